@@ -1,0 +1,48 @@
+"""Directories: who has an account here, and what addresses stand for whom.
+
+Every method may fail with :class:`~mailsrv.errors.Unavailable`: a directory that is down is
+never an unknown user (R-AUTH-7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import field, frozen
+from twisted.internet.defer import Deferred
+from zope.interface import Attribute, Interface
+
+from mailsrv.address import Address
+
+
+@frozen
+class DirectoryUser:
+    """A user as a directory tells it. Holds no secret that is fit for a log."""
+
+    address: Address
+    """Canonical: it names the account and its place in the store."""
+    display_name: str = ""
+    quota_octets: int | None = None
+    may_log_in: bool = True
+    secret: str = field(default="", repr=False)
+    """The stored verifier, e.g. ``{ARGON2ID}$argon2id$…``; empty where the directory checks passwords itself."""
+    fingerprint: bytes = field(default=b"", repr=False)
+    """Changes whenever the entry (password, state) changes: cached log-ins die with it (R-AUTH-2)."""
+
+
+class IDirectory(Interface):
+    """A source of users and aliases."""
+
+    name: str = Attribute("For the log.")
+
+    def find_user(address: Address) -> Deferred[DirectoryUser | None]:
+        """The user of exactly this address (local part compared without case); None if there is none."""
+
+    def check_password(user: DirectoryUser | None, password: str) -> Deferred[bool]:
+        """Whether the password is theirs. ``None`` (unknown user) does the same work and is False (R-AUTH-4)."""
+
+    def find_alias(address: Address) -> Deferred[Sequence[Address] | None]:
+        """What an alias stands for, one step; None if there is no such alias."""
+
+    def list_users() -> Deferred[Sequence[DirectoryUser]]:
+        """All of them, for the administrator; sorted by address."""
