@@ -1,16 +1,30 @@
-"""Addresses (RFC 5321 4.1.2, RFC 5322 3.4, RFC 6531, RFC 6532)."""
+"""Addresses (RFC 5321 4.1.2, RFC 6531 3.3): the value, its grammar, and domains in one canonical form.
 
-from __future__ import annotations
+An :class:`Address` that exists is a valid one: what fails the grammar is an :class:`AddressError`
+and cannot become text (R-INJ-1). Local parts are never interpreted here: ``a%b``, ``a!b`` and
+``a@b`` in quotes are ordinary names.
+"""
 
-from attrs import frozen
+from mailsrv.address.domain import format_unicode_domain, parse_domain
+from mailsrv.address.mailbox import Address, AddressError
+from mailsrv.address.path import (
+    ScannedPath,
+    parse_forward_path,
+    parse_mailbox,
+    parse_reverse_path,
+    scan_forward_path,
+    scan_reverse_path,
+)
 
-
-@frozen(order=True)
-class Address:
-    """A mailbox address: a local part as meant (unquoted) and a domain in lower case."""
-
-    local_part: str
-    domain: str
-
-    def __str__(self) -> str:
-        return f"{self.local_part}@{self.domain}"
+__all__ = [
+    "Address",
+    "AddressError",
+    "ScannedPath",
+    "format_unicode_domain",
+    "parse_domain",
+    "parse_forward_path",
+    "parse_mailbox",
+    "parse_reverse_path",
+    "scan_forward_path",
+    "scan_reverse_path",
+]
