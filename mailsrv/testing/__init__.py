@@ -1,0 +1,1 @@
+"""Test doubles and kits, usable by those who write filters and providers too."""
