@@ -1,0 +1,475 @@
+"""The file system as journal and store use it.
+
+Everything that has to survive a power cut is written through :class:`IDisk`, so that a test can
+put a model in its place that forgets what was not synced (:mod:`mailsrv.testing.disk`).
+:class:`RealDisk` is the thin layer over the operating system.
+
+Every method may wait for the disk: call them from threads only. Errors are :class:`OSError`, as
+the operating system gives them. After an error of a sync nothing is known about what was written
+through that handle, and trying again on it proves nothing (the kernel has dropped the pages):
+write anew under another name, or refuse (R-DUR-4).
+
+A new name is durable only when its directory was synced (R-DUR-1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import struct
+import threading
+from collections.abc import Collection, Iterator, Sequence
+
+from attrs import frozen
+from zope.interface import Attribute, Interface, implementer
+
+ZERO_BLOCK = bytes(1 << 20)
+"""What files are filled with ahead of use, piece by piece."""
+
+SYNCFS_TYPES = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
+"""File systems whose ``syncfs`` covers files, names and directories and reports write errors."""
+
+
+@frozen
+class FileStatus:
+    """What ``stat`` tells, as far as it matters here."""
+
+    size: int
+    is_directory: bool
+    inode: int
+    link_count: int
+    modified_ns: int
+    """mtime, nanoseconds since the epoch."""
+    changed_ns: int
+    """ctime: also moves with link, rename and unlink of the file."""
+
+
+@frozen
+class DirectoryEntry:
+    """One name of a directory."""
+
+    name: str
+    is_directory: bool
+
+
+@frozen
+class SpaceLeft:
+    """Room on a file system, for an ordinary user, in octets."""
+
+    free_octets: int
+    total_octets: int
+
+
+class IDiskFile(Interface):
+    """An open file. Not shared between threads without a lock, except for ``read``."""
+
+    path: str = Attribute('The name it was opened under; "" for a temporary file without one.')
+
+    def write(offset: int, buffers: Sequence[bytes]) -> int:
+        """Write the buffers one after the other from ``offset`` on, all of them or raise; the octets written."""
+
+    def read(offset: int, count: int) -> bytes:
+        """``count`` octets from ``offset``; fewer only at the end of the file."""
+
+    def size() -> int:
+        """Length now."""
+
+    def truncate(size: int) -> None:
+        """Cut or extend with zeros."""
+
+    def fill(offset: int, count: int) -> None:
+        """Write ``count`` zeros: blocks that exist need no metadata at the next sync."""
+
+    def sync() -> None:
+        """Data and what is needed to read it are on disk (fdatasync). Not the name: see ``sync_directory``."""
+
+    def try_lock() -> bool:
+        """Take the exclusive open-file-description lock, if it is free. Ends with ``close`` or the process."""
+
+    def close() -> None:
+        """Safe to call twice. Never raises."""
+
+
+class IDisk(Interface):
+    """Files and directories by absolute path."""
+
+    def open(path: str, *, write: bool = False) -> IDiskFile:
+        """An existing file; symbolic links are not followed (R-Q-1)."""
+
+    def create(path: str) -> IDiskFile:
+        """A new file, mode 0600, for reading and writing; FileExistsError where the name is taken."""
+
+    def open_or_create(path: str) -> IDiskFile:
+        """For reading and writing, made where it is missing."""
+
+    def create_temporary(directory: str) -> IDiskFile:
+        """A file without a name on the file system of ``directory``; ``link_temporary`` gives it one.
+
+        Raises OSError (EOPNOTSUPP, EISDIR) where the file system cannot do this.
+        """
+
+    def link_temporary(file: IDiskFile, path: str) -> None:
+        """Name a temporary file; FileExistsError where the name is taken."""
+
+    def link(source: str, target: str) -> None:
+        """A second name; FileExistsError where it is taken; EMLINK, EXDEV, EPERM where links cannot be."""
+
+    def rename(source: str, target: str) -> None:
+        """Replaces ``target``, atomically."""
+
+    def unlink(path: str) -> None:
+        """Remove a name; FileNotFoundError where it is gone already."""
+
+    def make_directory(path: str) -> None:
+        """One level, mode 0700; FileExistsError where it is there."""
+
+    def remove_directory(path: str) -> None:
+        """An empty one."""
+
+    def list_directory(path: str) -> Sequence[DirectoryEntry]:
+        """Everything in it, in no order."""
+
+    def status(path: str) -> FileStatus | None:
+        """None where there is nothing of that name. Symbolic links are not followed."""
+
+    def sync_directory(path: str) -> None:
+        """Names added, changed and removed in it so far are on disk."""
+
+    def watch_file_system(path: str) -> None:
+        """Keep an open descriptor on the file system of ``path``: it is what later write errors are reported to."""
+
+    def sync_paths(directories: Collection[str], changed_since_ns: int = 0) -> None:
+        """Everything in these directories is on disk: contents, names and the directories themselves.
+
+        One ``syncfs`` for each file system where that can be trusted (:data:`SYNCFS_TYPES`);
+        elsewhere the files in them (not deeper) that changed since ``changed_since_ns`` (ctime)
+        are synced one by one. A directory that is gone is passed over. Raises the first error,
+        after trying everything.
+        """
+
+    def space_left(path: str) -> SpaceLeft:
+        """Room on the file system of ``path``."""
+
+    def avoid_copy_on_write(directory: str) -> None:
+        """Files made in ``directory`` from now on are written in place (btrfs; elsewhere nothing happens).
+
+        A block that is written in place needs no free space, so a file filled ahead stays
+        writable on a full disk; our own checksums make up for the file system's.
+        """
+
+    def file_system_type(path: str) -> str:
+        """``ext4``, ``xfs``, ``btrfs``, ``tmpfs``, ``nfs``, … or the magic number in hexadecimal."""
+
+
+@contextlib.contextmanager
+def opened(file: IDiskFile) -> Iterator[IDiskFile]:
+    """Close ``file`` at the end of the block."""
+    try:
+        yield file
+    finally:
+        file.close()
+
+
+def make_directories(disk: IDisk, path: str) -> None:
+    """``path`` with all its missing parents, each new name synced into its parent."""
+    missing = []
+    while path not in ("", "/") and disk.status(path) is None:
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            disk.make_directory(directory)
+        disk.sync_directory(os.path.dirname(directory))
+
+
+def write_durably(disk: IDisk, path: str, octets: bytes) -> None:
+    """Replace the file ``path`` by one with these octets: after a crash it holds the old or the new ones."""
+    temporary = f"{path}.new"
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(temporary)
+    with opened(disk.create(temporary)) as file:
+        file.write(0, [octets])
+        file.sync()
+    disk.rename(temporary, path)
+    disk.sync_directory(os.path.dirname(path))
+
+
+# statfs(2): f_type is the first word of the structure, on every Linux architecture we run on.
+_FILE_SYSTEM_MAGIC = {
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x01021994: "tmpfs",
+    0x6969: "nfs",
+    0x794C7630: "overlay",
+    0xFF534D42: "cifs",
+    0x65735546: "fuse",
+    0x2FC12FC1: "zfs",
+    0xF2F52010: "f2fs",
+}
+_MOST_BUFFERS = 512
+"""Below IOV_MAX (1024) everywhere."""
+# linux/fs.h; files made in a directory with the flag inherit it.
+_FS_IOC_GETFLAGS = 0x80086601
+_FS_IOC_SETFLAGS = 0x40086602
+_FS_NOCOW_FL = 0x00800000
+# struct flock: l_type, l_whence, l_start, l_len, l_pid (0 for OFD locks), padded as the compiler does.
+_FLOCK = struct.Struct("@hhqqi4x")
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *arguments: object, path: str = "") -> None:
+    """A libc function that answers -1 on error."""
+    while getattr(_libc, name)(*arguments) != 0:
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number), path)
+
+
+@implementer(IDiskFile)
+class RealFile:
+    """A file descriptor."""
+
+    __slots__ = ("_descriptor", "path")
+
+    def __init__(self, descriptor: int, path: str) -> None:
+        self._descriptor = descriptor
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<RealFile {self.path!r}>"
+
+    def write(self, offset: int, buffers: Sequence[bytes]) -> int:
+        total = 0
+        for start in range(0, len(buffers), _MOST_BUFFERS):
+            part = buffers[start : start + _MOST_BUFFERS] if len(buffers) > _MOST_BUFFERS else buffers
+            expected = sum(map(len, part))
+            written = os.pwritev(self._descriptor, part, offset + total)
+            if written != expected:
+                written = self._write_rest(offset + total, b"".join(part), written)
+            total += written
+        return total
+
+    def _write_rest(self, offset: int, octets: bytes, written: int) -> int:
+        # A short write is how the kernel says that the rest met an error: the next call tells which.
+        view = memoryview(octets)
+        while written < len(view):
+            count = os.pwrite(self._descriptor, view[written:], offset + written)
+            if count == 0:
+                raise OSError(errno.EIO, "nothing was written", self.path)
+            written += count
+        return written
+
+    def read(self, offset: int, count: int) -> bytes:
+        octets = os.pread(self._descriptor, count, offset)
+        if len(octets) in (0, count):
+            return octets
+        parts = [octets]
+        got = len(octets)
+        while got < count and (more := os.pread(self._descriptor, count - got, offset + got)):
+            parts.append(more)
+            got += len(more)
+        return b"".join(parts)
+
+    def size(self) -> int:
+        return os.fstat(self._descriptor).st_size
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+
+    def fill(self, offset: int, count: int) -> None:
+        # Allocate first: a disk that is too full says so before anything was written.
+        if count:
+            try:
+                os.posix_fallocate(self._descriptor, offset, count)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                    raise
+        for start in range(0, count, len(ZERO_BLOCK)):
+            self.write(offset + start, [ZERO_BLOCK[: count - start]])
+
+    def sync(self) -> None:
+        os.fdatasync(self._descriptor)
+
+    def try_lock(self) -> bool:
+        try:
+            fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def descriptor(self) -> int:
+        """For what only a real file can do; -1 once closed."""
+        return self._descriptor
+
+
+@implementer(IDisk)
+class RealDisk:
+    """The operating system's file system."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._watched: dict[int, tuple[int, str]] = {}
+
+    def open(self, path: str, *, write: bool = False) -> RealFile:
+        mode = os.O_RDWR if write else os.O_RDONLY
+        return RealFile(os.open(path, mode | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+
+    def create(self, path: str) -> RealFile:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return RealFile(os.open(path, flags, 0o600), path)
+
+    def open_or_create(self, path: str) -> RealFile:
+        return RealFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), path)
+
+    def create_temporary(self, directory: str) -> RealFile:
+        return RealFile(os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), "")
+
+    def link_temporary(self, file: IDiskFile, path: str) -> None:
+        if not isinstance(file, RealFile):
+            raise TypeError("not a file of this disk")
+        # Without a directory descriptor os.link does not ask for the link to be followed.
+        directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.link(str(file.descriptor()), path, src_dir_fd=directory, follow_symlinks=True)
+        finally:
+            os.close(directory)
+        file.path = path
+
+    def link(self, source: str, target: str) -> None:
+        os.link(source, target, follow_symlinks=False)
+
+    def rename(self, source: str, target: str) -> None:
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        os.unlink(path)
+
+    def make_directory(self, path: str) -> None:
+        os.mkdir(path, 0o700)
+
+    def remove_directory(self, path: str) -> None:
+        os.rmdir(path)
+
+    def list_directory(self, path: str) -> Sequence[DirectoryEntry]:
+        with os.scandir(path) as entries:
+            return [DirectoryEntry(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+    def status(self, path: str) -> FileStatus | None:
+        try:
+            result = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return FileStatus(
+            result.st_size,
+            stat.S_ISDIR(result.st_mode),
+            result.st_ino,
+            result.st_nlink,
+            result.st_mtime_ns,
+            result.st_ctime_ns,
+        )
+
+    def sync_directory(self, path: str) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def watch_file_system(self, path: str) -> None:
+        device = os.stat(path).st_dev
+        with self._lock:
+            self._watch(device, path)
+
+    def _watch(self, device: int, path: str) -> tuple[int, str]:
+        known = self._watched.get(device)
+        if known is None:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            known = self._watched[device] = (descriptor, self.file_system_type(path))
+        return known
+
+    def sync_paths(self, directories: Collection[str], changed_since_ns: int = 0) -> None:
+        whole: dict[int, str] = {}
+        single: list[str] = []
+        first_error: OSError | None = None
+        for directory in directories:
+            try:
+                device = os.stat(directory).st_dev
+            except FileNotFoundError:
+                continue
+            with self._lock:
+                descriptor, kind = self._watch(device, directory)
+            if kind in SYNCFS_TYPES:
+                whole[descriptor] = directory
+            else:
+                single.append(directory)
+        for descriptor, directory in whole.items():
+            try:
+                _call("syncfs", descriptor, path=directory)
+            except OSError as error:
+                first_error = first_error or error
+        for directory in single:
+            try:
+                self._sync_files(directory, changed_since_ns)
+            except OSError as error:
+                first_error = first_error or error
+        if first_error is not None:
+            raise first_error
+
+    def _sync_files(self, directory: str, changed_since_ns: int) -> None:
+        try:
+            with os.scandir(directory) as entries:
+                names = [
+                    entry.path
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False)
+                    and entry.stat(follow_symlinks=False).st_ctime_ns >= changed_since_ns
+                ]
+        except FileNotFoundError:
+            return
+        for name in names:
+            with contextlib.suppress(FileNotFoundError), opened(self.open(name)) as file:
+                file.sync()
+        self.sync_directory(directory)
+
+    def space_left(self, path: str) -> SpaceLeft:
+        result = os.statvfs(path)
+        return SpaceLeft(result.f_bavail * result.f_frsize, result.f_blocks * result.f_frsize)
+
+    def file_system_type(self, path: str) -> str:
+        buffer = ctypes.create_string_buffer(256)
+        _call("statfs", os.fsencode(path), buffer, path=path)
+        magic = ctypes.c_ulong.from_buffer(buffer).value & 0xFFFFFFFF
+        return _FILE_SYSTEM_MAGIC.get(magic, hex(magic))
+
+    def avoid_copy_on_write(self, directory: str) -> None:
+        if self.file_system_type(directory) != "btrfs":
+            return
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags = bytearray(8)
+            fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+            value = struct.unpack_from("@i", flags)[0] | _FS_NOCOW_FL
+            fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, struct.pack("@q", value))
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Let go of the watched file systems."""
+        with self._lock:
+            for descriptor, _ in self._watched.values():
+                os.close(descriptor)
+            self._watched.clear()

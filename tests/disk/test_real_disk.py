@@ -1,0 +1,137 @@
+"""The real disk: what the operating system is asked for, and how refusals come back."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from zope.interface.verify import verifyObject
+
+from mailsrv.disk import IDisk, IDiskFile, RealDisk, make_directories, opened, write_durably
+
+
+@pytest.fixture
+def disk():
+    real = RealDisk()
+    yield real
+    real.close()
+
+
+def test_provides_the_interfaces(disk, tmp_path):
+    assert verifyObject(IDisk, disk)
+    with opened(disk.create(f"{tmp_path}/a")) as file:
+        assert verifyObject(IDiskFile, file)
+
+
+def test_write_and_read_at_offsets(disk, tmp_path):
+    with opened(disk.create(f"{tmp_path}/a")) as file:
+        file.fill(0, 8192)
+        assert file.size() == 8192
+        assert file.write(100, [b"one", b"", b"two"]) == 6
+        file.sync()
+        assert file.read(99, 8) == b"\0onetwo\0"
+        assert file.read(8190, 10) == b"\0\0"
+        file.truncate(103)
+        assert file.read(100, 50) == b"one"
+
+
+def test_more_buffers_than_one_call_takes(disk, tmp_path):
+    buffers = [b"%05d" % number for number in range(3000)]
+    with opened(disk.create(f"{tmp_path}/a")) as file:
+        assert file.write(7, buffers) == 15000
+        assert file.read(7, 15000) == b"".join(buffers)
+
+
+def test_r_q_1_files_are_private_exclusive_and_never_links(disk, tmp_path):
+    disk.create(f"{tmp_path}/a").close()
+    assert stat.S_IMODE(os.stat(tmp_path / "a").st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        disk.create(f"{tmp_path}/a")
+    (tmp_path / "link").symlink_to("a")
+    with pytest.raises(OSError, match="link") as refused:
+        disk.open(f"{tmp_path}/link")
+    assert refused.value.errno == errno.ELOOP
+    with pytest.raises(OSError, match="link"):
+        disk.open_or_create(f"{tmp_path}/link")
+
+
+def test_locks_are_of_the_open_file(disk, tmp_path):
+    """Two handles in one process exclude each other, and closing a third lets nothing go."""
+    with opened(disk.open_or_create(f"{tmp_path}/lock")) as first:
+        assert first.try_lock()
+        second = disk.open_or_create(f"{tmp_path}/lock")
+        assert not second.try_lock()
+        second.close()
+        third = disk.open_or_create(f"{tmp_path}/lock")
+        assert not third.try_lock()
+    assert third.try_lock()
+    third.close()
+    third.close()
+
+
+def test_temporary_file_gets_a_name(disk, tmp_path):
+    with opened(disk.create_temporary(f"{tmp_path}")) as file:
+        file.write(0, [b"text"])
+        assert os.listdir(tmp_path) == []
+        disk.link_temporary(file, f"{tmp_path}/named")
+        with pytest.raises(FileExistsError):
+            disk.link_temporary(file, f"{tmp_path}/named")
+    assert (tmp_path / "named").read_bytes() == b"text"
+
+
+def test_status_of_nothing_is_none(disk, tmp_path):
+    assert disk.status(f"{tmp_path}/none") is None
+    assert disk.status(f"{tmp_path}/none/below") is None
+    found = disk.status(f"{tmp_path}")
+    assert found is not None
+    assert found.is_directory
+
+
+def test_sync_paths_with_and_without_syncfs(disk, tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "file").write_bytes(b"x")
+    disk.sync_paths([f"{tmp_path}/one", f"{tmp_path}/gone"])
+    synced: list[str] = []
+    monkeypatch.setattr(RealDisk, "file_system_type", lambda self, path: "fuse")
+    elsewhere = RealDisk()
+    monkeypatch.setattr("mailsrv.disk.RealFile.sync", lambda file: synced.append(file.path))
+    elsewhere.sync_paths([f"{tmp_path}/one", f"{tmp_path}/gone"])
+    assert synced == [f"{tmp_path}/one/file"]
+    elsewhere.sync_paths([f"{tmp_path}/one"], changed_since_ns=time.time_ns() + 10**12)
+    assert synced == [f"{tmp_path}/one/file"]
+    elsewhere.close()
+
+
+def test_sync_paths_reports_the_error_after_trying_all(disk, tmp_path, monkeypatch):
+    tried: list[str] = []
+
+    def fail(self: RealDisk, directory: str, since: int) -> None:
+        tried.append(directory)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(RealDisk, "file_system_type", lambda self, path: "nfs")
+    monkeypatch.setattr(RealDisk, "_sync_files", fail)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OSError, match="broken"):
+        disk.sync_paths([f"{tmp_path}", f"{tmp_path}/b"])
+    assert len(tried) == 2
+
+
+def test_space_and_type(disk, tmp_path):
+    space = disk.space_left(f"{tmp_path}")
+    assert 0 <= space.free_octets <= space.total_octets
+    assert disk.file_system_type("/proc") not in ("ext4", "xfs", "btrfs", "tmpfs")
+
+
+def test_directories_and_durable_replacement(disk, tmp_path):
+    make_directories(disk, f"{tmp_path}/a/b/c")
+    make_directories(disk, f"{tmp_path}/a/b/c")
+    write_durably(disk, f"{tmp_path}/a/b/c/file", b"one")
+    Path(f"{tmp_path}/a/b/c/file.new").write_bytes(b"left by a crash")
+    write_durably(disk, f"{tmp_path}/a/b/c/file", b"two")
+    assert (tmp_path / "a/b/c/file").read_bytes() == b"two"
+    assert [entry.name for entry in disk.list_directory(f"{tmp_path}/a/b/c")] == ["file"]
