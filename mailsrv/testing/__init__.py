@@ -1,1 +1,1 @@
-"""Test doubles and kits, usable by those who write filters and providers too."""
+"""Public test doubles: what mailsrv's own tests use, and what people who extend it may use too."""
