@@ -320,10 +320,11 @@ class IAccountMailboxes(Interface):
 class IMailStore(Interface):
     """Where accounts' mail is kept."""
 
-    def open_account(account: Address) -> Deferred[IAccountMailboxes]:
+    def open_account(account: Address, quota_octets: int | None = None) -> Deferred[IAccountMailboxes]:
         """The account's mailboxes, made at first use (INBOX, Drafts, Sent, Junk, Trash, Archive).
 
-        Shared by the sessions of this process. Cheap to hold: what costs (the index) is opened
+        ``quota_octets`` is the limit its directory names, None the one of the settings. Shared by
+        the sessions of this process. Cheap to hold: what costs (the index) is opened
         late and closed when idle.
         """
 
