@@ -28,6 +28,10 @@ class DirectoryUser:
     """The stored verifier, e.g. ``{ARGON2ID}$argon2id$…``; empty where the directory checks passwords itself."""
     fingerprint: bytes = field(default=b"", repr=False)
     """Changes whenever the entry (password, state) changes: cached log-ins die with it (R-AUTH-2)."""
+    networks: tuple[str, ...] = ()
+    """From where they may log in, as networks or ``local`` for Unix sockets; empty: from anywhere."""
+    directory: str = ""
+    """Name of the directory that told it, where several are asked: it is the one to check the password."""
 
 
 class IDirectory(Interface):
