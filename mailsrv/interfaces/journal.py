@@ -80,6 +80,8 @@ class PendingDelivery:
     delivery: LocalDelivery
     is_replay: bool = field(default=False)
     """True where the journal is replayed after a start: the delivery may have been applied before."""
+    noted: Applied | None = field(default=None)
+    """What was told of this delivery before (APPENDUID): where the index has lost it, it gets these numbers again."""
 
 
 @frozen
@@ -106,8 +108,9 @@ class IApplier(Interface):
     def apply(deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
         """Apply a batch; one answer each, in order. Never raises for a single account's trouble.
 
-        Deliveries of one account are applied in the order given. Files may be left unsynced:
-        the checkpoint sees to that.
+        Deliveries of one account are applied in the order given; those of one record (equal
+        segment id and offset) into one account all together or none. File content is linked or
+        copied, never moved. Files may be left unsynced: the checkpoint sees to that.
         """
 
     def take_touched() -> Collection[str]:
@@ -142,4 +145,8 @@ class IJournal(Interface):
         """
 
     def live_segments() -> frozenset[bytes]:
-        """Ids of all segments, of all slots, that may still be replayed. A key of another segment is history."""
+        """Ids of all segments, of all slots, that may still be replayed. A key of another segment is history.
+
+        The only method for any thread: it reads a small file a slot, so better not the reactor's.
+        Collect the keys in question first and ask then. Raises ``Unavailable`` where it cannot tell.
+        """
