@@ -1,0 +1,185 @@
+"""Header fields and body text as people read them, for SEARCH and filters (RFC 2047, RFC 2045 6, RFC 9051 6.4.4).
+
+Tolerant: unknown character sets and broken encodings give replacement characters, never errors.
+Comparison ignores case and compatibility differences, which contains what i;unicode-casemap
+(RFC 5051) asks for. Plain ASCII, most of mail, takes short cuts everywhere.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+import unicodedata
+from collections.abc import Iterator
+from mmap import mmap
+
+from mailsrv.message.charsets import decode_octets, is_ascii_compatible
+from mailsrv.message.fields import Octets, field_body, read_header, unfold
+from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
+from mailsrv.message.structure import MessageStructure, Part
+
+# encoded-word = "=?" charset "?" encoding "?" encoded-text "?=" (RFC 2047 2; RFC 2231 5 adds "*" language)
+_ENCODED_WORD = re.compile(rb"=\?([^?\x00-\x20]{1,60}+)\?([BbQq])\?([^?]*+)\?=")
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
+_ASCII_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
+
+
+def decode_header(body: bytes) -> str:
+    """A field body as text on one line: encoded words decoded, adjacent ones joined before decoding where possible."""
+    text = unfold(body)
+    if b"=?" not in text:
+        return decode_octets(text, b"")
+    pieces: list[str] = []
+    pending: list[bytes] = []
+    pending_charset = b""
+    position = 0
+    for match in _ENCODED_WORD.finditer(text):
+        between = text[position : match.start()]
+        charset = match[1].split(b"*", 1)[0].lower()
+        if pending and (between.strip(b" \t") or charset != pending_charset):
+            pieces.append(decode_octets(b"".join(pending), pending_charset))
+            pending.clear()
+        if between and (between.strip(b" \t") or not position):
+            pieces.append(decode_octets(between, b""))
+        # A character may be split over two words of one character set: octets are joined first.
+        pending.append(_decode_word(match[2], match[3]))
+        pending_charset = charset
+        position = match.end()
+    if pending:
+        pieces.append(decode_octets(b"".join(pending), pending_charset))
+    pieces.append(decode_octets(text[position:], b""))
+    return "".join(pieces)
+
+
+def _decode_word(encoding: bytes, text: bytes) -> bytes:
+    if encoding in b"Qq":
+        return binascii.a2b_qp(text.replace(b" ", b"_"), header=True)
+    return decode_base64(text)
+
+
+def decode_base64(text: bytes) -> bytes:
+    """The octets of base64 text; what is no base64 is passed over, a broken end is left out."""
+    try:
+        return binascii.a2b_base64(text)
+    except binascii.Error:
+        digits = _NOT_BASE64.sub(b"", text)
+        if len(digits) % 4 == 1:
+            digits = digits[:-1]
+        try:
+            return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
+        except binascii.Error:
+            return b""
+
+
+def decode_body(body: bytes, encoding: bytes) -> bytes | None:
+    """The octets a body stands for, or None for a transfer encoding nobody knows."""
+    if encoding in (b"7bit", b"8bit", b"binary"):
+        return body
+    if encoding == b"quoted-printable":
+        return binascii.a2b_qp(body)
+    if encoding == b"base64":
+        return decode_base64(body)
+    return None
+
+
+def body_text(octets: Octets, part: Part, limit_octets: int = DEFAULT_LIMITS.search_text_octets) -> str:
+    """The text of a part, transfer encoding and character set decoded, reading at most ``limit_octets`` of its body."""
+    body = octets[part.body_start : min(part.end, part.body_start + limit_octets)]
+    decoded = decode_body(body, part.encoding)
+    return decode_octets(body if decoded is None else decoded, part.content_type.parameter(b"charset") or b"")
+
+
+def text_parts(structure: MessageStructure) -> Iterator[Part]:
+    """The parts whose bodies are text."""
+    return (part for part in structure.parts if part.is_text)
+
+
+def iterate_text(octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS) -> Iterator[str]:
+    """The text of all text parts, in order, as far as ``limits.search_text_octets`` reach."""
+    left = limits.search_text_octets
+    for part in text_parts(structure):
+        if left <= 0:
+            return
+        yield body_text(octets, part, left)
+        left -= part.body_octets
+
+
+def fold_text(text: str) -> str:
+    """The form in which two texts are compared: case and compatibility forms are one."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+
+
+class TextSearch:
+    """One string looked for in many header fields and bodies (SEARCH: substring, case ignored).
+
+    White space of any kind and length in header fields counts as it stands after unfolding.
+    """
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = fold_text(wanted)
+        self._octets = self._wanted.encode("ascii") if self._wanted.isascii() else None
+
+    def is_in_text(self, text: str) -> bool:
+        """Whether it occurs in a text."""
+        return self._wanted in fold_text(text)
+
+    def is_in_field(self, body: bytes) -> bool:
+        """Whether it occurs in a field body, as decoded."""
+        text = unfold(body) if b"\n" in body else body
+        if text.isascii() and b"=?" not in text:
+            return self._octets is not None and self._octets in text.translate(_ASCII_LOWER)
+        return self._wanted in fold_text(decode_header(text))
+
+    def is_in_header(self, header: bytes, name: bytes | None = None) -> bool:
+        """Whether a field of that name (lower case), or any field at all, contains it (RFC 9051: HEADER).
+
+        With an empty string: whether there is such a field.
+        """
+        for row in read_header(header, 0, len(header)).rows:
+            if row[1] and (name is None or row[1].lower() == name):
+                body = row[0] if name is None else field_body(row)
+                if self.is_in_field(body.strip(b" \t\r\n")):
+                    return True
+        return False
+
+    def is_in_part(self, octets: Octets, part: Part, limit_octets: int = DEFAULT_LIMITS.search_text_octets) -> bool:
+        """Whether the decoded text of a part contains it."""
+        body = octets[part.body_start : min(part.end, part.body_start + limit_octets)]
+        decoded = decode_body(body, part.encoding)
+        if decoded is None:
+            decoded = body
+        charset = part.content_type.parameter(b"charset") or b""
+        if decoded.isascii() and is_ascii_compatible(charset):
+            return self._octets is not None and self._octets in decoded.translate(_ASCII_LOWER)
+        return self._wanted in fold_text(decode_octets(decoded, charset))
+
+    def is_in_body(self, octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS) -> bool:
+        """SEARCH BODY: whether a text part contains it, or the header of an attached message."""
+        left = limits.search_text_octets
+        for part in structure.parts:
+            if left <= 0:
+                return False
+            if part.index and part.is_message:
+                start, end = part.header_start, min(part.body_start, part.header_start + left)
+                if self.is_in_header(octets[start:end]):
+                    return True
+                left -= end - start
+            if part.is_text:
+                if self.is_in_part(octets, part, left):
+                    return True
+                left -= part.body_octets
+        return False
+
+    def is_in_message(
+        self, octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS
+    ) -> bool:
+        """SEARCH TEXT: header or body."""
+        header = octets[: min(structure.root.body_start, limits.header_octets)]
+        return self.is_in_header(header) or self.is_in_body(octets, structure, limits)
+
+
+def as_octets(data: bytes | bytearray | memoryview | mmap) -> Octets:
+    """Something that is ``bytes`` or a map of a file; other buffers are copied."""
+    return data if isinstance(data, bytes | mmap) else bytes(data)
