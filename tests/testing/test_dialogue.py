@@ -74,12 +74,6 @@ def run(text: str, mode: Mode = Mode.WHOLE, **options):
     return run_dialogue(parse_dialogue(text), lambda: Shouter(clock), mode=mode, clock=clock, **options)
 
 
-GOOD = GOOD.replace(
-    "C: x\nC: x\n@silent\n",
-    "C: x\nS+ 1 X\nC: later\n@silent\n@advance 1\nS: LATER\nC: tls\nS: GO\n@tls\n@open\nC: bye\nS< BYE\\r\\n\n@closed\n",
-)
-
-
 @pytest.mark.parametrize("mode", Mode)
 def test_a_good_dialogue_passes(mode):
     run(GOOD, mode)

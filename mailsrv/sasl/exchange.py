@@ -1,0 +1,64 @@
+"""One SASL exchange as the text protocols carry it: base64 lines, ``=`` and ``*``.
+
+The same for SMTP AUTH (RFC 4954), IMAP AUTHENTICATE with SASL-IR (RFC 4959) and POP3 AUTH (RFC 5034)::
+
+    exchange = SaslExchange(mechanism_name)
+    step = exchange.begin(initial_response)     # Challenge or PasswordGiven
+    step = exchange.receive(line)               # as long as it is a Challenge
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from mailsrv.sasl.errors import SaslCancelled, SaslError
+from mailsrv.sasl.mechanisms import Challenge, Login, Mechanism, PasswordGiven, Plain
+
+_MECHANISMS: dict[str, type[Plain] | type[Login]] = {"PLAIN": Plain, "LOGIN": Login}
+MECHANISM_NAMES = tuple(_MECHANISMS)
+"""What may be announced, in the order of preference."""
+
+RESPONSE_LIMIT_OCTETS = 12288
+"""RFC 4954 4: a line of base64 may have this many octets with its CRLF."""
+
+
+class SaslExchange:
+    """From the client's choice of a mechanism to the password. Raises ``KeyError`` for a mechanism it has not."""
+
+    def __init__(self, mechanism_name: str) -> None:
+        self.mechanism_name = mechanism_name.upper()
+        self._mechanism: Mechanism = _MECHANISMS[self.mechanism_name]()
+
+    def begin(self, initial_response: bytes | None = None) -> Challenge | PasswordGiven:
+        """Start. ``initial_response`` is in base64, ``=`` for an empty one (RFC 4954 4), None if there was none.
+
+        Raises :class:`SaslError`.
+        """
+        if initial_response is None:
+            return self._mechanism.begin()
+        return self._mechanism.respond(b"" if initial_response == b"=" else decode_base64(initial_response))
+
+    def receive(self, line: bytes) -> Challenge | PasswordGiven:
+        """A response line without its CRLF; raises :class:`SaslError` and :class:`SaslCancelled`."""
+        if line == b"*":
+            raise SaslCancelled
+        return self._mechanism.respond(decode_base64(line))
+
+
+def encode_challenge(challenge: Challenge) -> bytes:
+    """A challenge as it stands on the wire."""
+    return base64.b64encode(challenge.octets)
+
+
+def decode_base64(text: bytes) -> bytes:
+    """Strict base64 (RFC 4648 3, R-AUTH-3): its alphabet only, no white space, canonical padding and last bits."""
+    if len(text) > RESPONSE_LIMIT_OCTETS:
+        raise SaslError
+    try:
+        octets = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise SaslError from None
+    if base64.b64encode(octets) != text:
+        raise SaslError
+    return octets
