@@ -1,0 +1,101 @@
+"""Makes POP3 sessions, and ends them in order (R-STOP-1)."""
+
+from __future__ import annotations
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IOpenSSLContextFactory, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from zope.interface import implementer
+
+from mailsrv.interfaces.service import IDrainable
+from mailsrv.pop3.protocol import Pop3Protocol
+from mailsrv.pop3.session import Pop3Session
+from mailsrv.pop3.settings import Pop3Settings
+from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
+from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.tls_mode import TlsMode
+
+
+@implementer(IDrainable)
+class Pop3ServerFactory(ServerFactory):
+    """One listener. With implicit TLS the composition wraps it; ``context_factory`` is for STLS."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        settings: Pop3Settings,
+        *,
+        hostname: str,
+        portal: Portal,
+        context_factory: IOpenSSLContextFactory | None,
+        tls_mode: TlsMode,
+        plaintext_networks: NetworkSet,
+        connections: ConnectionTable,
+        clock: IReactorTime,
+    ) -> None:
+        self.settings = settings
+        self.hostname = hostname
+        self.portal = portal
+        self.context_factory = context_factory
+        self.tls_mode = tls_mode
+        self.plaintext_networks = plaintext_networks
+        self.connections = connections
+        self.clock = clock
+        self._sessions: set[Pop3Protocol] = set()
+        self._is_draining = False
+        self._drained: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> Pop3Protocol | None:
+        """A session, or None (the connection is closed) once the server stops."""
+        return None if self._is_draining else Pop3Protocol(self)
+
+    def replace_settings(self, settings: Pop3Settings) -> None:
+        """For sessions from now on."""
+        self.settings = settings
+
+    def make_session(self, client_address: str) -> Pop3Session:
+        """The engine of a new connection."""
+        return Pop3Session(
+            self.settings,
+            hostname=self.hostname,
+            is_encrypted=self.tls_mode is TlsMode.IMPLICIT,
+            may_start_tls=self.tls_mode is TlsMode.STARTTLS and self.context_factory is not None,
+            may_log_in_plainly=client_address in self.plaintext_networks,
+        )
+
+    def open_slot(self, client_address: str) -> ConnectionSlot:
+        """Count a connection; raises TooManyConnections."""
+        return self.connections.open(client_address, "pop3")
+
+    def opened(self, session: Pop3Protocol) -> None:
+        """A connection is a session now."""
+        self._sessions.add(session)
+
+    def closed(self, session: Pop3Protocol) -> None:
+        """It is gone."""
+        self._sessions.discard(session)
+        if self._is_draining and not self._sessions:
+            waiting, self._drained = self._drained, []
+            for deferred in waiting:
+                deferred.callback(None)
+
+    @property
+    def session_count(self) -> int:
+        """Sessions open now."""
+        return len(self._sessions)
+
+    def drain(self) -> Deferred[None]:
+        self._is_draining = True
+        for session in list(self._sessions):
+            session.drain()
+        if not self._sessions:
+            return succeed(None)
+        drained: Deferred[None] = Deferred()
+        self._drained.append(drained)
+        return drained
+
+    def abort_all(self) -> None:
+        for session in list(self._sessions):
+            session.abort()
