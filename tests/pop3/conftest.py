@@ -92,6 +92,6 @@ def make_server(*, tls="none", networks="127.0.0.0/8", limits=None, **settings):
     return Server(factory, store, realm, clock)
 
 
-@pytest.fixture()
+@pytest.fixture
 def server_factory():
     return make_server

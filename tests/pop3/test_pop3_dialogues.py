@@ -22,7 +22,7 @@ def test_dialogue(dialogue, mode, server_factory):
     server = server_factory(**options)
     for number in range(1, messages + 1):
         server.add(message(number))
-    unlock = []
+    unlock: list = []
     account = server.store.account(Address("alice", "example.test"))
 
     def uids_are(*uids):
