@@ -1,0 +1,96 @@
+"""The realm: avatars for users the checker has let in, and the portal in front of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from twisted.cred.checkers import ICredentialsChecker
+from twisted.cred.portal import IRealm, Portal
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import Interface, implementer
+
+from mailsrv.address import Address
+from mailsrv.auth.checker import PasswordChecker
+from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.settings import AuthSettings
+from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
+
+MaySendAs = Callable[[Address, Address], Deferred[bool]]
+"""(account, address) → whether the account may send under that address."""
+
+
+@implementer(IAccount)
+class Account:
+    """A logged-in user. Holds no resource itself: ``open_mailboxes`` does, until released."""
+
+    __slots__ = ("_may_send_as", "_store", "address", "display_name", "quota_octets")
+
+    def __init__(self, user: DirectoryUser, store: IMailStore, may_send_as: MaySendAs) -> None:
+        self.address = user.address
+        self.display_name = user.display_name
+        self.quota_octets = user.quota_octets
+        self._store = store
+        self._may_send_as = may_send_as
+
+    def open_mailboxes(self) -> Deferred[IAccountMailboxes]:
+        return self._store.open_account(self.address, self.quota_octets)
+
+    def may_send_as(self, address: Address) -> Deferred[bool]:
+        return self._may_send_as(self.address, address)
+
+
+@implementer(IRealm)
+class MailRealm:
+    """Makes an :class:`Account` of a :class:`DirectoryUser`."""
+
+    def __init__(self, store: IMailStore, may_send_as: MaySendAs) -> None:
+        self._store = store
+        self._may_send_as = may_send_as
+
+    def requestAvatar(
+        self, avatarId: object, mind: object, *interfaces: type[Interface]
+    ) -> tuple[type[Interface], Account, Callable[[], None]]:
+        """Only :class:`IAccount` is to be had, and only for users the checker answered with."""
+        if IAccount not in interfaces or not isinstance(avatarId, DirectoryUser):
+            raise NotImplementedError("this realm gives IAccount to directory users")
+        return IAccount, Account(avatarId, self._store, self._may_send_as), _nothing_to_do
+
+
+def _nothing_to_do() -> None:
+    """Log-out: the session releases the mailboxes it opened."""
+
+
+def make_checker(
+    directory: IDirectory,
+    settings: AuthSettings,
+    *,
+    clock: IReactorTime,
+    exempt_networks: Iterable[str] = (),
+) -> PasswordChecker:
+    """A checker with a throttle and a cache of its own. ``exempt_networks`` are neither delayed nor refused."""
+    return PasswordChecker(
+        directory,
+        settings,
+        clock=clock,
+        throttle=LoginThrottle(settings, clock=clock, exempt_networks=exempt_networks),
+        cache=LoginCache(clock=clock, seconds=settings.cache_seconds, entries=settings.cache_entries),
+    )
+
+
+def make_portal(
+    directory: IDirectory,
+    settings: AuthSettings,
+    *,
+    store: IMailStore,
+    may_send_as: MaySendAs,
+    clock: IReactorTime,
+    exempt_networks: Iterable[str] = (),
+    further_checkers: Iterable[ICredentialsChecker] = (),
+) -> Portal:
+    """The one portal of a process: all protocols log in here, so that failures are counted together."""
+    checker = make_checker(directory, settings, clock=clock, exempt_networks=exempt_networks)
+    return Portal(MailRealm(store, may_send_as), (checker, *further_checkers))

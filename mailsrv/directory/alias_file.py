@@ -1,0 +1,118 @@
+"""Aliases from a file of lines ``address: target, target``.
+
+``#`` begins a comment line; a line that begins with white space goes on with the one before. An
+address without a domain is in the default domain. Targets are addresses, here or elsewhere;
+pipes, files and includes (``|``, ``/``, ``:include:``) are refused, line by line (R-INJ-1).
+``@example.test`` on the left is refused, too: one typing error would take every address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.directory.names import canonical_address, parse_account_name
+from mailsrv.directory.threads import RunInThread
+from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+
+AliasTable = Mapping[Address, tuple[Address, ...]]
+
+
+def _logical_lines(octets: bytes) -> Iterator[tuple[int, bytes]]:
+    """Lines with their continuations joined, and where they begin."""
+    pending, started = b"", 0
+    for number, raw in enumerate(octets.split(b"\n"), 1):
+        line = raw.rstrip(b"\r")
+        if line.startswith(b"#") or not line.strip():
+            continue
+        if line[:1] in b" \t" and pending:
+            pending += b" " + line.strip()
+            continue
+        if pending:
+            yield started, pending
+        pending, started = line, number
+    if pending:
+        yield started, pending
+
+
+def _parse_alias(line: str, default_domain: str) -> tuple[Address, tuple[Address, ...]]:
+    left, colon, right = line.partition(":")
+    if not colon:
+        raise ValueError("no colon: expected address: target, target")
+    alias = parse_account_name(left.strip(), default_domain)
+    targets: list[Address] = []
+    for text in right.split(","):
+        target = text.strip()
+        if not target:
+            continue
+        if target[0] in '|/:"\\<':
+            raise ValueError(f"{target!r} is no address; pipes, files and includes are not supported")
+        targets.append(parse_account_name(target, default_domain))
+    if not targets:
+        raise ValueError(f"{alias} stands for nobody")
+    return alias, tuple(dict.fromkeys(targets))
+
+
+def parse_aliases(octets: bytes, default_domain: str = "") -> Parsed[AliasTable]:
+    """All aliases of a file; the first line of an alias counts."""
+    aliases: dict[Address, tuple[Address, ...]] = {}
+    problems: list[Problem] = []
+    for number, raw in _logical_lines(octets):
+        try:
+            alias, targets = _parse_alias(raw.decode("utf-8"), default_domain)
+        except UnicodeDecodeError:
+            problems.append(Problem(number, "skipped: not UTF-8"))
+        except ValueError as error:
+            problems.append(Problem(number, f"skipped: {error}"))
+        else:
+            if alias in aliases:
+                problems.append(Problem(number, f"skipped: {alias} stands further up already"))
+            else:
+                aliases[alias] = targets
+    return Parsed(aliases, tuple(problems))
+
+
+@implementer(IDirectory)
+class AliasFile:
+    """A directory of aliases without users."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        clock: IReactorTime,
+        run_in_thread: RunInThread,
+        default_domain: str = "",
+        check_seconds: float = 1.0,
+        deadline_seconds: float = 5.0,
+        max_octets: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.name = f"alias-file {path}"
+        self._file: WatchedFile[AliasTable] = WatchedFile(
+            path,
+            lambda octets: parse_aliases(octets, default_domain),
+            clock=clock,
+            run_in_thread=run_in_thread,
+            check_seconds=check_seconds,
+            deadline_seconds=deadline_seconds,
+            max_octets=max_octets,
+        )
+
+    def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
+        return succeed(None)
+
+    def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
+        """Nobody logs in by an alias; the chain asks another directory to spend the time."""
+        return succeed(False)
+
+    def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
+        key = canonical_address(address)
+        return self._file.contents().addCallback(lambda table: table.get(key))
+
+    def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
+        return succeed(())

@@ -1,0 +1,55 @@
+"""Directories from their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.interfaces import IReactorTime
+
+from mailsrv.directory.alias_file import AliasFile
+from mailsrv.directory.chain import DirectoryChain
+from mailsrv.directory.passwd_file import PasswdFile
+from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.settings import DirectorySettings, DirectoryType
+from mailsrv.directory.threads import RunInThread
+from mailsrv.interfaces.directory import IDirectory
+
+
+def make_directory(
+    settings: Sequence[DirectorySettings],
+    *,
+    hashing: HashingPool,
+    clock: IReactorTime,
+    run_in_thread: RunInThread,
+    default_domain: str = "",
+) -> IDirectory:
+    """All configured directories as one, asked in their order. Reads nothing yet."""
+    directories: list[IDirectory] = []
+    with_users: list[IDirectory] = []
+    for one in settings:
+        if one.type is DirectoryType.ALIAS_FILE:
+            directories.append(
+                AliasFile(
+                    one.path,
+                    clock=clock,
+                    run_in_thread=run_in_thread,
+                    default_domain=default_domain,
+                    check_seconds=one.check_seconds,
+                    deadline_seconds=one.deadline_seconds,
+                    max_octets=one.max_octets,
+                )
+            )
+            continue
+        passwd_file = PasswdFile(
+            one.path,
+            hashing=hashing,
+            clock=clock,
+            run_in_thread=run_in_thread,
+            default_domain=default_domain,
+            check_seconds=one.check_seconds,
+            deadline_seconds=one.deadline_seconds,
+            max_octets=one.max_octets,
+        )
+        directories.append(passwd_file)
+        with_users.append(passwd_file)
+    return DirectoryChain(directories, for_unknown=with_users[0] if with_users else None)

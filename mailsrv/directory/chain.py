@@ -1,0 +1,74 @@
+"""Several directories asked in order; the first that knows, answers.
+
+If one is unavailable before any has answered, the answer is unavailable, even if a later one
+would know: mail must not go to another account because a server is down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import evolve
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+
+
+@implementer(IDirectory)
+class DirectoryChain:
+    """One directory made of several.
+
+    ``for_unknown`` is the one that spends the time of a password check on unknown users
+    (R-AUTH-4); by default the first.
+    """
+
+    def __init__(self, directories: Sequence[IDirectory], *, for_unknown: IDirectory | None = None) -> None:
+        self.name = "chain"
+        self._directories = tuple(directories)
+        self._by_name = {directory.name: directory for directory in directories}
+        if len(self._by_name) != len(self._directories):
+            raise ValueError("two directories have the same name")
+        self._for_unknown = for_unknown or (self._directories[0] if self._directories else None)
+
+    def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
+        return Deferred.fromCoroutine(self._find_user(address))
+
+    async def _find_user(self, address: Address) -> DirectoryUser | None:
+        for directory in self._directories:
+            user = await directory.find_user(address)
+            if user is not None:
+                return user if user.directory == directory.name else evolve(user, directory=directory.name)
+        return None
+
+    def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._check_password(user, password))
+
+    async def _check_password(self, user: DirectoryUser | None, password: str) -> bool:
+        directory = self._by_name.get(user.directory) if user is not None else None
+        if directory is not None:
+            return await directory.check_password(user, password)
+        if self._for_unknown is not None:
+            await self._for_unknown.check_password(None, password)
+        return False
+
+    def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
+        return Deferred.fromCoroutine(self._find_alias(address))
+
+    async def _find_alias(self, address: Address) -> Sequence[Address] | None:
+        for directory in self._directories:
+            targets = await directory.find_alias(address)
+            if targets is not None:
+                return targets
+        return None
+
+    def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
+        return Deferred.fromCoroutine(self._list_users())
+
+    async def _list_users(self) -> Sequence[DirectoryUser]:
+        users: dict[Address, DirectoryUser] = {}
+        for directory in self._directories:
+            for user in await directory.list_users():
+                users.setdefault(user.address, evolve(user, directory=directory.name))
+        return tuple(users[address] for address in sorted(users, key=str))

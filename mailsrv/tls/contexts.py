@@ -1,0 +1,167 @@
+"""Server contexts whose certificates can be replaced while connections are open.
+
+``contexts.for_listener(name)`` is what ``transport.startTLS`` and ``TLSMemoryBIOFactory`` take.
+Every listener has a context of its own, with its own ticket keys and session-id context: a session
+begun at one cannot be resumed at another (R-TLS-3). Sessions are resumed by tickets only, so the
+server keeps nothing for them; the keys live as long as the context, that is until a reload, and
+in one process.
+
+:meth:`TlsContexts.reload` replaces the context, never changes one in use: open connections go on
+with theirs, and when a file is broken everything stays as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from attrs import frozen
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+from zope.interface import implementer
+
+from mailsrv.tls.certificates import ServerCertificate, TlsError, load_certificate
+from mailsrv.tls.settings import TlsSettings, TlsVersion
+
+_VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
+
+
+@frozen
+class _Loaded:
+    """Everything a context is made of, read and checked."""
+
+    main: ServerCertificate
+    more: tuple[ServerCertificate, ...]
+
+
+class TlsContexts:
+    """The contexts of all listeners of a process. The constructor reads the files: it waits, and raises TlsError."""
+
+    _log = Logger()
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._loaded = self._load(settings)
+        self._listeners: dict[str, ListenerContext] = {}
+
+    @property
+    def expires(self) -> datetime:
+        """When the first of the certificates in use ends."""
+        return min(certificate.expires for certificate in (self._loaded.main, *self._loaded.more))
+
+    def for_listener(self, name: str) -> ListenerContext:
+        """The context of a listener, the same object for the same name."""
+        listener = self._listeners.get(name)
+        if listener is None:
+            listener = ListenerContext(name, self._make(name, self._settings, self._loaded))
+            self._listeners[name] = listener
+        return listener
+
+    def reload(self, settings: TlsSettings | None = None) -> None:
+        """Read certificates and keys again, perhaps by other settings.
+
+        Waits for the disk: call it in a thread (putting the new contexts in place is safe there).
+        Raises TlsError and leaves the old ones in force if anything is wrong with the new.
+        """
+        new_settings = settings if settings is not None else self._settings
+        loaded = self._load(new_settings)
+        made = [(one, self._make(one.name, new_settings, loaded)) for one in tuple(self._listeners.values())]
+        self._settings, self._loaded = new_settings, loaded
+        for listener, context in made:
+            listener.context = context
+
+    def _load(self, settings: TlsSettings) -> _Loaded:
+        if not settings.certificate or not settings.key:
+            raise TlsError("tls.certificate and tls.key are not set")
+        loaded = _Loaded(
+            load_certificate(settings.certificate, settings.key),
+            tuple(load_certificate(path, path) for path in settings.more_certificates),
+        )
+        for path, certificate in zip(
+            (settings.certificate, *settings.more_certificates), (loaded.main, *loaded.more), strict=True
+        ):
+            if certificate.expires <= datetime.now(UTC):
+                self._log.warn(
+                    "The certificate in {path} ended on {expires}: clients will refuse it",
+                    path=path,
+                    expires=certificate.expires.isoformat(),
+                )
+        return loaded
+
+    def _make(self, name: str, settings: TlsSettings, loaded: _Loaded) -> SSL.Context:
+        context = _make_context(name, settings, loaded.main)
+        # The callback costs memory and needs executable pages: only where there is a choice.
+        if loaded.more:
+            by_name = {
+                host: other
+                for other, certificate in [(_make_context(name, settings, one), one) for one in loaded.more]
+                for host in certificate.names
+            }
+            context.set_tlsext_servername_callback(lambda connection: _choose(connection, by_name))
+        return context
+
+
+@implementer(IOpenSSLServerConnectionCreator)
+class ListenerContext:
+    """Makes the TLS connections of one listener; ``context`` is what new ones are made with."""
+
+    __slots__ = ("context", "name")
+
+    def __init__(self, name: str, context: SSL.Context) -> None:
+        self.name = name
+        self.context = context
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        return SSL.Connection(self.context, None)
+
+    def getContext(self) -> SSL.Context:
+        """For what still asks by the older interface."""
+        return self.context
+
+
+def _choose(connection: SSL.Connection, by_name: Mapping[str, SSL.Context]) -> None:
+    """Show the certificate for the name the client asked for (RFC 6066 section 3); the main one if there is none."""
+    asked = connection.get_servername()
+    if asked is None:
+        return
+    name = asked.decode("ascii", "replace").lower()
+    # A wildcard stands for exactly one label (RFC 9525 6.3).
+    context = by_name.get(name) or by_name.get("*." + name.partition(".")[2])
+    if context is not None:
+        connection.set_context(context)
+
+
+def _make_context(name: str, settings: TlsSettings, certificate: ServerCertificate) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_SERVER_METHOD)
+    context.set_min_proto_version(_VERSIONS[settings.minimum_version])
+    # Compression tells lengths (RFC 7525 3.3), renegotiation only costs (RFC 9325 3.5).
+    options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
+    if settings.session_seconds <= 0:
+        options |= SSL.OP_NO_TICKET
+    context.set_options(options)
+    # Buffers of 16 KiB and more each way are given back while a connection is idle.
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_session_id(hashlib.sha256(b"mailsrv listener " + name.encode()).digest())
+    if settings.session_seconds > 0:
+        context.set_timeout(settings.session_seconds)
+    try:
+        context.set_cipher_list(settings.ciphers.encode("ascii"))
+    except (SSL.Error, UnicodeEncodeError) as error:
+        raise TlsError("tls.ciphers names no cipher that OpenSSL has") from error
+    try:
+        _use(context, certificate)
+    except (SSL.Error, TypeError, ValueError) as error:
+        raise TlsError(f"{settings.certificate}: OpenSSL does not take this certificate or its key") from error
+    return context
+
+
+def _use(context: SSL.Context, certificate: ServerCertificate) -> None:
+    context.use_certificate(certificate.chain[0])
+    for intermediate in certificate.chain[1:]:
+        context.add_extra_chain_cert(intermediate)
+    context.use_privatekey(certificate.key)
+    context.check_privatekey()

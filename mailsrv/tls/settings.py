@@ -1,0 +1,48 @@
+"""Everything adjustable about TLS."""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import field, frozen, validators
+
+
+class TlsVersion(enum.Enum):
+    """Protocol versions that may be the lowest (RFC 8996: nothing older)."""
+
+    TLS_1_2 = "TLSv1.2"
+    TLS_1_3 = "TLSv1.3"
+
+
+@frozen
+class TlsSettings:
+    """``[tls]``: certificate, key, and what is offered to clients."""
+
+    certificate: str = field(
+        default="",
+        metadata={"help": "PEM file: the server's certificate, then intermediate ones.", "example": "tls/cert.pem"},
+    )
+    key: str = field(
+        default="",
+        metadata={"help": "PEM file with its private key, without passphrase.", "example": "tls/key.pem"},
+    )
+    more_certificates: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "PEM files, each with a private key, its certificate and intermediate ones: "
+            "shown to clients that ask for a name in them (SNI).",
+            "path": True,
+        },
+    )
+    minimum_version: TlsVersion = field(
+        default=TlsVersion.TLS_1_2, metadata={"help": "The oldest protocol version that is spoken."}
+    )
+    ciphers: str = field(
+        default="ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL:!eNULL:!MD5:!DSS",
+        metadata={"help": "Ciphers for TLS 1.2, as OpenSSL writes them. Those of TLS 1.3 are all good."},
+    )
+    session_seconds: int = field(
+        default=7200,
+        validator=validators.ge(0),
+        metadata={"help": "How long a client may resume a session without a full handshake; 0: never.", "unit": "s"},
+    )
