@@ -39,7 +39,7 @@ _COUNTED_AT_ONCE = 1 << 20
 # Searching for boundaries may cost this many times the message's length (one pass for each level
 # of a usual message is far below it), and a line that only looks like a boundary this much.
 _SEARCH_FACTOR = 16
-_SEARCH_ALLOWANCE = 4 << 20
+_SEARCH_ALLOWANCE = 32 << 20
 _FALSE_BOUNDARY_COST = 256
 
 
