@@ -1,0 +1,133 @@
+"""The life of a serving process, the same whether it is twistd's own or a worker.
+
+Start: replay (``prepare``), then ``accept``. Stop (RELIABILITY 7.2, 6): stop accepting, let sessions
+finish what is in flight for at most ``drain_seconds`` while each is told that the server goes,
+then close what is left, then the journal, then the store.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+
+from mailsrv.app.listening import Listener, PluginListener, start_accepting
+from mailsrv.app.server import Server
+from mailsrv.config.schema import Settings
+
+_log = Logger()
+_ABORT_GRACE_SECONDS = 5.0
+
+
+class ServerLife:
+    """Starts and stops one :class:`~mailsrv.app.server.Server` on listeners that are bound already."""
+
+    def __init__(self, server: Server, listeners: Sequence[Listener], settings: Settings, reactor: Any) -> None:
+        self.server = server
+        self._listeners = listeners
+        self._settings = settings
+        self._reactor = reactor
+        self._ports: list[IListeningPort] = []
+        self._lag = LagWatch(reactor, settings.server.lag_warning_seconds)
+
+    async def prepare(self) -> None:
+        """Everything up to the point where connections can be taken."""
+        raise_descriptor_limit()
+        await self.server.start()
+
+    async def accept(self) -> None:
+        """Take connections at every listener."""
+        for listen, listener, factory in zip(
+            self._settings.listen, self._listeners, self.server.factories, strict=True
+        ):
+            port = await start_accepting(listener, self._reactor, factory)
+            self._ports.append(port)
+            address = str(port.getHost()) if isinstance(listener, PluginListener) else listener.address
+            _log.info(
+                "{service} listens at {address} (tls {tls})",
+                service=listen.service.value,
+                address=address,
+                tls=listen.tls.value,
+                endpoint=listen.endpoint,
+            )
+        self._lag.start()
+
+    async def stop(self) -> None:
+        """Bounded by ``drain_seconds`` and what the journal needs to sync. Never fails."""
+        self._lag.stop()
+        await self._stop_accepting()
+        await self._drain()
+        try:
+            await self.server.stop()
+        except Exception:
+            _log.failure("the store did not close cleanly; the next start replays the journal")
+
+    async def _stop_accepting(self) -> None:
+        ports, self._ports = self._ports, []
+        await DeferredList([maybeDeferred(port.stopListening) for port in ports], consumeErrors=True)
+        for listener in self._listeners:
+            listener.close()
+
+    async def _drain(self) -> None:
+        drainables = self.server.drainables
+        drained = DeferredList([drainable.drain() for drainable in drainables], consumeErrors=True)
+        seconds = self._settings.server.drain_seconds
+        if await _fires_within(drained, seconds, self._reactor):
+            return
+        _log.warn("sessions still busy after {seconds} s are closed", seconds=seconds)
+        for drainable in drainables:
+            drainable.abort_all()
+        if not await _fires_within(drained, _ABORT_GRACE_SECONDS, self._reactor):
+            _log.error("some sessions did not end")
+
+
+def _fires_within(waiting: Deferred[Any], seconds: float, reactor: Any) -> Deferred[bool]:
+    """Whether ``waiting`` fires in time. Unlike addTimeout this cancels nothing: it may be waited for again."""
+    answer: Deferred[bool] = Deferred()
+    call = reactor.callLater(seconds, answer.callback, False)
+
+    def fired(result: Any) -> Any:
+        if call.active():
+            call.cancel()
+            answer.callback(True)
+        return result
+
+    waiting.addBoth(fired)
+    return answer
+
+
+class LagWatch:
+    """Notices a reactor that was busy for too long without a pause: everybody else waited meanwhile."""
+
+    def __init__(self, reactor: Any, warning_seconds: float) -> None:
+        self._reactor = reactor
+        self._warning_seconds = warning_seconds
+        self._interval = 1.0
+        self._call: Any = None
+        self._due = 0.0
+
+    def start(self) -> None:
+        self._due = self._reactor.seconds() + self._interval
+        self._call = self._reactor.callLater(self._interval, self._look)
+
+    def stop(self) -> None:
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._call = None
+
+    def _look(self) -> None:
+        late = self._reactor.seconds() - self._due
+        if late > self._warning_seconds:
+            _log.warn("the reactor was busy for {late_seconds} s", late_seconds=round(late, 3))
+        self.start()
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system lets us have: a connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,320 @@
+"""Listeners: bound and queueing connections first, accepting them only when the server is ready.
+
+The kernel takes connections from the moment of :func:`bind`, which may need root; they wait in the
+backlog until :meth:`BoundSocket.accept` gives the socket to the reactor (journal replayed, keys
+read). The same descriptors are inherited by workers.
+
+``tcp``, ``tcp6``, ``unix`` and ``systemd`` endpoint strings are bound here, without the reactor.
+Any other Twisted endpoint type is left to its own plugin (:class:`PluginListener`): it listens when
+the server is ready, and in one process only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import define, field, frozen
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.python.systemd import ListenFDs
+
+INHERITABLE_KINDS = frozenset({"tcp", "tcp6", "unix", "systemd"})
+_SYSTEMD_FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
+
+
+class EndpointError(ValueError):
+    """An endpoint string that says nothing usable; the text is for the administrator."""
+
+
+@frozen
+class EndpointDescription:
+    """An endpoint string taken apart: ``tcp:25:interface=::1`` → kind, positional and named arguments."""
+
+    kind: str
+    arguments: tuple[str, ...]
+    options: Mapping[str, str]
+
+    def argument(self, position: int, name: str, default: str | None = None) -> str:
+        """An argument that may be given by position or by name."""
+        if position < len(self.arguments):
+            return self.arguments[position]
+        value = self.options.get(name, default)
+        if value is None:
+            raise EndpointError(f"a {self.kind}: endpoint needs {name}")
+        return value
+
+    @property
+    def is_inheritable(self) -> bool:
+        """Whether workers can inherit its socket."""
+        return self.kind in INHERITABLE_KINDS
+
+
+def parse_endpoint(text: str) -> EndpointDescription:
+    """Take an endpoint string apart by Twisted's rules: ``:`` between the parts, ``\\`` quotes."""
+    parts: list[list[str]] = [[""]]
+    position = 0
+    while position < len(text):
+        character = text[position]
+        if character == "\\" and position + 1 < len(text):
+            position += 1
+            parts[-1][-1] += text[position]
+        elif character == ":":
+            parts.append([""])
+        elif character == "=" and len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-1].append("")
+        else:
+            parts[-1][-1] += character
+        position += 1
+    kind = parts[0][0]
+    if not kind or len(parts) == 1:
+        raise EndpointError('expected an endpoint string such as "tcp:25" or "unix:/run/mailsrv/lmtp.sock"')
+    description = EndpointDescription(
+        kind,
+        tuple(part[0] for part in parts[1:] if len(part) == 1),
+        {part[0]: part[1] for part in parts[1:] if len(part) > 1},
+    )
+    if kind in ("tcp", "tcp6"):
+        _port_number(description)
+    elif kind == "unix":
+        description.argument(0, "address")
+        _mode(description)
+    elif kind == "systemd":
+        _systemd_family(description)
+        _systemd_name(description)
+    return description
+
+
+def resolve_unix_path(text: str, folder: str) -> str:
+    """The endpoint string with the path of a ``unix:`` endpoint made absolute, starting at ``folder``."""
+    description = parse_endpoint(text)
+    if description.kind != "unix":
+        return text
+    path = os.path.normpath(os.path.join(folder, description.argument(0, "address")))
+    rest = [f"{name}={_quote(value)}" for name, value in description.options.items() if name != "address"]
+    return ":".join(["unix", _quote(path), *rest])
+
+
+def _quote(text: str) -> str:
+    return text.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+
+
+@define
+class BoundSocket:
+    """A socket that listens; nobody accepts from it yet."""
+
+    socket: socket.socket = field(repr=False)
+    unlink_identity: tuple[str, int] | None = None
+    """Path and inode of a socket file of ours, removed at :meth:`close`."""
+
+    @property
+    def family(self) -> int:
+        return self.socket.family
+
+    @property
+    def address(self) -> str:
+        """``host:port``, ``[host]:port`` or a path."""
+        return format_address(self.socket)
+
+    def accept(self, reactor: Any, factory: IProtocolFactory) -> IListeningPort:
+        """Let the reactor accept connections for ``factory``. The socket given to the reactor is a duplicate."""
+        return adopt(reactor, self.socket.fileno(), self.family, factory)
+
+    def close(self) -> None:
+        """Stop listening, and remove the socket file if it still is ours."""
+        self.socket.close()
+        if self.unlink_identity is not None:
+            path, inode = self.unlink_identity
+            try:
+                if os.stat(path).st_ino == inode:
+                    os.unlink(path)
+            except OSError:
+                # Gone, or its folder belongs to the user we no longer are: the next start clears it away.
+                return
+
+
+class _InheritedUnixPort(unix.Port):
+    """A Unix listener whose file belongs to whoever bound it: neither its mode nor its name is touched here."""
+
+    def startListening(self) -> None:
+        tcp._reservedFD.reserve()
+        factory: Any = self.factory
+        factory.doStart()
+        listening: Any = self._preexistingSocket
+        self._preexistingSocket = None
+        self.socket = listening
+        # As twisted's own ports do: the socket's method becomes the port's.
+        vars(self)["fileno"] = listening.fileno
+        self.connected = True
+        self.numberAccepts = 100
+        self.startReading()
+
+    def connectionLost(self, reason: Any) -> None:
+        tcp.Port.connectionLost(self, reason)
+
+
+def adopt(reactor: Any, descriptor: int, family: int, factory: IProtocolFactory) -> IListeningPort:
+    """Accept connections for ``factory`` from a listening descriptor, which stays open for its owner."""
+    if family == socket.AF_UNIX:
+        port = _InheritedUnixPort._fromListeningDescriptor(reactor, descriptor, factory)
+        port.startListening()
+        inherited: IListeningPort = port
+        return inherited
+    adopted: IListeningPort = reactor.adoptStreamPort(descriptor, family, factory)
+    return adopted
+
+
+def bind(description: EndpointDescription, backlog: int) -> BoundSocket:
+    """Bind and listen, non-blocking. Raises OSError as the kernel does, EndpointError for systemd's names."""
+    if description.kind == "unix":
+        return _bind_unix(description, backlog)
+    if description.kind == "systemd":
+        return _take_from_systemd(description)
+    family = socket.AF_INET6 if description.kind == "tcp6" else socket.AF_INET
+    interface = description.options.get("interface", "")
+    if ":" in interface:
+        family = socket.AF_INET6
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((interface, _port_number(description)))
+        listener.listen(int(description.options.get("backlog", backlog)))
+    except BaseException:
+        listener.close()
+        raise
+    return BoundSocket(listener)
+
+
+def _bind_unix(description: EndpointDescription, backlog: int) -> BoundSocket:
+    path = description.argument(0, "address")
+    _remove_stale_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # The mode is right from the first moment: a chmod after the bind would leave a gap.
+    previous = os.umask(0o777 & ~_mode(description))
+    try:
+        listener.setblocking(False)
+        listener.bind(path)
+        listener.listen(int(description.options.get("backlog", backlog)))
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(previous)
+    return BoundSocket(listener, (path, os.stat(path).st_ino))
+
+
+def _remove_stale_socket(path: str) -> None:
+    """Remove a socket file nobody listens at any more; anything else in the way is left to fail the bind."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.setblocking(False)
+    try:
+        probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+    except BlockingIOError:
+        return  # somebody listens, with a full backlog
+    finally:
+        probe.close()
+
+
+def _take_from_systemd(description: EndpointDescription) -> BoundSocket:
+    """A socket that systemd bound (sd_listen_fds(3)), by its ``FileDescriptorName=`` or its number."""
+    listen_fds = ListenFDs.fromEnvironment()
+    name = description.options.get("name")
+    index = description.options.get("index")
+    try:
+        if name is not None:
+            descriptor = listen_fds.inheritedNamedDescriptors()[name]
+        else:
+            descriptor = listen_fds.inheritedDescriptors()[int(index or "")]
+    except (KeyError, IndexError):
+        raise EndpointError(f"systemd did not pass a socket {name or index!r} to this process") from None
+    listener = socket.socket(fileno=os.dup(descriptor))
+    listener.setblocking(False)
+    if listener.family != _systemd_family(description):
+        listener.close()
+        raise EndpointError(f"the socket {name or index!r} that systemd passed is of another domain")
+    return BoundSocket(listener)
+
+
+def _port_number(description: EndpointDescription) -> int:
+    text = description.argument(0, "port")
+    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
+        raise EndpointError("expected a port number from 0 to 65535")
+    return int(text)
+
+
+def _mode(description: EndpointDescription) -> int:
+    text = description.options.get("mode", "666")
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:
+        raise EndpointError("expected an octal mode such as mode=660")
+    return mode
+
+
+def _systemd_family(description: EndpointDescription) -> int:
+    domain = description.argument(0, "domain")
+    if domain not in _SYSTEMD_FAMILIES:
+        raise EndpointError("expected domain=INET, INET6 or UNIX")
+    return _SYSTEMD_FAMILIES[domain]
+
+
+def _systemd_name(description: EndpointDescription) -> None:
+    index = description.options.get("index")
+    if ("name" in description.options) == (index is not None):
+        raise EndpointError("a systemd: endpoint needs either name= or index=")
+    if index is not None and not index.isdigit():
+        raise EndpointError("expected a number in index=")
+
+
+def format_address(bound: socket.socket) -> str:
+    """The local address of a socket as an administrator writes it."""
+    name = bound.getsockname()
+    if bound.family == socket.AF_UNIX:
+        return os.fsdecode(name)
+    return f"[{name[0]}]:{name[1]}" if bound.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
+
+
+class PluginListener:
+    """A listener of an endpoint type that only its plugin knows how to bind."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.address = endpoint
+
+    def listen(self, reactor: Any, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """Bind and accept in one step."""
+        return maybeDeferred(serverFromString(reactor, self.endpoint).listen, factory)
+
+    def close(self) -> None:
+        """Nothing is bound before :meth:`listen`."""
+
+
+Listener = BoundSocket | PluginListener
+
+
+def open_listener(endpoint: str, backlog: int) -> Listener:
+    """What an endpoint string stands for, bound where that can be done before accepting."""
+    description = parse_endpoint(endpoint)
+    return bind(description, backlog) if description.is_inheritable else PluginListener(endpoint)
+
+
+def start_accepting(listener: Listener, reactor: Any, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+    """Begin to accept connections for ``factory``."""
+    if isinstance(listener, PluginListener):
+        return listener.listen(reactor, factory)
+    return succeed(listener.accept(reactor, factory))

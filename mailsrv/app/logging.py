@@ -1,0 +1,222 @@
+"""The log: one observer for twisted.logger's events, as lines for humans or as JSON, to a stream or a file.
+
+A log file is opened for appending, line by line, so that several workers may share it, and opened
+anew on request (SIGHUP, SIGUSR1), so that logrotate can move it away. JSON lines carry every plain
+field of an event. What a field's name marks as a secret is replaced, whatever put it there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from attrs import define, field
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    LogLevelFilterPredicate,
+    PredicateResult,
+    formatEvent,
+)
+from zope.interface import implementer
+
+from mailsrv.app.settings import LogFormat, LogLevelName, LogSettings
+
+_SECRET_NAME = re.compile(r"passw|secret|credential|token", re.IGNORECASE)
+_HIDDEN = "(hidden)"
+_MAX_FIELD_CHARACTERS = 4096
+# What a line already says in its own words, or what is of no use outside the process.
+_INTERNAL_FIELDS = frozenset(
+    {"log_format", "log_logger", "log_level", "log_time", "log_namespace", "log_source", "log_failure", "log_system"}
+    | {"format", "time", "message", "isError", "system", "why", "failure", "logLevel", "log_flattened", "log_text"}
+)
+_ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)] if code not in (9,)}
+
+
+class ReopeningFile:
+    """A file that is appended to and can be opened anew under the same name.
+
+    If opening anew fails, the old file stays in use and the reason goes into it.
+    """
+
+    def __init__(self, path: str, owner: tuple[int, int] | None = None) -> None:
+        self.path = path
+        self._owner = owner
+        self._descriptor = self._open()
+
+    def _open(self) -> int:
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        if self._owner is not None and os.geteuid() == 0:
+            # Made by root, before the user id changes: the server's user has to write on and reopen it.
+            os.fchown(descriptor, *self._owner)
+        return descriptor
+
+    def write(self, text: str) -> None:
+        """One ``write`` for a whole line keeps lines of several processes apart."""
+        os.write(self._descriptor, text.encode("utf-8", "backslashreplace"))
+
+    def reopen(self) -> None:
+        """Write to a file of our name from now on, the old one having been moved away."""
+        try:
+            descriptor = self._open()
+        except OSError as error:
+            self.write(f"the log file cannot be opened again, staying with the old one: {error}\n")
+            return
+        previous, self._descriptor = self._descriptor, descriptor
+        os.close(previous)
+
+
+@define
+class StreamTarget:
+    """Standard output or error; nothing to open anew."""
+
+    stream: TextIO = field(repr=False)
+
+    def write(self, text: str) -> None:
+        try:
+            self.stream.write(text)
+            self.stream.flush()
+        except (OSError, ValueError):
+            # Nobody reads it any more (a closed terminal): that is no reason to stop serving mail.
+            return
+
+    def reopen(self) -> None:
+        """Streams stay."""
+
+
+Target = ReopeningFile | StreamTarget
+
+
+@implementer(ILogObserver)
+class LogWriter:
+    """Writes events that are serious enough to one target."""
+
+    def __init__(self, target: Target, *, as_json: bool, level: LogLevelName, worker: str = "") -> None:
+        self.target = target
+        self.worker = worker
+        self._format: Callable[[LogEvent, str], str] = json_line if as_json else text_line
+        self._predicate = LogLevelFilterPredicate()
+        self.set_level(level)
+
+    def set_level(self, level: LogLevelName) -> None:
+        """Change the least serious level; takes effect with the next event."""
+        self._predicate.defaultLogLevel = LogLevel.levelWithName(level.value)
+
+    def __call__(self, event: LogEvent) -> None:
+        if self._predicate(event) is not PredicateResult.no:
+            self.target.write(self._format(event, self.worker))
+
+
+def make_log_writer(
+    settings: LogSettings,
+    *,
+    path: str = "",
+    owner: tuple[int, int] | None = None,
+    worker: str = "",
+    stream: TextIO | None = None,
+) -> LogWriter:
+    """The observer that ``[log]`` asks for. ``path`` is the file to use; empty means ``stream``."""
+    target: Target
+    if path:
+        target = ReopeningFile(path, owner)
+        is_terminal = False
+    else:
+        target = StreamTarget(stream or sys.stdout)
+        is_terminal = target.stream.isatty()
+    as_json = settings.format is LogFormat.JSON or (settings.format is LogFormat.AUTO and not is_terminal)
+    return LogWriter(target, as_json=as_json, level=settings.level, worker=worker)
+
+
+def text_line(event: LogEvent, worker: str) -> str:
+    """``2026-01-31T12:00:00.123Z info smtp.session: text``, tracebacks indented below."""
+    moment = _moment(event)
+    place = _namespace(event) + (f"[{worker}]" if worker else "")
+    level = _level(event)
+    mark = "" if level == "info" else f"{level.upper()} "
+    return f"{moment} {place}: {mark}{_escaped(_text(event))}\n" + _indented(_traceback(event))
+
+
+def json_line(event: LogEvent, worker: str) -> str:
+    """One JSON object: ``time``, ``level``, ``source``, ``text`` and the event's own plain fields."""
+    line: dict[str, Any] = {"time": _moment(event), "level": _level(event), "source": _namespace(event)}
+    if worker:
+        line["worker"] = worker
+    line["text"] = _text(event)
+    for name, value in event.items():
+        if name not in _INTERNAL_FIELDS and name not in line:
+            line[name] = _plain(name, value)
+    trace = _traceback(event)
+    if trace:
+        line["traceback"] = trace
+    return json.dumps(line, ensure_ascii=False, default=str, separators=(",", ":")) + "\n"
+
+
+def redacted(event: Mapping[str, Any]) -> dict[str, Any]:
+    """The event with the values of secret-sounding fields replaced."""
+    return {name: _HIDDEN if _SECRET_NAME.search(name) else value for name, value in event.items()}
+
+
+def _text(event: LogEvent) -> str:
+    if any(_SECRET_NAME.search(name) for name in event):
+        event = redacted(event)
+    return formatEvent(event) or ""
+
+
+def _plain(name: str, value: Any) -> Any:
+    if _SECRET_NAME.search(name):
+        return _HIDDEN
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, bytes):
+        text = value.decode("utf-8", "backslashreplace")
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain("", item) for item in value]
+    else:
+        text = str(value)
+    return text if len(text) <= _MAX_FIELD_CHARACTERS else text[:_MAX_FIELD_CHARACTERS] + "…"
+
+
+def _moment(event: LogEvent) -> str:
+    seconds = event.get("log_time", 0.0)
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _level(event: LogEvent) -> str:
+    level = event.get("log_level")
+    return level.name if level is not None else "info"
+
+
+def _namespace(event: LogEvent) -> str:
+    namespace = str(event.get("log_namespace", "-"))
+    return namespace.removeprefix("mailsrv.")
+
+
+def _escaped(text: str) -> str:
+    """Control characters made visible: a peer cannot forge a line or drive the terminal."""
+    return text.translate(_ESCAPES)
+
+
+def _traceback(event: LogEvent) -> str:
+    failure = event.get("log_failure")
+    if failure is None:
+        return ""
+    try:
+        written: str = failure.getTraceback()
+    except Exception:
+        # A failure that cannot print itself must not silence the log.
+        out = io.StringIO()
+        traceback.print_exception(failure.type, failure.value, None, file=out)
+        written = out.getvalue()
+    return written.rstrip("\n")
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {_escaped(line)}\n" for line in text.splitlines())

@@ -1,0 +1,36 @@
+"""After twistd's ``--uid``/``--gid``: make sure that root is really gone (RELIABILITY 8.1).
+
+twistd binds as root (``privilegedStartService``), then gives up its user id. What could go wrong is
+silent: a saved user id, supplementary groups, capabilities kept by ``--euid``. So it is tried here.
+"""
+
+from __future__ import annotations
+
+import os
+
+from twisted.logger import Logger
+
+_log = Logger()
+
+
+class PrivilegesRemain(RuntimeError):
+    """The process was to give up root and has not. It must not serve."""
+
+
+def check_dropped(started_as_root: bool) -> None:
+    """Raise :class:`PrivilegesRemain` if a process that is no longer root could become it again."""
+    if os.geteuid() == 0:
+        if os.getuid() == 0:
+            _log.warn("running as root: use systemd's sockets, or twistd --uid and --gid")
+            return
+        raise PrivilegesRemain("the effective user is still root; do not use twistd --euid")
+    if not started_as_root:
+        return
+    try:
+        os.setuid(0)
+    except PermissionError:
+        groups = set(os.getgroups()) - {os.getgid()}
+        if 0 in groups:
+            raise PrivilegesRemain("the process is still in group root") from None
+        return
+    raise PrivilegesRemain("the process can become root again; do not use twistd --euid")

@@ -1,0 +1,75 @@
+"""SIGHUP: the file and the certificates are read again, and no connection is dropped.
+
+A file that is broken, or names a key that cannot be read, is refused with the reasons in the log
+and everything stays as it was. What cannot change while the server runs is named in the log.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from mailsrv.app.logging import LogWriter
+from mailsrv.app.server import ReloadRefused, Server
+from mailsrv.config.load import parse, read
+from mailsrv.config.problems import ConfigurationError
+from mailsrv.config.schema import Settings
+
+_log = Logger()
+
+# Where a new value needs a restart: the sockets are bound, the workers run, the journal is open.
+RESTART_KEYS = {
+    "hostname": "hostname",
+    "state_dir": "state_dir",
+    "workers": "workers",
+    "listen": "listen",
+    "journal": "journal",
+    "store": "store",
+}
+
+
+@frozen
+class LoadedConfiguration:
+    """A file as it was read: the settings and the text workers are given."""
+
+    path: str
+    text: str
+    settings: Settings
+
+
+def load_configuration(path: str) -> LoadedConfiguration:
+    """Read and check a file. Raises :class:`ConfigurationError`."""
+    text = read(path)
+    return LoadedConfiguration(path, text, parse(text, path))
+
+
+def read_again(current: LoadedConfiguration) -> LoadedConfiguration | None:
+    """The file as it is now; None, with every mistake in the log, if it cannot be used."""
+    try:
+        loaded = load_configuration(current.path)
+    except ConfigurationError as error:
+        for line in str(error).splitlines():
+            _log.error("reload refused, the old settings stay: {problem}", problem=line)
+        return None
+    warn_of_restart_keys(current.settings, loaded.settings)
+    return loaded
+
+
+def warn_of_restart_keys(old: Settings, new: Settings) -> None:
+    """Say which changes wait for the next start."""
+    waiting = [key for name, key in RESTART_KEYS.items() if getattr(old, name, None) != getattr(new, name, None)]
+    if waiting:
+        _log.warn("changes of {keys} take effect at the next start", keys=", ".join(waiting))
+
+
+def apply_settings(server: Server, settings: Settings, log_writer: LogWriter | None) -> bool:
+    """Hand settings to a running server; False if it refused them (then nothing has changed)."""
+    try:
+        effects = server.reload(settings)
+    except ReloadRefused as error:
+        _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
+        return False
+    if log_writer is not None:
+        log_writer.set_level(settings.log.level)
+    _log.info("reloaded: {effects}", effects=", ".join(effects))
+    return True

@@ -1,0 +1,167 @@
+"""The server in twistd's own process (``workers = 1``).
+
+twistd calls ``privilegedStartService`` (possibly as root: keys are read and sockets bound), gives up
+its user id, and calls ``startService``: the journal is replayed, then connections are accepted.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailsrv.app.life import ServerLife
+from mailsrv.app.listening import Listener, open_listener
+from mailsrv.app.logging import LogWriter
+from mailsrv.app.privileges import check_dropped
+from mailsrv.app.reload import LoadedConfiguration, apply_settings, read_again
+from mailsrv.app.server import Server
+from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.systemd import ServiceManager
+from mailsrv.config.schema import Settings
+
+_log = Logger()
+
+ServerBuilder = Callable[[Settings, Any], Server]
+"""Makes the object graph from settings and reactor."""
+
+
+class CannotListen(Exception):
+    """A listener cannot be bound; the text names it."""
+
+
+def bind_all(settings: Settings) -> list[Listener]:
+    """Bind every ``[[listen]]``, or none: raises :class:`CannotListen`."""
+    bound: list[Listener] = []
+    for index, listen in enumerate(settings.listen):
+        try:
+            bound.append(open_listener(listen.endpoint, settings.server.backlog))
+        except (OSError, ValueError) as error:
+            for listener in bound:
+                listener.close()
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise CannotListen(f"listen[{index}] cannot listen at {listen.endpoint}: {reason}") from error
+    return bound
+
+
+def bind_or_exit(settings: Settings) -> list[Listener]:
+    """:func:`bind_all`; a failure is one line in the log (the terminal's, in the foreground) and the end."""
+    try:
+        return bind_all(settings)
+    except CannotListen as error:
+        _log.critical("{reason}", reason=str(error))
+        raise SystemExit(1) from error
+
+
+class MailService(Service):
+    """One process that does everything."""
+
+    name = "mailsrv"
+
+    def __init__(
+        self,
+        configuration: LoadedConfiguration,
+        build: ServerBuilder,
+        reactor: Any,
+        *,
+        manager: ServiceManager,
+        log_writer: LogWriter | None = None,
+    ) -> None:
+        self._configuration = configuration
+        self._build = build
+        self._reactor = reactor
+        self._manager = manager
+        self._log_writer = log_writer
+        self._started_as_root = os.geteuid() == 0
+        self._life: ServerLife | None = None
+        self._starting: Deferred[None] | None = None
+
+    def privilegedStartService(self) -> None:
+        settings = self._configuration.settings
+        listeners: Sequence[Listener] = bind_or_exit(settings)
+        try:
+            server = self._build(settings, self._reactor)
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
+        self._life = ServerLife(server, listeners, settings, self._reactor)
+
+    def startService(self) -> None:
+        super().startService()
+        check_dropped(self._started_as_root)
+        install_signal_actions(
+            self._reactor,
+            {
+                signal.SIGTERM: self._stop,
+                signal.SIGINT: self._stop,
+                signal.SIGHUP: self._reload,
+                signal.SIGUSR1: self._reopen_log,
+            },
+        )
+        self._reactor.callWhenRunning(self._begin)
+
+    def _begin(self) -> None:
+        self._starting = Deferred.fromCoroutine(self._start())
+        self._starting.addErrback(self._start_failed)
+
+    async def _start(self) -> None:
+        life = self._served()
+        await life.prepare()
+        await life.accept()
+        self._manager.start_watchdog(self._reactor)
+        self._manager.ready("serving")
+        _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname)
+
+    def _start_failed(self, failure: Any) -> None:
+        _log.failure("mailsrv cannot start: {reason}", failure, reason=failure.getErrorMessage())
+        exit_with_failure()
+        stop_reactor(self._reactor)
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self._manager.stopping()
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> None:
+        _log.info("stopping")
+        if self._starting is not None:
+            # A start that is under way is let finish: half-open stores are worse than a second more.
+            await self._starting
+        if self._life is not None:
+            await self._life.stop()
+        _log.info("stopped")
+
+    def _served(self) -> ServerLife:
+        if self._life is None:
+            raise RuntimeError("startService before privilegedStartService")
+        return self._life
+
+    def _stop(self) -> None:
+        stop_reactor(self._reactor)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self._reopen_log()
+        loaded = read_again(self._configuration)
+        if loaded is not None and apply_settings(self._served().server, loaded.settings, self._log_writer):
+            self._configuration = loaded
+        self._manager.ready("serving")
+
+    def _reopen_log(self) -> None:
+        if self._log_writer is not None:
+            self._log_writer.target.reopen()
+
+
+def exit_with_failure() -> None:
+    """Make the process end with status 1 although twistd ends a stopped reactor with 0.
+
+    Registered last, so run first of the exit functions: twistd has removed its pid file by then.
+    """
+    atexit.register(os._exit, 1)

@@ -1,0 +1,370 @@
+"""twistd's process when there are several workers: it binds, spawns and watches; it serves nothing.
+
+Workers are started by exec (``reactor.spawnProcess``) with the listening sockets inherited. At a
+start all of them replay their part of the journal (the first one also the slots nobody takes)
+before any accepts. One that dies is replaced, with a pause that doubles while deaths come fast;
+its replacement replays its slot and accepts. Workers end when their standard input ends, so none
+outlives the supervisor.
+
+SIGHUP: the file is read and checked here once, then given to the workers as text. SIGUSR2: workers
+are replaced one after the other, each new one accepting before the old one stops (a new version
+of the code without a refused connection).
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import secrets
+import signal
+import site
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+
+import mailsrv
+from mailsrv.app import control
+from mailsrv.app.listening import BoundSocket, Listener
+from mailsrv.app.logging import LogWriter
+from mailsrv.app.privileges import check_dropped
+from mailsrv.app.reload import LoadedConfiguration, read_again
+from mailsrv.app.service import bind_or_exit, exit_with_failure
+from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.systemd import ServiceManager
+from mailsrv.config.schema import Settings
+
+_log = Logger()
+
+_STABLE_SECONDS = 60.0
+"""A worker that lived this long owes its death to itself: the pause before its replacement starts anew."""
+_KILL_GRACE_SECONDS = 15.0
+"""How much longer than the drain a worker may take to stop before it is killed."""
+# These speak to twistd's process alone.
+_PRIVATE_ENVIRONMENT = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
+
+
+class WorkerState(enum.Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    PREPARED = "prepared"
+    ACCEPTING = "accepting"
+    STOPPING = "stopping"
+    ENDED = "ended"
+
+
+class WorkerProcess(ProcessProtocol):
+    """One spawned worker, from the supervisor's side."""
+
+    transport: Any
+
+    def __init__(
+        self, number: int, start: control.Start, reactor: Any, changed: Callable[[WorkerProcess], None]
+    ) -> None:
+        self.number = number
+        self.state = WorkerState.STARTING
+        self.ended: Deferred[None] = Deferred()
+        self.started_at = reactor.seconds()
+        self.exit_text = ""
+        self._start = start
+        self._reactor = reactor
+        self._changed = changed
+        self._received = b""
+
+    @property
+    def process_id(self) -> int | None:
+        pid: int | None = self.transport.pid
+        return pid
+
+    @property
+    def lived_seconds(self) -> float:
+        lived: float = self._reactor.seconds() - self.started_at
+        return lived
+
+    def connectionMade(self) -> None:
+        self.transport.writeToChild(0, control.format_start(self._start))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        *lines, self._received = (self._received + data).split(b"\n")
+        if len(self._received) > control.MAX_LINE_OCTETS:
+            self.kill()
+            return
+        for line in lines:
+            self._report(control.parse_message(line))
+
+    def _report(self, message: Mapping[str, Any]) -> None:
+        report = message.get("report")
+        if report == "prepared" and self.state is WorkerState.STARTING:
+            self.state = WorkerState.PREPARED
+        elif report == "accepting" and self.state is not WorkerState.STOPPING:
+            self.state = WorkerState.ACCEPTING
+        self._changed(self)
+
+    def order(self, order: str, **details: Any) -> None:
+        """Tell the worker; nothing happens if it has ended."""
+        if self.state is not WorkerState.ENDED:
+            self.transport.writeToChild(0, control.format_message({"order": order, **details}))
+
+    def stop(self, seconds: float) -> Deferred[None]:
+        """Ask the worker to stop; it is killed if that takes longer than it may. Fires when it has ended."""
+        done: Deferred[None] = Deferred()
+        if self.state is WorkerState.ENDED:
+            done.callback(None)
+            return done
+        if self.state is not WorkerState.STOPPING:
+            self.state = WorkerState.STOPPING
+            self.order_stop()
+            killer = self._reactor.callLater(seconds + _KILL_GRACE_SECONDS, self.kill)
+            self.ended.addBoth(lambda _: killer.cancel() if killer.active() else None)
+        self.ended.addBoth(lambda _: done.callback(None))
+        return done
+
+    def order_stop(self) -> None:
+        self.transport.writeToChild(0, control.format_message({"order": "stop"}))
+
+    def kill(self) -> None:
+        """SIGKILL: nothing that was acknowledged is lost by it."""
+        _log.error("worker {worker} does not stop and is killed", worker=self.number)
+        try:
+            self.transport.signalProcess("KILL")
+        except ProcessExitedAlready:
+            return
+
+    def processEnded(self, reason: Any) -> None:
+        status = reason.value
+        self.exit_text = f"signal {status.signal}" if status.signal is not None else f"status {status.exitCode}"
+        was_stopping = self.state is WorkerState.STOPPING
+        self.state = WorkerState.ENDED
+        if not was_stopping:
+            self._changed(self)
+        self.ended.callback(None)
+
+
+class SupervisorService(Service):
+    """Keeps ``workers`` workers running."""
+
+    name = "mailsrv"
+
+    def __init__(
+        self,
+        configuration: LoadedConfiguration,
+        reactor: Any,
+        *,
+        manager: ServiceManager,
+        log_writer: LogWriter | None = None,
+        log_path: str = "",
+        command: tuple[str, ...] = (),
+        check: Callable[[Settings], None] | None = None,
+    ) -> None:
+        """``check`` raises if settings cannot be used (keys unreadable); ``command`` replaces the workers' program."""
+        self._configuration = configuration
+        self._reactor = reactor
+        self._manager = manager
+        self._log_writer = log_writer
+        self._log_path = log_path
+        self._command = command or (sys.executable, "-P", "-m", "mailsrv.app.worker")
+        self._check = check
+        self._run_id = secrets.token_bytes(16)
+        self._started_as_root = os.geteuid() == 0
+        self._listeners: list[BoundSocket] = []
+        self._workers: dict[int, WorkerProcess] = {}
+        self._failures: dict[int, int] = {}
+        self._calls: set[Any] = set()
+        self._has_started = False
+        self._is_stopping = False
+        self._is_rolling = False
+
+    @property
+    def workers(self) -> Mapping[int, WorkerProcess]:
+        """The current worker of each number."""
+        return self._workers
+
+    def privilegedStartService(self) -> None:
+        settings = self._configuration.settings
+        if self._check is not None:
+            self._check(settings)
+        bound: list[Listener] = bind_or_exit(settings)
+        self._listeners = [listener for listener in bound if isinstance(listener, BoundSocket)]
+
+    def startService(self) -> None:
+        super().startService()
+        check_dropped(self._started_as_root)
+        install_signal_actions(
+            self._reactor,
+            {
+                signal.SIGTERM: lambda: stop_reactor(self._reactor),
+                signal.SIGINT: lambda: stop_reactor(self._reactor),
+                signal.SIGHUP: self._reload,
+                signal.SIGUSR1: self._reopen_logs,
+                signal.SIGUSR2: self.roll,
+            },
+        )
+        # Only a running reactor reaps children.
+        self._reactor.callWhenRunning(self._start_all)
+
+    def _start_all(self) -> None:
+        for number in range(1, self._configuration.settings.workers + 1):
+            self._spawn(number, recover_all=number == 1, accept_at_once=False)
+
+    def _spawn(self, number: int, *, recover_all: bool = False, accept_at_once: bool = True) -> WorkerProcess:
+        first = control.FIRST_LISTENER_DESCRIPTOR
+        start = control.Start(
+            worker=number,
+            workers=self._configuration.settings.workers,
+            config_path=self._configuration.path,
+            config_text=self._configuration.text,
+            run_id=self._run_id,
+            listeners=tuple(range(first, first + len(self._listeners))),
+            log_path=self._log_path,
+            recover_all=recover_all,
+            accept_at_once=accept_at_once,
+        )
+        worker = WorkerProcess(number, start, self._reactor, self._worker_changed)
+        descriptors: dict[int, int | str] = {0: "w", 1: 1, 2: 2, control.REPORT_DESCRIPTOR: "r"}
+        descriptors.update({first + index: bound.socket.fileno() for index, bound in enumerate(self._listeners)})
+        command = [*self._command, f"worker-{number}"]
+        self._workers[number] = worker
+        self._reactor.spawnProcess(worker, command[0], command, env=worker_environment(), childFDs=descriptors)
+        _log.info("worker {worker} started", worker=number, process_id=worker.process_id)
+        return worker
+
+    def _worker_changed(self, worker: WorkerProcess) -> None:
+        if worker.state is WorkerState.ENDED:
+            self._worker_died(worker)
+        elif self._has_started:
+            return
+        elif self._all_are(WorkerState.PREPARED):
+            for each in self._workers.values():
+                each.order("accept")
+        elif self._all_are(WorkerState.ACCEPTING):
+            self._has_started = True
+            count = len(self._workers)
+            self._manager.start_watchdog(self._reactor)
+            self._manager.ready(f"serving with {count} workers")
+            _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname, workers=count)
+
+    def _all_are(self, state: WorkerState) -> bool:
+        return all(worker.state is state for worker in self._workers.values())
+
+    def _worker_died(self, worker: WorkerProcess) -> None:
+        if self._is_stopping or self._workers.get(worker.number) is not worker:
+            return
+        if not self._has_started:
+            _log.critical("worker {worker} cannot start ({end}); see above", worker=worker.number, end=worker.exit_text)
+            exit_with_failure()
+            stop_reactor(self._reactor)
+            return
+        failures = 0 if worker.lived_seconds > _STABLE_SECONDS else self._failures.get(worker.number, 0)
+        self._failures[worker.number] = failures + 1
+        server = self._configuration.settings.server
+        delay = min(server.restart_delay_seconds * 2.0 ** min(failures, 30), server.restart_delay_limit_seconds)
+        _log.error(
+            "worker {worker} died ({end}) and is replaced in {delay} s",
+            worker=worker.number,
+            end=worker.exit_text,
+            delay=delay,
+        )
+        self._later(delay, self._spawn, worker.number)
+
+    def _later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
+        def run() -> None:
+            self._calls.discard(call)
+            function(*arguments)
+
+        call = self._reactor.callLater(seconds, run)
+        self._calls.add(call)
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        self._reopen_logs()
+        loaded = read_again(self._configuration)
+        if loaded is not None and self._is_usable(loaded.settings):
+            self._configuration = loaded
+            if self._log_writer is not None:
+                self._log_writer.set_level(loaded.settings.log.level)
+            for worker in self._workers.values():
+                worker.order("reload", text=loaded.text)
+        self._manager.ready("serving")
+
+    def _is_usable(self, settings: Settings) -> bool:
+        if self._check is None:
+            return True
+        try:
+            self._check(settings)
+        except Exception as error:
+            _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
+            return False
+        return True
+
+    def _reopen_logs(self) -> None:
+        if self._log_writer is not None:
+            self._log_writer.target.reopen()
+        for worker in self._workers.values():
+            worker.order("reopen-log")
+
+    def roll(self) -> Deferred[None]:
+        """Replace every worker, one after the other; fires when all are new."""
+        if self._is_rolling or self._is_stopping or not self._has_started:
+            done: Deferred[None] = Deferred()
+            done.callback(None)
+            return done
+        self._is_rolling = True
+        rolled = Deferred.fromCoroutine(self._roll())
+        rolled.addErrback(lambda failure: _log.failure("workers could not all be replaced", failure))
+        return rolled
+
+    async def _roll(self) -> None:
+        try:
+            for number, old in list(self._workers.items()):
+                new = self._spawn(number)
+                while new.state in (WorkerState.STARTING, WorkerState.PREPARED):
+                    await self._pause(0.05)
+                if new.state is not WorkerState.ACCEPTING:
+                    _log.error("worker {worker}: the new one ended, the old one stays", worker=number)
+                    if old.state is WorkerState.ACCEPTING:
+                        self._cancel_replacement()
+                        self._workers[number] = old
+                    return
+                await old.stop(self._configuration.settings.server.drain_seconds)
+            _log.info("all workers were replaced")
+        finally:
+            self._is_rolling = False
+
+    def _cancel_replacement(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        self._calls.clear()
+
+    def _pause(self, seconds: float) -> Deferred[None]:
+        pause: Deferred[None] = Deferred()
+        self._reactor.callLater(seconds, pause.callback, None)
+        return pause
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self._is_stopping = True
+        self._manager.stopping()
+        _log.info("stopping")
+        self._cancel_replacement()
+        for listener in self._listeners:
+            listener.close()
+        drain_seconds = self._configuration.settings.server.drain_seconds
+        ended = DeferredList([worker.stop(drain_seconds) for worker in self._workers.values()], consumeErrors=True)
+        return ended.addCallback(lambda _: _log.info("stopped"))
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker: ours, without what is meant for this process, and able to import mailsrv."""
+    environment = {name: value for name, value in os.environ.items() if name not in _PRIVATE_ENVIRONMENT}
+    root = str(Path(mailsrv.__file__).resolve().parent.parent)
+    if root not in site.getsitepackages():
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{root}{os.pathsep}{known}" if known else root
+    return environment

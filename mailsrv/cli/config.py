@@ -1,0 +1,47 @@
+"""``mailsrvctl config``: check a configuration, show what is in force, write a sample."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from mailsrv.cli.root import CommandContext
+from mailsrv.config.load import load
+from mailsrv.config.sample import write_sample
+from mailsrv.config.show import as_table, flatten
+
+
+@click.group("config")
+def config_group() -> None:
+    """Check, show or begin a configuration."""
+
+
+@config_group.command("check")
+@click.argument("path", metavar="[FILE]", required=False)
+@click.pass_obj
+def check(context: CommandContext, path: str | None) -> None:
+    """Say everything that is wrong with the file, or that it is good."""
+    file = path or context.config_path
+    load(file)
+    click.echo(f"{file} is good")
+
+
+@config_group.command("show")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--changed", is_flag=True, help="Only what differs from the defaults.")
+@click.pass_obj
+def show(context: CommandContext, as_json: bool, changed: bool) -> None:
+    """Show every setting with the value in force, defaults included; secrets are hidden."""
+    settings = context.settings
+    if as_json:
+        click.echo(json.dumps(as_table(settings, only_changed=changed), indent=2))
+        return
+    for key, value in flatten(as_table(settings, only_changed=changed)):
+        click.echo(f"{key} = {value}")
+
+
+@config_group.command("sample")
+def sample() -> None:
+    """Write a complete, commented configuration to standard output."""
+    click.echo(write_sample(), nl=False)

@@ -1,0 +1,161 @@
+"""Combinations of settings that cannot work, found before anything is started."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
+from mailsrv.app.settings import ListenSettings, Service
+from mailsrv.config.problems import Problem
+from mailsrv.config.schema import Settings
+from mailsrv.directory.settings import DirectoryType
+from mailsrv.store.settings import RepositoryType
+from mailsrv.wire.tls_mode import TlsMode
+
+# RFC 952, RFC 1123 2.1
+_HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+def check_rules(settings: Settings) -> list[Problem]:
+    """Everything that contradicts itself in otherwise well-formed settings."""
+    return [
+        *_check_hostname(settings),
+        *_check_listeners(settings),
+        *_check_tls(settings),
+        *_check_domains(settings),
+        *_check_directories(settings),
+        *_check_store(settings),
+        *_check_networks(settings),
+        *_check_filters(settings),
+    ]
+
+
+def _check_hostname(settings: Settings) -> Iterator[Problem]:
+    if not _is_host_name(settings.hostname):
+        yield Problem("hostname", "expected a host name such as mail.example.test", f'"{settings.hostname}"')
+
+
+def _is_host_name(text: str) -> bool:
+    return len(text) <= 253 and all(_HOST_LABEL.fullmatch(label) for label in text.split("."))
+
+
+def _check_listeners(settings: Settings) -> Iterator[Problem]:
+    if not settings.listen:
+        yield Problem("listen", "missing; expected at least one [[listen]]")
+    seen: dict[tuple[str, ...], int] = {}
+    for index, listen in enumerate(settings.listen):
+        key = f"listen[{index}]"
+        found = f'"{listen.endpoint}"'
+        description = parse_endpoint(listen.endpoint)
+        if settings.workers > 1 and not description.is_inheritable:
+            kinds = ", ".join(sorted(INHERITABLE_KINDS))
+            expected = f"with workers = {settings.workers} expected a type that workers can inherit ({kinds})"
+            yield Problem(f"{key}.endpoint", expected, found)
+        place = _place(listen.endpoint)
+        if place is not None and seen.setdefault(place, index) != index:
+            yield Problem(f"{key}.endpoint", f"the same place as listen[{seen[place]}]", found)
+        yield from _check_service(settings, listen, key)
+
+
+def _check_service(settings: Settings, listen: ListenSettings, key: str) -> Iterator[Problem]:
+    if listen.service is Service.LMTP:
+        if listen.tls is not TlsMode.NONE:
+            yield Problem(f"{key}.tls", 'LMTP is spoken on a trusted path; expected "none"', f'"{listen.tls.value}"')
+        if listen.plaintext_networks is not None:
+            yield Problem(f"{key}.plaintext_networks", "nobody logs in by LMTP; leave it out")
+        return
+    if listen.service is Service.MX:
+        if listen.plaintext_networks is not None:
+            yield Problem(f"{key}.plaintext_networks", "nobody logs in at an MX; leave it out")
+        return
+    plaintext = settings.auth.plaintext_networks if listen.plaintext_networks is None else listen.plaintext_networks
+    if listen.tls is TlsMode.NONE and not plaintext:
+        yield Problem(
+            f"{key}.tls",
+            'nobody could log in here: expected "starttls" or "implicit", or networks in plaintext_networks',
+            '"none"',
+        )
+
+
+def _place(endpoint: str) -> tuple[str, ...] | None:
+    """What two listeners may not share; None where the system chooses (port 0) or a plugin knows."""
+    description = parse_endpoint(endpoint)
+    if description.kind in ("tcp", "tcp6"):
+        port = description.argument(0, "port")
+        interface = description.options.get("interface", "")
+        return None if int(port) == 0 else (description.kind, interface, str(int(port)))
+    if description.kind == "unix":
+        return ("unix", description.argument(0, "address"))
+    return ("systemd", endpoint) if description.kind == "systemd" else None
+
+
+def _check_tls(settings: Settings) -> Iterator[Problem]:
+    wanting = [index for index, listen in enumerate(settings.listen) if listen.tls is not TlsMode.NONE]
+    for name in ("certificate", "key"):
+        if wanting and not getattr(settings.tls, name):
+            yield Problem(
+                f"tls.{name}", f'missing; listen[{wanting[0]}] has tls = "{settings.listen[wanting[0]].tls.value}"'
+            )
+
+
+def _check_domains(settings: Settings) -> Iterator[Problem]:
+    if not settings.domain:
+        yield Problem("domain", "missing; expected at least one [[domain]]")
+    seen: dict[str, str] = {}
+    for index, domain in enumerate(settings.domain):
+        names = [(f"domain[{index}].name", domain.name)]
+        names += [(f"domain[{index}].aliases[{position}]", alias) for position, alias in enumerate(domain.aliases)]
+        for key, name in names:
+            if not name or "@" in name or " " in name:
+                yield Problem(key, "expected a domain such as example.test", f'"{name}"')
+            elif seen.setdefault(name.lower(), key) != key:
+                yield Problem(key, f"the same as {seen[name.lower()]}", f'"{name}"')
+        if len(domain.subaddress_delimiter) > 1:
+            found = f'"{domain.subaddress_delimiter}"'
+            yield Problem(f"domain[{index}].subaddress_delimiter", "expected one character, or none", found)
+    default = settings.auth.default_domain
+    if default and settings.domain and default.lower() not in seen:
+        yield Problem("auth.default_domain", "expected one of the domains in [[domain]]", f'"{default}"')
+
+
+def _check_directories(settings: Settings) -> Iterator[Problem]:
+    if not any(directory.type is DirectoryType.PASSWD_FILE for directory in settings.directory):
+        yield Problem("directory", 'missing; expected a [[directory]] of type = "passwd-file"')
+    for index, directory in enumerate(settings.directory):
+        if not directory.path:
+            yield Problem(f"directory[{index}].path", "missing; expected the path of the file")
+
+
+def _check_store(settings: Settings) -> Iterator[Problem]:
+    if settings.store.type is RepositoryType.MEMORY:
+        if settings.workers > 1:
+            yield Problem("store.type", "memory is not shared by workers; expected workers = 1", '"memory"')
+        return
+    for placeholder in ("{domain}", "{local}"):
+        if placeholder == "{domain}" and len(settings.domain) < 2:
+            continue
+        if placeholder not in settings.store.path:
+            expected = f"expected {placeholder} in it, or accounts would share a folder"
+            yield Problem("store.path", expected, f'"{settings.store.path}"')
+
+
+def _check_networks(settings: Settings) -> Iterator[Problem]:
+    lists = [
+        (f"listen[{index}].plaintext_networks", listen.plaintext_networks or ())
+        for index, listen in enumerate(settings.listen)
+    ]
+    lists.append(("limits.exempt_networks", settings.limits.exempt_networks))
+    for key, networks in lists:
+        for position, text in enumerate(networks):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", f'"{text}"')
+
+
+def _check_filters(settings: Settings) -> Iterator[Problem]:
+    for index, each in enumerate(settings.filter):
+        if not each.use:
+            yield Problem(f"filter[{index}].use", "missing; expected the name of a filter")

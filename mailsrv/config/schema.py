@@ -1,0 +1,62 @@
+"""All settings of a server: which section of the file is which record.
+
+The records stand beside the code that uses them; here is only where they stand in the file. An
+attribute has the name of its key.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen, validators
+
+from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
+from mailsrv.auth.settings import AuthSettings
+from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
+from mailsrv.filters.settings import FilterSettings
+from mailsrv.imap.settings import ImapSettings
+from mailsrv.journal.settings import JournalSettings
+from mailsrv.pop3.settings import Pop3Settings
+from mailsrv.smtp.settings import SmtpSettings
+from mailsrv.store.settings import StoreSettings
+from mailsrv.tls.settings import TlsSettings
+from mailsrv.wire.settings import LimitsSettings
+
+
+@frozen
+class Settings:
+    """A whole configuration file."""
+
+    hostname: str = field(
+        metadata={
+            "help": "The name this server gives itself: in greetings, EHLO and Received fields.",
+            "example": "mail.example.test",
+        },
+    )
+    state_dir: str = field(
+        metadata={
+            "help": "Folder of the journal, the spool and the sockets between workers; made with mode 0700. "
+            "It must be on a local disk.",
+            "example": "/var/lib/mailsrv",
+        },
+    )
+    workers: int = field(
+        default=1,
+        validator=[validators.ge(1), validators.le(256)],
+        metadata={
+            "help": "Processes that serve; with more than one, twistd's process watches over them. About one a core.",
+        },
+    )
+    listen: tuple[ListenSettings, ...] = ()
+    domain: tuple[DomainSettings, ...] = ()
+    directory: tuple[DirectorySettings, ...] = ()
+    filter: tuple[FilterSettings, ...] = ()
+    tls: TlsSettings = field(factory=TlsSettings)
+    auth: AuthSettings = field(factory=AuthSettings)
+    limits: LimitsSettings = field(factory=LimitsSettings)
+    store: StoreSettings = field(factory=StoreSettings)
+    journal: JournalSettings = field(factory=JournalSettings)
+    smtp: SmtpSettings = field(factory=SmtpSettings)
+    imap: ImapSettings = field(factory=ImapSettings)
+    pop3: Pop3Settings = field(factory=Pop3Settings)
+    passwords: PasswordSettings = field(factory=PasswordSettings)
+    server: ServerSettings = field(factory=ServerSettings)
+    log: LogSettings = field(factory=LogSettings)

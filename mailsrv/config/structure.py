@@ -1,0 +1,182 @@
+"""Turn a TOML table into a frozen attrs record, noting every mistake on the way.
+
+Understands exactly the field types settings records may have: ``str``, ``int``, ``float``,
+``bool``, string enums, tuples of these, ``X | None``, mappings (free tables), nested records and
+tuples of records. Nothing is converted silently: a number in quotes is a mistake.
+
+Field metadata that is used here: ``key`` (the name in the file, where it differs from the
+attribute's), ``path`` (the text is a file-system path and starts at the file's folder).
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os.path
+import types
+from collections.abc import Collection, Mapping
+from typing import Any, Union, get_args, get_origin
+
+import attrs
+
+from mailsrv.config.problems import Problem, show_value
+
+_PATH_NAMES = frozenset({"path", "certificate", "key", "state_dir"})
+_PATH_ENDINGS = ("_path", "_file", "_folder", "_dir", "_directory")
+
+
+class Structurer:
+    """Builds records from tables; ``problems`` grows with each mistake."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.problems: list[Problem] = []
+
+    def record(self, record_type: type[Any], table: object, key: str) -> Any | None:
+        """The record, or None if anything in ``table`` was wrong."""
+        if not isinstance(table, Mapping):
+            self._wrong(key, table, f"expected a table, [{key}]")
+            return None
+        attributes = record_fields(record_type)
+        before = len(self.problems)
+        values: dict[str, Any] = {}
+        for name, value in table.items():
+            attribute = attributes.get(name)
+            if attribute is None:
+                self.problems.append(Problem(_join(key, name), _unknown(name, attributes)))
+            else:
+                values[_argument(attribute)] = self._value(attribute, value, _join(key, name))
+        for name, attribute in attributes.items():
+            if name in table:
+                continue
+            if attribute.default is attrs.NOTHING:
+                self.problems.append(Problem(_join(key, name), f"missing; expected {describe(attribute.type)}"))
+            elif is_path(attribute) and isinstance(attribute.default, str):
+                values[_argument(attribute)] = self._resolve(attribute.default)
+        if len(self.problems) > before:
+            return None
+        return self._construct(record_type, values, key)
+
+    def _construct(self, record_type: type[Any], values: dict[str, Any], key: str) -> Any | None:
+        try:
+            return record_type(**values)
+        except (ValueError, TypeError) as refusal:
+            # attrs' own validators hand the attribute over as the second argument; the
+            # first is a sentence for humans either way.
+            attribute = next((part for part in refusal.args[1:] if isinstance(part, attrs.Attribute)), None)
+            text = str(refusal.args[0]) if refusal.args else "not accepted"
+            if attribute is None:
+                self.problems.append(Problem(key, text))
+            else:
+                name = file_key(attribute)
+                self._wrong(_join(key, name), values.get(_argument(attribute)), text)
+            return None
+
+    def _value(self, attribute: attrs.Attribute[Any], value: object, key: str) -> Any:
+        result = self.convert(attribute.type, value, key)
+        if is_path(attribute):
+            return self._resolve(result)
+        return result
+
+    def _resolve(self, value: Any) -> Any:
+        """A relative path starts at the folder of the file it is written in; an empty one says "none"."""
+        if isinstance(value, str) and value:
+            return os.path.normpath(os.path.join(self.folder, value))
+        if isinstance(value, tuple):
+            return tuple(self._resolve(item) for item in value)
+        return value
+
+    def convert(self, expected: Any, value: object, key: str) -> Any:
+        """``value`` as ``expected``; a mistake is noted and answered with None."""
+        if get_origin(expected) in (Union, types.UnionType):
+            inner = [choice for choice in get_args(expected) if choice is not type(None)]
+            return self.convert(inner[0], value, key)
+        if get_origin(expected) is tuple:
+            return self._sequence(get_args(expected)[0], value, key)
+        if get_origin(expected) in (dict, Mapping):
+            return self._free_table(value, key)
+        if attrs.has(expected):
+            return self.record(expected, value, key)
+        if issubclass(expected, enum.Enum):
+            return self._choice(expected, value, key)
+        if expected is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        # bool is a subclass of int: true must not pass for 1.
+        if isinstance(value, expected) and not (isinstance(value, bool) and expected is not bool):
+            return value
+        return self._wrong(key, value, f"expected {describe(expected)}")
+
+    def _sequence(self, item_type: Any, value: object, key: str) -> Any:
+        if not isinstance(value, list):
+            return self._wrong(key, value, f"expected {describe(tuple[item_type, ...])}")
+        return tuple(self.convert(item_type, item, f"{key}[{index}]") for index, item in enumerate(value))
+
+    def _choice(self, choices: type[enum.Enum], value: object, key: str) -> Any:
+        for choice in choices:
+            if choice.value == value and isinstance(value, str):
+                return choice
+        hint = _did_you_mean(value, [choice.value for choice in choices])
+        return self._wrong(key, value, f"expected {describe(choices)}{hint}")
+
+    def _free_table(self, value: object, key: str) -> Any:
+        if not isinstance(value, Mapping):
+            return self._wrong(key, value, "expected a table")
+        return dict(value)
+
+    def _wrong(self, key: str, value: object, expected: str) -> None:
+        self.problems.append(Problem(key, expected, show_value(key, value)))
+
+
+def record_fields(record_type: type[Any]) -> dict[str, attrs.Attribute[Any]]:
+    """The fields of a settings record under the names they have in the file, with real types."""
+    attrs.resolve_types(record_type)
+    return {
+        file_key(attribute): attribute
+        for attribute in attrs.fields(record_type)
+        if attribute.init and not attribute.metadata.get("internal")
+    }
+
+
+def _argument(attribute: attrs.Attribute[Any]) -> str:
+    return attribute.alias or attribute.name
+
+
+def file_key(attribute: attrs.Attribute[Any]) -> str:
+    """What the field is called in the file."""
+    return str(attribute.metadata.get("key", attribute.name))
+
+
+def is_path(attribute: attrs.Attribute[Any]) -> bool:
+    """Whether the field holds a file-system path: its metadata says so, or its name does."""
+    stated = attribute.metadata.get("path")
+    if stated is not None:
+        return bool(stated)
+    return attribute.name in _PATH_NAMES or attribute.name.endswith(_PATH_ENDINGS)
+
+
+def describe(expected: Any) -> str:
+    """A type in an administrator's words."""
+    if get_origin(expected) in (Union, types.UnionType):
+        return describe(next(choice for choice in get_args(expected) if choice is not type(None)))
+    if get_origin(expected) is tuple:
+        item = get_args(expected)[0]
+        return "an array of tables" if attrs.has(item) else f"a list, each item {describe(item)}"
+    if get_origin(expected) in (dict, Mapping) or attrs.has(expected):
+        return "a table"
+    if isinstance(expected, type) and issubclass(expected, enum.Enum):
+        return "one of " + ", ".join(f'"{choice.value}"' for choice in expected)
+    return {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}[expected]
+
+
+def _join(key: str, name: str) -> str:
+    return f"{key}.{name}" if key else name
+
+
+def _unknown(name: str, known: Collection[str]) -> str:
+    hint = _did_you_mean(name, known)
+    return f"unknown key{hint or '; known here: ' + ', '.join(sorted(known))}"
+
+
+def _did_you_mean(value: object, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
+    return f'; did you mean "{close[0]}"?' if close else ""

@@ -1,0 +1,108 @@
+"""``twistd mailsrv``: options, the log, and the service.
+
+The configuration is read while the options are: a mistake in it is an ordinary usage error on the
+terminal, before anything is bound or forked.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from mailsrv.app.logging import LogWriter, make_log_writer
+from mailsrv.app.reload import LoadedConfiguration, load_configuration
+from mailsrv.app.service import MailService
+from mailsrv.app.supervisor import SupervisorService
+from mailsrv.app.systemd import ServiceManager
+from mailsrv.config.places import default_path
+from mailsrv.config.problems import ConfigurationError
+
+
+class Options(usage.Options):
+    """What follows ``mailsrv`` on twistd's command line."""
+
+    synopsis = "[--config FILE]"
+    longdesc = "A complete mail server: SMTP, submission, LMTP, IMAP and POP3."
+
+    parent: Any
+    optParameters: ClassVar = [
+        ["config", "c", None, "The configuration file [default: $MAILSRV_CONFIG or /etc/mailsrv/mailsrv.toml]"],
+    ]
+
+    configuration: LoadedConfiguration
+    log_writer: LogWriter | None = None
+    log_path = ""
+
+    def postOptions(self) -> None:
+        path = os.path.abspath(self["config"] or default_path())
+        try:
+            self.configuration = load_configuration(path)
+        except ConfigurationError as error:
+            raise SystemExit(f"mailsrv: {error}") from error
+        try:
+            self._take_over_log()
+        except OSError as error:
+            raise SystemExit(f"mailsrv: the log cannot be written: {error}") from error
+
+    def _take_over_log(self) -> None:
+        """Write the log ourselves, unless twistd was asked for syslog or an observer of its own.
+
+        twistd's ``--logfile`` wins over ``[log] path``; a daemon without either gets a file in state_dir.
+        """
+        twistd = self.parent
+        if twistd is None or twistd.get("syslog") or twistd.get("logger"):
+            return
+        settings = self.configuration.settings
+        is_daemon = not (twistd["nodaemon"] or twistd["debug"])
+        path = twistd["logfile"] or settings.log.path
+        if path == "-":
+            path = ""
+        elif not path and is_daemon:
+            make_state_dir(settings.state_dir, self._owner())
+            path = os.path.join(settings.state_dir, "mailsrv.log")
+        self.log_path = os.path.abspath(path) if path else ""
+        self.log_writer = make_log_writer(settings.log, path=self.log_path, owner=self._owner())
+        twistd["logger"] = lambda: self.log_writer
+
+    def _owner(self) -> tuple[int, int] | None:
+        """Whom the server's files are to belong to, where twistd starts as root and is told ``--uid``."""
+        uid = self.parent["uid"] if self.parent is not None else None
+        if uid is None or os.geteuid() != 0:
+            return None
+        gid = self.parent["gid"]
+        return uid, gid if gid is not None else pwd.getpwuid(uid).pw_gid
+
+    def prepare_state_dir(self) -> None:
+        """Make state_dir, belonging to the user the server is going to run as."""
+        make_state_dir(self.configuration.settings.state_dir, self._owner())
+
+
+def make_state_dir(path: str, owner: tuple[int, int] | None) -> None:
+    """Make the folder (0700) if it is not there."""
+    if os.path.isdir(path):
+        return
+    os.makedirs(path, mode=0o700)
+    if owner is not None:
+        os.chown(path, *owner)
+
+
+def makeService(options: Options) -> IService:
+    """The service twistd runs: the server itself, or with ``workers`` > 1 its supervisor."""
+    from twisted.internet import reactor
+
+    from mailsrv.app.build import build_server, check_files
+
+    configuration = options.configuration
+    manager = ServiceManager.from_environment(os.environ, os.getpid())
+    try:
+        options.prepare_state_dir()
+    except OSError as error:
+        raise SystemExit(f"mailsrv: state_dir cannot be made: {error}") from error
+    common: dict[str, Any] = {"manager": manager, "log_writer": options.log_writer}
+    if configuration.settings.workers == 1:
+        return MailService(configuration, build_server, reactor, **common)
+    return SupervisorService(configuration, reactor, log_path=options.log_path, check=check_files, **common)
