@@ -1,0 +1,39 @@
+"""The whole server for scenario tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.scenarios.server import WholeServer
+
+MakeServer = Callable[..., WholeServer]
+
+
+@pytest.fixture
+def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+    """Make servers that are not started yet; whatever still runs at the end is killed."""
+    made: list[WholeServer] = []
+
+    def make(**settings: Any) -> WholeServer:
+        server = WholeServer(tmp_path / f"server-{len(made)}", **settings)
+        made.append(server)
+        return server
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+@pytest.fixture(params=[1, 2], ids=["one process", "two workers"])
+def server(request: pytest.FixtureRequest, make_server: MakeServer) -> Iterator[WholeServer]:
+    """A running server; in the end it must stop in good order and have logged no traceback."""
+    running = make_server(workers=request.param, sections={"smtp": "greeting_delay_seconds = 0.0"})
+    running.start()
+    yield running
+    if running.process is not None:
+        running.stop()
+    running.check_log()
