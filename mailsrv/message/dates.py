@@ -66,8 +66,7 @@ def parse_date(body: bytes) -> tuple[int, int] | None:
     Two-digit years as in RFC 5322 4.3, obsolete zones, comments, missing seconds and a missing
     zone (taken as UTC) are read, also asctime's order and ISO 8601.
     """
-    text = body[:_LONGEST_DATE_OCTETS]
-    return _parse_date(text)
+    return _parse_date(body[:_LONGEST_DATE_OCTETS].strip())
 
 
 @lru_cache(maxsize=64)
