@@ -109,8 +109,8 @@ class BoundSocket:
     """A socket that listens; nobody accepts from it yet."""
 
     socket: socket.socket = field(repr=False)
-    unlink_identity: tuple[str, int] | None = None
-    """Path and inode of a socket file of ours, removed at :meth:`close`."""
+    file_identity: tuple[str, tuple[int, int]] | None = None
+    """A socket file of ours, removed at :meth:`close`: its path, and what tells it from a later one there."""
 
     @property
     def family(self) -> int:
@@ -128,10 +128,10 @@ class BoundSocket:
     def close(self) -> None:
         """Stop listening, and remove the socket file if it still is ours."""
         self.socket.close()
-        if self.unlink_identity is not None:
-            path, inode = self.unlink_identity
+        if self.file_identity is not None:
+            path, identity = self.file_identity
             try:
-                if os.stat(path).st_ino == inode:
+                if _identity(path) == identity:
                     os.unlink(path)
             except OSError:
                 # Gone, or its folder belongs to the user we no longer are: the next start clears it away.
@@ -206,7 +206,13 @@ def _bind_unix(description: EndpointDescription, backlog: int) -> BoundSocket:
         raise
     finally:
         os.umask(previous)
-    return BoundSocket(listener, (path, os.stat(path).st_ino))
+    return BoundSocket(listener, (path, _identity(path)))
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """Inode numbers are used again; the time of making goes with them."""
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns
 
 
 def _remove_stale_socket(path: str) -> None:

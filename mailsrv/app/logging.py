@@ -104,11 +104,13 @@ class LogWriter:
         self.worker = worker
         self._format: Callable[[LogEvent, str], str] = json_line if as_json else text_line
         self._predicate = LogLevelFilterPredicate()
+        # "TCP Port 25 Closed" and the like: what we listen at is logged in our own words.
+        self._predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)
         self.set_level(level)
 
     def set_level(self, level: LogLevelName) -> None:
         """Change the least serious level; takes effect with the next event."""
-        self._predicate.defaultLogLevel = LogLevel.levelWithName(level.value)
+        self._predicate.setLogLevelForNamespace("", LogLevel.levelWithName(level.value))
 
     def __call__(self, event: LogEvent) -> None:
         if self._predicate(event) is not PredicateResult.no:

@@ -9,7 +9,7 @@ import attrs
 
 from mailsrv.app.listening import EndpointError, resolve_unix_path
 from mailsrv.app.settings import ListenSettings
-from mailsrv.config.problems import ConfigurationError, Problem
+from mailsrv.config.problems import ConfigurationError, Problem, show_value
 from mailsrv.config.rules import check_rules
 from mailsrv.config.schema import Settings
 from mailsrv.config.structure import Structurer
@@ -60,5 +60,5 @@ def _resolve_endpoints(
         try:
             resolved.append(attrs.evolve(listen, endpoint=resolve_unix_path(listen.endpoint, folder)))
         except EndpointError as error:
-            problems.append(Problem(f"listen[{index}].endpoint", str(error), f'"{listen.endpoint}"'))
+            problems.append(Problem(f"listen[{index}].endpoint", str(error), show_value("", listen.endpoint)))
     return tuple(resolved)

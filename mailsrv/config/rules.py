@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
-from mailsrv.config.problems import Problem
+from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
 from mailsrv.directory.settings import DirectoryType
 from mailsrv.store.settings import RepositoryType
@@ -16,6 +16,10 @@ from mailsrv.wire.tls_mode import TlsMode
 
 # RFC 952, RFC 1123 2.1
 _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+
+
+def _shown(value: object) -> str:
+    return show_value("", value)
 
 
 def check_rules(settings: Settings) -> list[Problem]:
@@ -34,7 +38,7 @@ def check_rules(settings: Settings) -> list[Problem]:
 
 def _check_hostname(settings: Settings) -> Iterator[Problem]:
     if not _is_host_name(settings.hostname):
-        yield Problem("hostname", "expected a host name such as mail.example.test", f'"{settings.hostname}"')
+        yield Problem("hostname", "expected a host name such as mail.example.test", _shown(settings.hostname))
 
 
 def _is_host_name(text: str) -> bool:
@@ -47,7 +51,7 @@ def _check_listeners(settings: Settings) -> Iterator[Problem]:
     seen: dict[tuple[str, ...], int] = {}
     for index, listen in enumerate(settings.listen):
         key = f"listen[{index}]"
-        found = f'"{listen.endpoint}"'
+        found = _shown(listen.endpoint)
         description = parse_endpoint(listen.endpoint)
         if settings.workers > 1 and not description.is_inheritable:
             kinds = ", ".join(sorted(INHERITABLE_KINDS))
@@ -62,7 +66,7 @@ def _check_listeners(settings: Settings) -> Iterator[Problem]:
 def _check_service(settings: Settings, listen: ListenSettings, key: str) -> Iterator[Problem]:
     if listen.service is Service.LMTP:
         if listen.tls is not TlsMode.NONE:
-            yield Problem(f"{key}.tls", 'LMTP is spoken on a trusted path; expected "none"', f'"{listen.tls.value}"')
+            yield Problem(f"{key}.tls", 'LMTP is spoken on a trusted path; expected "none"', _shown(listen.tls.value))
         if listen.plaintext_networks is not None:
             yield Problem(f"{key}.plaintext_networks", "nobody logs in by LMTP; leave it out")
         return
@@ -75,7 +79,7 @@ def _check_service(settings: Settings, listen: ListenSettings, key: str) -> Iter
         yield Problem(
             f"{key}.tls",
             'nobody could log in here: expected "starttls" or "implicit", or networks in plaintext_networks',
-            '"none"',
+            _shown("none"),
         )
 
 
@@ -108,16 +112,14 @@ def _check_domains(settings: Settings) -> Iterator[Problem]:
         names = [(f"domain[{index}].name", domain.name)]
         names += [(f"domain[{index}].aliases[{position}]", alias) for position, alias in enumerate(domain.aliases)]
         for key, name in names:
-            if not name or "@" in name or " " in name:
-                yield Problem(key, "expected a domain such as example.test", f'"{name}"')
-            elif seen.setdefault(name.lower(), key) != key:
-                yield Problem(key, f"the same as {seen[name.lower()]}", f'"{name}"')
+            if seen.setdefault(name.lower(), key) != key:
+                yield Problem(key, f"the same as {seen[name.lower()]}", _shown(name))
         if len(domain.subaddress_delimiter) > 1:
-            found = f'"{domain.subaddress_delimiter}"'
+            found = _shown(domain.subaddress_delimiter)
             yield Problem(f"domain[{index}].subaddress_delimiter", "expected one character, or none", found)
     default = settings.auth.default_domain
     if default and settings.domain and default.lower() not in seen:
-        yield Problem("auth.default_domain", "expected one of the domains in [[domain]]", f'"{default}"')
+        yield Problem("auth.default_domain", "expected one of the domains in [[domain]]", _shown(default))
 
 
 def _check_directories(settings: Settings) -> Iterator[Problem]:
@@ -131,14 +133,14 @@ def _check_directories(settings: Settings) -> Iterator[Problem]:
 def _check_store(settings: Settings) -> Iterator[Problem]:
     if settings.store.type is RepositoryType.MEMORY:
         if settings.workers > 1:
-            yield Problem("store.type", "memory is not shared by workers; expected workers = 1", '"memory"')
+            yield Problem("store.type", "memory is not shared by workers; expected workers = 1", _shown("memory"))
         return
     for placeholder in ("{domain}", "{local}"):
         if placeholder == "{domain}" and len(settings.domain) < 2:
             continue
         if placeholder not in settings.store.path:
             expected = f"expected {placeholder} in it, or accounts would share a folder"
-            yield Problem("store.path", expected, f'"{settings.store.path}"')
+            yield Problem("store.path", expected, _shown(settings.store.path))
 
 
 def _check_networks(settings: Settings) -> Iterator[Problem]:
@@ -152,7 +154,7 @@ def _check_networks(settings: Settings) -> Iterator[Problem]:
             try:
                 ipaddress.ip_network(text)
             except ValueError as error:
-                yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", f'"{text}"')
+                yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", _shown(text))
 
 
 def _check_filters(settings: Settings) -> Iterator[Problem]:

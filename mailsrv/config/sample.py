@@ -153,7 +153,7 @@ def _setting(key: str, attribute: attrs.Attribute[Any], values: Mapping[str, Any
     default = default_of(attribute)
     if default is attrs.NOTHING:
         return f"{key} = {_toml(example_of(attribute, ''))}"
-    if default is None:
+    if default is None or default == "":
         return f"#{key} = {_toml(example_of(attribute, 0 if 'int' in str(attribute.type) else ''))}"
     return f"#{key} = {_toml(plain(default))}"
 
@@ -167,7 +167,7 @@ def explanation(attribute: attrs.Attribute[Any]) -> str:
     kind = describe(attribute.type)
     if kind.startswith("one of"):
         parts.append(kind[0].upper() + kind[1:] + ".")
-    if default_of(attribute) is None:
+    if default_of(attribute) is None or (default_of(attribute) == "" and "example" in attribute.metadata):
         parts.append("Not set by default.")
     return " ".join(part if part.endswith((".", "?", "!", ":")) else f"{part}." for part in parts if part)
 

@@ -10,6 +10,7 @@ from attrs import field, frozen, validators
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.settings import AuthSettings
+from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
 from mailsrv.filters.settings import FilterSettings
 from mailsrv.imap.settings import ImapSettings
@@ -54,6 +55,7 @@ class Settings:
     limits: LimitsSettings = field(factory=LimitsSettings)
     store: StoreSettings = field(factory=StoreSettings)
     journal: JournalSettings = field(factory=JournalSettings)
+    delivery: DeliverySettings = field(factory=DeliverySettings)
     smtp: SmtpSettings = field(factory=SmtpSettings)
     imap: ImapSettings = field(factory=ImapSettings)
     pop3: Pop3Settings = field(factory=Pop3Settings)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import difflib
 import enum
 import os.path
+import re
 import types
 from collections.abc import Collection, Mapping
 from typing import Any, Union, get_args, get_origin
@@ -21,6 +22,7 @@ import attrs
 
 from mailsrv.config.problems import Problem, show_value
 
+_ATTRS_REFUSAL = re.compile(r"'\w+' must be ([<>]=? [^:]+): .*")
 _PATH_NAMES = frozenset({"path", "certificate", "key", "state_dir"})
 _PATH_ENDINGS = ("_path", "_file", "_folder", "_dir", "_directory")
 
@@ -49,28 +51,36 @@ class Structurer:
         for name, attribute in attributes.items():
             if name in table:
                 continue
-            if attribute.default is attrs.NOTHING:
+            if attribute.type is not None and attrs.has(attribute.type):
+                # Paths in its defaults have to be resolved like written ones.
+                values[_argument(attribute)] = self.record(attribute.type, {}, _join(key, name))
+            elif attribute.default is attrs.NOTHING:
                 self.problems.append(Problem(_join(key, name), f"missing; expected {describe(attribute.type)}"))
             elif is_path(attribute) and isinstance(attribute.default, str):
                 values[_argument(attribute)] = self._resolve(attribute.default)
+        if len(self.problems) == before:
+            self._validate(attributes, values, key)
         if len(self.problems) > before:
             return None
-        return self._construct(record_type, values, key)
-
-    def _construct(self, record_type: type[Any], values: dict[str, Any], key: str) -> Any | None:
         try:
             return record_type(**values)
         except (ValueError, TypeError) as refusal:
-            # attrs' own validators hand the attribute over as the second argument; the
-            # first is a sentence for humans either way.
-            attribute = next((part for part in refusal.args[1:] if isinstance(part, attrs.Attribute)), None)
-            text = str(refusal.args[0]) if refusal.args else "not accepted"
-            if attribute is None:
-                self.problems.append(Problem(key, text))
-            else:
-                name = file_key(attribute)
-                self._wrong(_join(key, name), values.get(_argument(attribute)), text)
+            self.problems.append(Problem(key, str(refusal.args[0]) if refusal.args else "not accepted"))
             return None
+
+    def _validate(self, attributes: Mapping[str, attrs.Attribute[Any]], values: Mapping[str, Any], key: str) -> None:
+        """Ask each field's own validator, so that all their refusals are told, not the first."""
+        for name, attribute in attributes.items():
+            if attribute.validator is None or _argument(attribute) not in values:
+                continue
+            value = values[_argument(attribute)]
+            try:
+                attribute.validator(None, attribute, value)
+            except (ValueError, TypeError) as refusal:
+                text = str(refusal.args[0]) if refusal.args else "not accepted"
+                # attrs says "'workers' must be >= 1: 0"; key and value stand before it here.
+                said = _ATTRS_REFUSAL.fullmatch(text)
+                self._wrong(_join(key, name), value, f"expected a number {said[1]}" if said else text)
 
     def _value(self, attribute: attrs.Attribute[Any], value: object, key: str) -> Any:
         result = self.convert(attribute.type, value, key)

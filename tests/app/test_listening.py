@@ -1,0 +1,116 @@
+"""Endpoint strings, and sockets that queue connections before anybody accepts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailsrv.app.listening import EndpointError, PluginListener, bind, open_listener, parse_endpoint, resolve_unix_path
+
+
+def test_an_endpoint_string_is_taken_apart_with_its_quoting():
+    description = parse_endpoint("tcp6:25:interface=\\:\\::backlog=7")
+    assert description.kind == "tcp6"
+    assert description.argument(0, "port") == "25"
+    assert description.options == {"interface": "::", "backlog": "7"}
+    assert parse_endpoint("unix:/run/a\\:b\\=c:mode=600").argument(0, "address") == "/run/a:b=c"
+    assert parse_endpoint("tcp:port=25").argument(0, "port") == "25"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tcp", "25", "tcp:", "tcp:x", "tcp:70000", "unix:a:mode=9", "systemd:domain=X:name=a", ":25"]
+)
+def test_what_is_no_endpoint_is_refused(text):
+    with pytest.raises(EndpointError):
+        parse_endpoint(text)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_taken_apart_or_refused(text):
+    with contextlib.suppress(EndpointError):
+        assert parse_endpoint(text).kind
+
+
+@given(st.text(alphabet="ab:=\\/.", min_size=1, max_size=20))
+def test_resolving_keeps_any_path(name):
+    quoted = name.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+    resolved = parse_endpoint(resolve_unix_path(f"unix:{quoted}:mode=600", "/base"))
+    assert resolved.argument(0, "address") == os.path.normpath(os.path.join("/base", name))
+    assert resolved.options["mode"] == "600"
+
+
+@pytest.mark.parametrize("text", ["tcp:0:interface=127.0.0.1", "tcp6:0:interface=\\:\\:1", "tcp:0:interface=\\:\\:1"])
+def test_a_bound_socket_queues_connections_until_accepted(text):
+    bound = bind(parse_endpoint(text), 10)
+    try:
+        name = bound.socket.getsockname()
+        with socket.create_connection(name[:2], 5) as client:
+            accepted, _ = bound.socket.accept()
+            accepted.close()
+            assert client.recv(1) == b""
+        assert bound.address.endswith(str(name[1]))
+        assert not bound.socket.getblocking()
+    finally:
+        bound.close()
+
+
+def test_a_unix_socket_has_its_mode_from_the_start_and_replaces_only_a_dead_one(tmp_path):
+    path = tmp_path / "s.sock"
+    description = parse_endpoint(f"unix:{path}:mode=640")
+    first = bind(description, 10)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    with pytest.raises(OSError, match="in use"):
+        bind(description, 10)
+    # A crash leaves the file behind: nobody listens any more.
+    first.socket.close()
+    second = bind(description, 10)
+    first.close()
+    assert path.exists(), "a file that became another server's stays"
+    second.close()
+    assert not path.exists()
+
+
+def test_a_file_in_the_way_is_not_removed(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("mail")
+    with pytest.raises(OSError, match="in use"):
+        bind(parse_endpoint(f"unix:{path}"), 10)
+    assert path.read_text() == "mail"
+
+
+def test_systemd_sockets_are_found_by_name_and_checked(monkeypatch):
+    with socket.socket() as passed:
+        passed.bind(("127.0.0.1", 0))
+        passed.listen()
+        monkeypatch.setattr(
+            "mailsrv.app.listening.ListenFDs.fromEnvironment", lambda: _ListenFds([passed.fileno()], ["mx"])
+        )
+        bound = bind(parse_endpoint("systemd:domain=INET:name=mx"), 10)
+        assert bound.socket.getsockname() == passed.getsockname()
+        bound.close()
+        by_number = bind(parse_endpoint("systemd:domain=INET:index=0"), 10)
+        by_number.close()
+        for wrong in ("systemd:domain=INET:name=imap", "systemd:domain=INET:index=3", "systemd:domain=UNIX:name=mx"):
+            with pytest.raises(EndpointError):
+                bind(parse_endpoint(wrong), 10)
+
+
+class _ListenFds:
+    def __init__(self, descriptors, names):
+        self._descriptors, self._names = descriptors, names
+
+    def inheritedDescriptors(self):
+        return self._descriptors
+
+    def inheritedNamedDescriptors(self):
+        return dict(zip(self._names, self._descriptors, strict=True))
+
+
+def test_other_endpoint_types_are_left_to_their_plugins():
+    assert isinstance(open_listener("haproxy:tcp:25", 10), PluginListener)
