@@ -466,6 +466,7 @@ class ModelDisk:
         with self._lock:
             chance = random.Random(seed)  # noqa: S311 # reproducible, not secret
             result = ModelDisk(self.space.total)
+            result._numbers = self._numbers
             cuts = self._choose_cuts(seed, chance)
             copies: dict[int, _Inode] = {self._root.number: result._root}
             self._copy_directory(self._root, result._root, cuts, copies, (seed, chance))

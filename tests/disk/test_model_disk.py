@@ -150,3 +150,12 @@ def test_materialise(tmp_path):
     write_durably(disk, "/a/b/file", b"text")
     disk.materialise("/a", f"{tmp_path}")
     assert (tmp_path / "b" / "file").read_bytes() == b"text"
+
+
+def test_a_crash_after_a_crash():
+    disk = ModelDisk()
+    write_durably(disk, "/one", b"1")
+    again = disk.after_power_cut(0)
+    write_durably(again, "/two", b"2")
+    last = again.after_power_cut(0)
+    assert (read(last, "/one"), read(last, "/two")) == (b"1", b"2")

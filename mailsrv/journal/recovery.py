@@ -1,0 +1,127 @@
+"""Replay of slots that no process holds: at a start before anything is accepted, and now and then after.
+
+Each free slot is locked, replayed, synced and recycled as far as all its deliveries go; what an account
+cannot take stays in its segment for whoever comes next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from attrs import frozen
+from twisted.logger import Logger
+
+from mailsrv.address import Address
+from mailsrv.disk import IDisk
+from mailsrv.interfaces.content import FileContent
+from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier
+from mailsrv.journal.entry import Task
+from mailsrv.journal.replay import ControlState, read_control_state, replay_segment
+from mailsrv.journal.settings import JournalSettings
+from mailsrv.journal.slot import LiveSegment, Slot, slot_directories
+from mailsrv.journal.spool import is_intact
+
+_log = Logger()
+
+
+@frozen
+class Recovery:
+    """What became of the free slots."""
+
+    slots: int = 0
+    """Those that held records."""
+    deliveries: int = 0
+    """Applied (now, or found applied)."""
+    left: int = 0
+    """Not applied: still in their slots."""
+
+
+def recover_all_slots(settings: JournalSettings, directory: str, disk: IDisk, applier: IApplier) -> Recovery:
+    """Replay every slot under ``directory`` (state_dir/journal) that is free. Blocking.
+
+    Raises OSError where a journal cannot be read, FormatError where a record is not understood:
+    then the server must not start as if there were no mail in it.
+    """
+    slots = deliveries = left = 0
+    if disk.status(directory) is None:
+        return Recovery()
+    for path in list(slot_directories(disk, directory)):
+        slot = Slot.claim(path, disk, settings)
+        if slot is None:
+            continue
+        try:
+            slot.open()
+            if slot.live:
+                slots += 1
+                applied, not_applied = _recover(settings, slot, disk, applier)
+                deliveries += applied
+                left += not_applied
+            slot.remove_orphans()
+        finally:
+            slot.close()
+    if slots:
+        _log.info(
+            "journal replayed: {slots} slots, {deliveries} deliveries, {left} left",
+            slots=slots,
+            deliveries=deliveries,
+            left=left,
+        )
+    return Recovery(slots, deliveries, left)
+
+
+def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IApplier) -> tuple[int, int]:
+    state = read_control_state(slot)
+    failing: set[Address] = set()
+    done: list[LiveSegment] = []
+    keys: list[DeliveryKey] = []
+    deliveries = left = 0
+    for live in slot.live:
+        failed = 0
+        for batch in _batches(settings, slot, live, state):
+            wanted = [task for task in batch if task.pending.delivery.account not in failing and _is_whole(disk, task)]
+            failed += len(batch) - len(wanted)
+            answers = applier.apply([task.pending for task in wanted]) if wanted else ()
+            for task, answer in zip(wanted, answers, strict=True):
+                if isinstance(answer, Applied):
+                    deliveries += 1
+                    keys.append(task.pending.key)
+                else:
+                    failed += 1
+                    failing.add(task.pending.delivery.account)
+                    _log.warn(
+                        "replayed delivery to {account} failed: {error}",
+                        account=str(task.pending.delivery.account),
+                        error=str(answer.error),
+                    )
+        left += failed
+        if not left:
+            done.append(live)
+    try:
+        disk.sync_paths(applier.take_touched())
+    except OSError as error:
+        _log.critical("checkpoint after a replay failed: {error}", log_alarm="checkpoint", error=error)
+        applier.checkpoint_failed(keys)
+        return deliveries, left
+    for live in done:
+        slot.recycle(live)
+    return deliveries, left
+
+
+def _batches(settings: JournalSettings, slot: Slot, live: LiveSegment, state: ControlState) -> Iterator[list[Task]]:
+    batch: list[Task] = []
+    for record in replay_segment(slot, live, state):
+        batch += record.tasks
+        if len(batch) >= settings.apply_batch:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _is_whole(disk: IDisk, task: Task) -> bool:
+    content = task.pending.message.content
+    if not isinstance(content, FileContent) or is_intact(disk, content):
+        return True
+    _log.critical("spool file {name} is damaged or missing", log_alarm="spool", name=os.path.basename(content.path))
+    return False

@@ -1,0 +1,147 @@
+"""One segment: a file of fixed size, filled with zeros ahead, that records are appended to.
+
+Its first sector names this life of it: a random id (128 bits) and a sequence number that orders
+the segments of a slot. Records begin at :data:`FIRST_RECORD`. Giving the segment a new life
+rewrites that sector only: what older lives left behind carries another id and is never read.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+from attrs import frozen
+
+from mailsrv.disk import IDisk, IDiskFile
+from mailsrv.journal.format import HEAD_OCTETS, RecordType, decode_head, encode_record
+
+FIRST_RECORD = 4096
+CONTROL_RESERVE = 64 * 1024
+"""The end of a segment is kept for notes, withdrawals and seals."""
+_SECTOR = 512
+_HEADER = struct.Struct(">8sQ16s")
+_CHECKSUM = struct.Struct(">I")
+_MAGIC = b"MSJRNL\x00\x01"
+
+
+@frozen
+class StoredRecord:
+    """A record as it lies in a segment, its checksum verified."""
+
+    type: int
+    flags: int
+    batch: int
+    offset: int
+    end: int
+    payload: bytes
+
+
+def encode_header(segment_id: bytes, sequence: int) -> bytes:
+    """The first sector."""
+    head = _HEADER.pack(_MAGIC, sequence, segment_id)
+    return (head + _CHECKSUM.pack(zlib.crc32(head))).ljust(_SECTOR, b"\0")
+
+
+class Segment:
+    """An open segment."""
+
+    def __init__(self, file: IDiskFile, segment_id: bytes, sequence: int, size: int) -> None:
+        self.file = file
+        self.path = file.path
+        self.segment_id = segment_id
+        self.sequence = sequence
+        self.size = size
+        self.end = FIRST_RECORD
+        """Where the next record goes."""
+        self.batch = 0
+
+    def __repr__(self) -> str:
+        return f"<Segment {self.segment_id.hex()} #{self.sequence}>"
+
+    @classmethod
+    def initialise(cls, disk: IDisk, path: str, segment_id: bytes, sequence: int, size: int) -> Segment:
+        """A new file, complete and synced before it gets the name ``path``. The directory is the caller's to sync."""
+        temporary = f"{path}.new"
+        file = disk.create(temporary)
+        try:
+            file.fill(0, size)
+            file.write(0, [encode_header(segment_id, sequence)])
+            file.sync()
+            disk.rename(temporary, path)
+        except OSError:
+            file.close()
+            raise
+        file.path = path
+        return cls(file, segment_id, sequence, size)
+
+    @classmethod
+    def open(cls, disk: IDisk, path: str) -> Segment | None:
+        """An existing one; None where the first sector is not one of ours."""
+        file = disk.open(path, write=True)
+        try:
+            # What a killed process had written and not synced may be read now: it must not go
+            # away after it was acted upon.
+            file.sync()
+            sector = file.read(0, _HEADER.size + _CHECKSUM.size)
+            size = file.size()
+        except OSError:
+            file.close()
+            raise
+        if len(sector) == _HEADER.size + _CHECKSUM.size:
+            magic, sequence, segment_id = _HEADER.unpack_from(sector)
+            (checksum,) = _CHECKSUM.unpack_from(sector, _HEADER.size)
+            if magic == _MAGIC and checksum == zlib.crc32(sector[: _HEADER.size]):
+                return cls(file, segment_id, sequence, size)
+        file.close()
+        return None
+
+    def renew(self, segment_id: bytes, sequence: int) -> None:
+        """Begin a new life: durable when this returns."""
+        self.file.write(0, [encode_header(segment_id, sequence)])
+        self.file.sync()
+        self.segment_id = segment_id
+        self.sequence = sequence
+        self.end = FIRST_RECORD
+        self.batch = 0
+
+    def has_room(self, payload_octets: int, at: int, *, is_control: bool) -> bool:
+        """Whether a record with this payload fits at offset ``at``."""
+        # A small segment (in tests) keeps less for the end.
+        reserve = 0 if is_control else min(CONTROL_RESERVE, self.size // 8)
+        return at + HEAD_OCTETS + payload_octets <= self.size - reserve
+
+    def encode(self, kind: RecordType, flags: int, at: int, payload: Sequence[bytes]) -> list[bytes]:
+        """The buffers of a record that will be written at ``at``."""
+        return encode_record(kind, flags, (self.segment_id, at), self.batch, payload)
+
+    def append(self, buffers: Sequence[bytes]) -> None:
+        """Write encoded records at the end and sync. After an OSError this segment takes no more."""
+        written = self.file.write(self.end, buffers)
+        self.file.sync()
+        self.end += written
+        self.batch += 1
+
+    def records(self, valid_end: int | None = None) -> Iterator[StoredRecord]:
+        """From the first on; ends at the first octets that are no whole record of this life."""
+        offset = FIRST_RECORD
+        end = self.size if valid_end is None else valid_end
+        while (record := self._read_record(offset, end)) is not None:
+            yield record
+            offset = record.end
+
+    def _read_record(self, offset: int, limit: int) -> StoredRecord | None:
+        head = decode_head(self.file.read(offset, HEAD_OCTETS))
+        if head is None or head.segment_id != self.segment_id or head.offset != offset:
+            return None
+        end = offset + HEAD_OCTETS + head.length
+        if end > limit:
+            return None
+        payload = self.file.read(offset + HEAD_OCTETS, head.length)
+        if len(payload) != head.length or not head.covers(payload):
+            return None
+        return StoredRecord(head.type, head.flags, head.batch, offset, end, payload)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.file.close()
