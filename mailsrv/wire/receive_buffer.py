@@ -43,6 +43,10 @@ class ReceiveBuffer:
         """Add what the transport brought."""
         self._data += octets
 
+    def startswith(self, prefix: bytes) -> bool:
+        """Whether the unread octets begin so, ASCII letters compared without case."""
+        return self._data[: len(prefix)].upper() == prefix.upper()
+
     def take(self, count: int) -> bytes:
         """Up to ``count`` octets from the front, as many as there are."""
         octets = bytes(self._data[:count])

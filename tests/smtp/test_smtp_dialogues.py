@@ -1,0 +1,45 @@
+"""The golden dialogues, with a receiver that answers at once and with one that takes a turn of the reactor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailsrv.smtp.settings import Service
+from mailsrv.testing.dialogue import case_id, find_dialogues, run_dialogue
+from mailsrv.wire.tls_mode import TlsMode
+from tests.smtp.smtp_harness import CLIENT, HOST, STRANGER, make_server
+
+FOLDER = Path(__file__).parent.parent / "dialogues" / "smtp"
+
+
+@pytest.mark.parametrize("is_slow", [False, True], ids=["at-once", "later"])
+@pytest.mark.parametrize(("dialogue", "mode"), find_dialogues(FOLDER), ids=case_id)
+def test_dialogue(dialogue, mode, is_slow):
+    options = dict(dialogue.options)
+    plaintext = ("127.0.0.0/8",) if options.pop("plaintext", "") else ()
+    peer = STRANGER if options.pop("stranger", "") else CLIENT
+    is_tls = bool(options.pop("tls", ""))
+    service = Service(options.pop("service", "mx"))
+    messages = options.pop("messages", None)
+    changes = {name: float(value) if "." in value else int(value) for name, value in options.items()}
+    server = make_server(
+        service=service,
+        plaintext=plaintext,
+        tls_mode=TlsMode.IMPLICIT if is_tls else TlsMode.STARTTLS,
+        is_slow=is_slow,
+        **changes,
+    )
+    run_dialogue(
+        dialogue,
+        lambda: server.factory.buildProtocol(peer),
+        mode=mode,
+        clock=server.clock,
+        hooks={"drain": server.factory.drain},
+        peer=peer,
+        host=HOST,
+        is_tls=is_tls,
+    )
+    if messages is not None:
+        assert len(server.receiver.messages) == int(messages)
