@@ -117,7 +117,7 @@ class AddressResolver:
         await self._expand(ours, settings, expansion, "", ())
         if expansion.is_empty():
             base, detail = ours.split_subaddress(settings.subaddress_delimiter)
-            if base.local_part == POSTMASTER:
+            if base.local_part == POSTMASTER and _ROUTE_CHARACTERS.isdisjoint(ours.local_part):
                 return await self._resolve_postmaster(main, settings, detail)
             return UnknownRecipient(address)
         return expansion.result()

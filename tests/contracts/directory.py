@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailsrv.address import Address
@@ -74,11 +73,14 @@ class RunAtOnce:
 
 
 # A test case only once it is mixed into one: the contract by itself is not run.
-Base = SynchronousTestCase if TYPE_CHECKING else object
+if TYPE_CHECKING:
+    from twisted.trial.unittest import SynchronousTestCase as Base
+else:
+    Base = object
 
 
 class DirectoryContract(Base):
-    """Alice with password "sesame" and 1 GiB; Bob "mellon", who may not log in; staff stands for both, where aliases are."""
+    """Alice: password "sesame", 1 GiB; Bob: "mellon", may not log in; staff is both, where there are aliases."""
 
     has_aliases = False
 
@@ -92,81 +94,81 @@ class DirectoryContract(Base):
     def setUp(self):
         self.directory = self.make_directory()
 
-    def find(self, address: Address) -> DirectoryUser | None:
+    def find(self, address: Address) -> Any:
         return self.successResultOf(self.directory.find_user(address))
 
-    def check(self, user: DirectoryUser | None, password: str) -> bool:
+    def check(self, user: DirectoryUser | None, password: str) -> Any:
         return self.successResultOf(self.directory.check_password(user, password))
 
     def test_it_provides_the_interface(self):
         verifyObject(IDirectory, self.directory)
-        self.assertTrue(self.directory.name)
+        assert self.directory.name
 
     def test_a_user_is_found_whatever_the_case(self):
         for spelling in ("alice", "ALICE", "Alice"):
             user = self.find(Address(spelling, "Example.TEST"))
             assert user is not None
-            self.assertEqual(user.address, ALICE)
-            self.assertEqual(user.display_name, "Alice Example")
-            self.assertEqual(user.quota_octets, 1 << 30)
-            self.assertTrue(user.may_log_in)
+            assert user.address == ALICE
+            assert user.display_name == "Alice Example"
+            assert user.quota_octets == 1 << 30
+            assert user.may_log_in
 
     def test_nobody_is_nobody(self):
         for address in (Address("carol", "example.test"), Address("alice", "example.org"), Address("postmaster", "")):
-            self.assertIsNone(self.find(address))
+            assert self.find(address) is None
 
     def test_r_inj_3_nasty_names_are_nobody(self):
         for local_part in NASTY_LOCAL_PARTS:
-            self.assertIsNone(self.find(Address(local_part, "example.test")), local_part)
-            self.assertIsNone(
-                self.successResultOf(self.directory.find_alias(Address(local_part, "example.test"))), local_part
+            assert self.find(Address(local_part, "example.test")) is None, local_part
+            assert self.successResultOf(self.directory.find_alias(Address(local_part, "example.test"))) is None, (
+                local_part
             )
 
     def test_only_the_right_password_is_right(self):
         alice = self.find(ALICE)
-        self.assertIs(self.check(alice, "sesame"), True)
+        assert self.check(alice, "sesame") is True
         for wrong in ("", "Sesame", "sesame ", "sesam", "sesame\0", "sesame\0x", "*", "\udc80", "x" * 10_000, "mellon"):
-            self.assertIs(self.check(alice, wrong), False, wrong[:20])
+            assert self.check(alice, wrong) is False, wrong[:20]
 
     def test_nobody_has_no_password(self):
         for password in ("", "sesame", "x"):
-            self.assertIs(self.check(None, password), False)
+            assert self.check(None, password) is False
 
     def test_a_user_may_be_shut_out(self):
         bob = self.find(BOB)
         assert bob is not None
-        self.assertFalse(bob.may_log_in)
-        self.assertIsNone(bob.quota_octets)
+        assert not bob.may_log_in
+        assert bob.quota_octets is None
 
     def test_entries_have_fingerprints_of_their_own_and_keep_them(self):
         alice, bob = self.find(ALICE), self.find(BOB)
         assert alice is not None
         assert bob is not None
-        self.assertTrue(alice.fingerprint)
-        self.assertNotEqual(alice.fingerprint, bob.fingerprint)
+        assert alice.fingerprint
+        assert alice.fingerprint != bob.fingerprint
         again = self.find(ALICE)
         assert again is not None
-        self.assertEqual(alice.fingerprint, again.fingerprint)
+        assert alice.fingerprint == again.fingerprint
 
     def test_no_secret_is_shown(self):
         alice = self.find(ALICE)
         assert alice is not None
         for text in (repr(alice), str(alice)):
-            self.assertNotIn("sesame", text)
-            self.assertNotIn("PLAIN", text)
-            self.assertNotIn("argon", text)
+            assert "sesame" not in text
+            assert "PLAIN" not in text
+            assert "argon" not in text
 
     def test_users_are_listed_in_order(self):
         users = self.successResultOf(self.directory.list_users())
-        self.assertEqual([user.address for user in users], [ALICE, BOB])
+        assert [user.address for user in users] == [ALICE, BOB]
 
     def test_an_alias_is_answered_one_step(self):
         targets = self.successResultOf(self.directory.find_alias(Address("Staff", "example.test")))
         if self.has_aliases:
-            self.assertEqual(tuple(targets), (ALICE, BOB))
+            assert tuple(targets) == (ALICE, BOB)
         else:
-            self.assertIsNone(targets)
-        self.assertIsNone(self.successResultOf(self.directory.find_alias(ALICE)))
+            assert targets is None
+        assert self.successResultOf(self.directory.find_alias(ALICE)) is None
 
     def test_r_auth_7_a_directory_that_is_down_is_not_an_empty_one(self):
         alice = self.find(ALICE)
@@ -177,4 +179,4 @@ class DirectoryContract(Base):
         # A hash that was fetched before can still be checked; what must not come is "wrong".
         answer: list[Any] = []
         self.directory.check_password(alice, "sesame").addBoth(answer.append)
-        self.assertTrue(answer[0] is True or answer[0].check(Unavailable))
+        assert answer[0] is True or answer[0].check(Unavailable)

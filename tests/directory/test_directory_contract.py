@@ -108,4 +108,4 @@ def test_an_alias_file_alone_has_no_users(tmp_path):
     assert directory.list_users().result == ()
     assert directory.find_user(STAFF).result is None
     assert directory.check_password(None, "x").result is False
-    assert tuple(directory.find_alias(STAFF).result) == (ALICE,)
+    assert directory.find_alias(STAFF).result == (ALICE,)

@@ -1,0 +1,330 @@
+"""What addresses stand for: aliases, subaddresses, postmaster, and what must never be relayed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
+
+from mailsrv.address import Address
+from mailsrv.directory.chain import DirectoryChain
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.memory import MemoryDirectory
+from mailsrv.directory.resolve import (
+    ALIAS_DEPTH,
+    TARGET_LIMIT,
+    AddressResolver,
+    ForeignDomain,
+    LocalAccounts,
+    UnknownRecipient,
+)
+from mailsrv.directory.settings import DomainSettings
+from mailsrv.errors import Unavailable
+from tests.contracts.directory import ALICE, BOB, NASTY_LOCAL_PARTS
+
+ELSEWHERE = Address("carol", "elsewhere.test")
+
+
+def here(local_part: str) -> Address:
+    return Address(local_part, "example.test")
+
+
+class House:
+    """A resolver over a directory in memory with Alice and Bob."""
+
+    def __init__(self, *domains: DomainSettings, postmaster: str = "") -> None:
+        self.directory = MemoryDirectory()
+        self.directory.add_user(BOB, "mellon")
+        self.directory.add_user(ALICE, "sesame")
+        self.resolver = AddressResolver(
+            LocalDomains(domains or (DomainSettings("example.test"),)), self.directory, postmaster=postmaster
+        )
+
+    def resolve(self, address: Address) -> Any:
+        answers: list[Any] = []
+        Deferred.fromCoroutine(self.resolver.resolve(address)).addBoth(answers.append)
+        return answers[0]
+
+    def accounts(self, address: Address) -> list[tuple[str, str]]:
+        resolution = self.resolve(address)
+        assert isinstance(resolution, LocalAccounts), resolution
+        return [(str(recipient.account), recipient.detail) for recipient in resolution.accounts]
+
+    def forwards(self, address: Address) -> list[str]:
+        resolution = self.resolve(address)
+        assert isinstance(resolution, LocalAccounts), resolution
+        return [str(target) for target in resolution.forwards]
+
+    def may_send_as(self, address: Address) -> Any:
+        answers: list[Any] = []
+        self.resolver.may_send_as(ALICE, address).addBoth(answers.append)
+        return answers[0]
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+def test_a_user_whatever_the_case(house):
+    assert house.accounts(here("ALICE")) == [("alice@example.test", "")]
+
+
+def test_other_domains_are_foreign(house):
+    assert house.resolve(ELSEWHERE) == ForeignDomain("elsewhere.test")
+    assert house.resolve(Address("alice", "[192.0.2.1]")) == ForeignDomain("[192.0.2.1]")
+    assert house.resolve(Address("alice", "mail.example.test")) == ForeignDomain("mail.example.test")
+
+
+def test_nobody(house):
+    assert house.resolve(here("carol")) == UnknownRecipient(here("carol"))
+
+
+def test_rfc_5233_subaddresses_keep_their_detail(house):
+    assert house.accounts(here("alice+lists")) == [("alice@example.test", "lists")]
+    assert house.accounts(here("Alice+A+B")) == [("alice@example.test", "a+b")]
+    assert house.accounts(here("alice+")) == [("alice@example.test", "")]
+    assert house.resolve(here("+alice")) == UnknownRecipient(here("+alice"))
+    assert house.resolve(here("carol+x")) == UnknownRecipient(here("carol+x"))
+
+
+def test_a_user_with_a_plus_in_the_name_comes_first(house):
+    house.directory.add_user(here("alice+lists"), "x")
+    assert house.accounts(here("alice+lists")) == [("alice+lists@example.test", "")]
+
+
+def test_the_delimiter_may_be_another_or_none():
+    dash = House(DomainSettings("example.test", subaddress_delimiter="--"))
+    assert dash.accounts(here("alice--x")) == [("alice@example.test", "x")]
+    assert dash.resolve(here("alice+x")) == UnknownRecipient(here("alice+x"))
+    none = House(DomainSettings("example.test", subaddress_delimiter=""))
+    assert none.resolve(here("alice+x")) == UnknownRecipient(here("alice+x"))
+
+
+def test_other_names_of_a_domain_mean_the_same():
+    house = House(DomainSettings("example.test", aliases=("example.org", "bücher.test")))
+    assert house.accounts(Address("alice", "example.org")) == [("alice@example.test", "")]
+    assert house.accounts(Address("alice+x", "xn--bcher-kva.test")) == [("alice@example.test", "x")]
+
+
+def test_aliases_lead_to_accounts_and_elsewhere(house):
+    house.directory.add_alias(here("staff"), (ALICE, BOB, ELSEWHERE))
+    house.directory.add_alias(here("all"), (here("staff"), ALICE, here("nobody")))
+    assert house.accounts(here("all")) == [("alice@example.test", ""), ("bob@example.test", "")]
+    assert house.forwards(here("all")) == ["carol@elsewhere.test"]
+    assert house.accounts(here("staff+x")) == [("alice@example.test", "x"), ("bob@example.test", "x")]
+
+
+def test_an_alias_comes_before_a_user_and_may_name_that_user(house):
+    house.directory.add_alias(ALICE, (ELSEWHERE,))
+    assert house.accounts(ALICE) == []
+    assert house.forwards(ALICE) == ["carol@elsewhere.test"]
+    house.directory.add_alias(ALICE, (ALICE, ELSEWHERE))
+    assert house.accounts(ALICE) == [("alice@example.test", "")]
+    assert house.forwards(ALICE) == ["carol@elsewhere.test"]
+
+
+def test_an_alias_met_by_two_ways_is_followed_once_and_not_taken_for_its_user(house):
+    house.directory.add_alias(ALICE, (BOB,))
+    house.directory.add_alias(here("one"), (ALICE,))
+    house.directory.add_alias(here("two"), (here("one"), ALICE))
+    assert house.accounts(here("two")) == [("bob@example.test", "")]
+
+
+def test_loops_end(house):
+    house.directory.add_alias(here("a"), (here("b"), ALICE))
+    house.directory.add_alias(here("b"), (here("a"),))
+    assert house.accounts(here("a")) == [("alice@example.test", "")]
+    house.directory.add_alias(here("x"), (here("y"),))
+    house.directory.add_alias(here("y"), (here("x"),))
+    assert house.resolve(here("x")) == UnknownRecipient(here("x"))
+
+
+def test_an_alias_for_nobody_is_nobody(house):
+    house.directory.add_alias(here("old"), (here("gone"),))
+    assert house.resolve(here("old")) == UnknownRecipient(here("old"))
+
+
+def test_r_lim_2_depth_at_its_limit_and_past_it(house):
+    for number in range(ALIAS_DEPTH + 1):
+        house.directory.add_alias(here(f"a{number}"), (here(f"a{number - 1}") if number else ALICE,))
+    assert house.accounts(here(f"a{ALIAS_DEPTH - 1}")) == [("alice@example.test", "")]
+    failure = house.resolve(here(f"a{ALIAS_DEPTH}"))
+    assert failure.check(Unavailable)
+
+
+def test_r_lim_2_targets_at_their_limit_and_past_it(house):
+    targets = [Address(f"u{number}", "elsewhere.test") for number in range(TARGET_LIMIT + 1)]
+    house.directory.add_alias(here("many"), targets[:-1])
+    assert len(house.forwards(here("many"))) == TARGET_LIMIT
+    house.directory.add_alias(here("many"), targets)
+    assert house.resolve(here("many")).check(Unavailable)
+
+
+def test_a_web_of_aliases_stays_within_the_limit_of_work(house):
+    # Each names all the others: without a bound this would be factorial.
+    names = [here(f"n{number}") for number in range(40)]
+    for name in names:
+        house.directory.add_alias(name, (*names, ALICE))
+    answer = house.resolve(names[0])
+    assert isinstance(answer, LocalAccounts) or answer.check(Unavailable)
+
+
+# --- postmaster (RFC 5321 4.5.1)
+
+
+def test_postmaster_is_an_alias_or_a_user_where_there_is_one(house):
+    house.directory.add_user(here("postmaster"), "x")
+    assert house.accounts(here("Postmaster")) == [("postmaster@example.test", "")]
+    house.directory.add_alias(here("postmaster"), (BOB,))
+    assert house.accounts(here("postmaster")) == [("bob@example.test", "")]
+    assert house.accounts(Address("postmaster", "")) == [("bob@example.test", "")]
+
+
+def test_postmaster_is_otherwise_the_one_configured():
+    general = House(postmaster="bob@example.test")
+    assert general.accounts(here("postmaster")) == [("bob@example.test", "")]
+    own = House(DomainSettings("example.test", postmaster="bob"), postmaster="alice@example.test")
+    assert own.accounts(here("POSTMASTER")) == [("bob@example.test", "")]
+    outside = House(postmaster="carol@elsewhere.test")
+    assert outside.forwards(here("postmaster")) == ["carol@elsewhere.test"]
+
+
+def test_postmaster_is_never_refused():
+    for postmaster in ("", "nobody@example.test", "postmaster", "not an address"):
+        house = House(DomainSettings("example.test"), DomainSettings("example.org"), postmaster=postmaster)
+        for address in (here("postmaster"), here("PostMaster"), here("postmaster+x"), Address("postmaster", "")):
+            assert [account for account, _ in house.accounts(address)] == ["alice@example.test"], postmaster
+        # A domain without users has the first user of all.
+        assert house.accounts(Address("postmaster", "example.org")) == [("alice@example.test", "")]
+
+
+def test_postmaster_without_any_user_is_told_to_wait():
+    house = House()
+    house.directory.remove_user(ALICE)
+    house.directory.remove_user(BOB)
+    assert house.resolve(here("postmaster")).check(Unavailable)
+
+
+def test_postmaster_elsewhere_is_elsewhere(house):
+    assert house.resolve(Address("postmaster", "elsewhere.test")) == ForeignDomain("elsewhere.test")
+
+
+# --- never an open relay
+
+
+@pytest.mark.parametrize(
+    "local_part",
+    [
+        "user%elsewhere.test",
+        "alice%example.test",
+        "alice%elsewhere.test",
+        "elsewhere.test!alice",
+        "a!b",
+        "user@elsewhere.test",
+        "alice@example.test",
+        "@elsewhere.test:alice",
+        "alice+x%elsewhere.test",
+        "alice+@elsewhere.test",
+        "postmaster%elsewhere.test",
+        "postmaster@elsewhere.test",
+        "postmaster+x@elsewhere.test",
+    ],
+)
+def test_routes_in_local_parts_are_names_of_nobody(house, local_part: str):
+    assert house.resolve(here(local_part)) == UnknownRecipient(here(local_part))
+
+
+def test_a_user_of_exactly_that_name_has_mail(house):
+    house.directory.add_user(here("sales%north"), "x")
+    assert house.accounts(here("Sales%North")) == [("sales%north@example.test", "")]
+
+
+@pytest.mark.parametrize("local_part", NASTY_LOCAL_PARTS)
+def test_r_inj_3_nasty_names_are_nobody(house, local_part: str):
+    assert house.resolve(here(local_part)) == UnknownRecipient(here(local_part))
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20))
+@settings(max_examples=200)
+def test_what_is_no_alias_never_leads_elsewhere(local_part: str):
+    house = House()
+    try:
+        address = here(local_part)
+    except Exception:
+        return
+    resolution = house.resolve(address)
+    if isinstance(resolution, LocalAccounts):
+        assert resolution.forwards == ()
+    else:
+        assert isinstance(resolution, UnknownRecipient)
+
+
+# --- unavailable, and who may send as whom
+
+
+def test_r_auth_7_unavailable_stays_unavailable(house):
+    house.directory.is_down = True
+    for address in (ALICE, here("carol"), here("postmaster"), here("alice+x")):
+        assert house.resolve(address).check(Unavailable)
+    assert house.resolve(ELSEWHERE) == ForeignDomain("elsewhere.test")
+    assert house.may_send_as(ALICE).check(Unavailable)
+
+
+def test_who_may_send_as_whom():
+    house = House(DomainSettings("example.test", aliases=("example.org",)))
+    house.directory.add_alias(here("staff"), (ALICE, BOB))
+    house.directory.add_alias(here("press"), (BOB,))
+    for own in (ALICE, here("Alice+x"), here("staff"), Address("alice", "example.org")):
+        assert house.may_send_as(own) is True
+    for other in (BOB, here("press"), here("carol"), ELSEWHERE, here("alice%x")):
+        assert house.may_send_as(other) is False
+
+
+# --- chain and domains
+
+
+def test_a_chain_asks_in_order_and_does_not_pass_over_who_is_silent():
+    first, second = MemoryDirectory("first"), MemoryDirectory("second")
+    first.add_user(ALICE, "one")
+    second.add_user(ALICE, "two")
+    second.add_user(BOB, "mellon")
+    chain = DirectoryChain((first, second))
+
+    def find(address: Address) -> Any:
+        answers: list[Any] = []
+        chain.find_user(address).addBoth(answers.append)
+        return answers[0]
+
+    assert find(ALICE).secret == "{PLAIN}one"
+    assert chain.check_password(find(ALICE), "one").result is True
+    assert chain.check_password(find(ALICE), "two").result is False
+    assert chain.check_password(find(BOB), "mellon").result is True
+    second.is_down = True
+    assert find(ALICE).secret == "{PLAIN}one"
+    assert find(BOB).check(Unavailable)
+    second.is_down, first.is_down = False, True
+    assert find(BOB).check(Unavailable)
+
+
+def test_a_chain_spends_the_time_of_unknown_users_once():
+    first, second = MemoryDirectory("first"), MemoryDirectory("second")
+    chain = DirectoryChain((first, second), for_unknown=second)
+    chain.check_password(None, "x")
+    assert (first.checks, second.checks) == (0, 1)
+    with pytest.raises(ValueError, match="same name"):
+        DirectoryChain((first, first))
+
+
+def test_domains_have_one_owner_for_each_name():
+    domains = LocalDomains((DomainSettings("B.test", aliases=("b.example",)), DomainSettings("a.test")))
+    assert domains.names == ("b.test", "a.test")
+    assert "b.example" in domains
+    assert "c.test" not in domains
+    with pytest.raises(ValueError, match="twice"):
+        LocalDomains((DomainSettings("a.test"), DomainSettings("b.test", aliases=("A.test",))))
+    with pytest.raises(ValueError, match="no domain"):
+        DomainSettings("not a domain")
