@@ -1,0 +1,124 @@
+"""The other side of one listener's SMTP or LMTP sessions."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.delivery.added_fields import RunInThread
+from mailsrv.delivery.history import TransactionHistory
+from mailsrv.delivery.recipients import RecipientPolicy, Service
+from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.delivery.submission import authenticated, check_reverse_path
+from mailsrv.delivery.transaction import DeliveryParts, MailTransaction
+from mailsrv.delivery.transaction_id import TransactionIds
+from mailsrv.directory.resolve import AddressResolver
+from mailsrv.errors import MailError
+from mailsrv.filters.pipeline import FilterPipeline
+from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.content import ISpool
+from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver, MailParameters
+from mailsrv.interfaces.filter import Phase, SessionView
+from mailsrv.interfaces.journal import IJournal
+from mailsrv.interfaces.mailbox import IMailStore
+
+
+@implementer(IMessageReceiver)
+class MessageReceiver:
+    """Keeps no state of a session. ``service`` is ``mx``, ``submission`` or ``lmtp`` (else ValueError)."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: DeliverySettings,
+        *,
+        service: str,
+        hostname: str,
+        resolver: AddressResolver,
+        filters: FilterPipeline,
+        spool: ISpool,
+        journal: IJournal,
+        store: IMailStore,
+        clock: IReactorTime,
+        run_in_thread: RunInThread = deferToThread,
+    ) -> None:
+        """``run_in_thread`` reads large messages again that a filter adds a field to."""
+        kind = Service(service)
+        self._ids = TransactionIds(clock.seconds)
+        self._parts = DeliveryParts(
+            settings=settings,
+            service=kind,
+            hostname=hostname,
+            policy=RecipientPolicy(kind, resolver),
+            filters=filters,
+            spool=spool,
+            journal=journal,
+            store=store,
+            clock=clock,
+            run_in_thread=run_in_thread,
+        )
+
+    def connected(self, session: SessionView) -> Deferred[None]:
+        return self._ask(Phase.CONNECT, session)
+
+    def greeted(self, session: SessionView) -> Deferred[None]:
+        return self._ask(Phase.HELO, session)
+
+    def _ask(self, phase: Phase, session: SessionView) -> Deferred[None]:
+        if not self._parts.filters.wants(phase):
+            return succeed(None)
+        return Deferred.fromCoroutine(self._ask_filters(phase, session))
+
+    async def _ask_filters(self, phase: Phase, session: SessionView) -> None:
+        decision = await self._parts.filters.ask(phase, session)
+        if decision.refusal is not None:
+            self._log.info(
+                "{service} {connection_id} refused at {phase}: client {helo} [{client_address}], "
+                "reason {reason}, filters {verdicts}",
+                service=session.service,
+                connection_id=session.connection_id,
+                phase=phase.value,
+                helo=session.helo,
+                client_address=session.client_address,
+                reason=str(decision.refusal),
+                verdicts=[str(note) for note in decision.notes],
+            )
+            raise decision.refusal
+
+    def begin(
+        self,
+        session: SessionView,
+        reverse_path: Address | None,
+        parameters: MailParameters,
+        account: IAccount | None,
+    ) -> Deferred[IMailTransaction]:
+        history = TransactionHistory(self._ids.new(), session, reverse_path)
+        is_submission = self._parts.service is Service.SUBMISSION
+        if is_submission:
+            try:
+                authenticated(account)
+            except MailError as error:
+                history.log_refusal(error, ())
+                return fail(error)
+        transaction = MailTransaction(self._parts, history, parameters, account if is_submission else None)
+        if not is_submission and not self._parts.filters.wants(Phase.MAIL):
+            return succeed(transaction)
+        return Deferred.fromCoroutine(self._begin(transaction, history, account if is_submission else None))
+
+    async def _begin(
+        self, transaction: MailTransaction, history: TransactionHistory, account: IAccount | None
+    ) -> IMailTransaction:
+        try:
+            if account is not None:
+                await check_reverse_path(account, history.reverse_path)
+            if self._parts.filters.wants(Phase.MAIL):
+                await transaction.ask_mail()
+        except MailError as error:
+            history.log_refusal(error, ())
+            raise
+        return transaction

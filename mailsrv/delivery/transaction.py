@@ -1,0 +1,490 @@
+"""One mail transaction, from MAIL to the journal.
+
+The header section is held back until it is complete; then it is decided upon (hops, From, phase
+HEADERS), the trace fields go in front, and everything after it streams to the spool with the
+spool's back-pressure. A refusal on the way is kept and comes out of ``finish``. Until the journal's
+commit begins an ``abort`` leaves nothing behind; after that it comes too late and changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.delivery.added_fields import RunInThread, format_added, with_fields
+from mailsrv.delivery.header_section import HeaderHold, check_hops, message_id_of
+from mailsrv.delivery.history import TransactionHistory
+from mailsrv.delivery.quota import Reservations, check_room
+from mailsrv.delivery.recipients import Recipient, RecipientPolicy, Service
+from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.delivery.submission import check_from_field
+from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.errors import MailError, Unavailable
+from mailsrv.filters.pipeline import Decision, FilterPipeline
+from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.content import Content, InlineContent, ISpool, ISpoolWriter
+from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
+from mailsrv.interfaces.filter import AddHeader, MessageView, Phase, SessionView, TransactionView
+from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.mailbox import IMailStore, OverQuota
+from mailsrv.message import Hop, format_received, format_return_path, missing_originator_fields, transmission_type
+from mailsrv.status import MAILBOX_FULL, TOO_MANY_RECIPIENTS
+
+
+@frozen
+class DeliveryParts:
+    """What all transactions of a listener work with."""
+
+    settings: DeliverySettings
+    service: Service
+    hostname: str
+    policy: RecipientPolicy
+    filters: FilterPipeline
+    spool: ISpool
+    journal: IJournal
+    store: IMailStore
+    clock: IReactorTime
+    run_in_thread: RunInThread
+
+
+class Abandoned(MailError):
+    """The session gave the transaction up while it waited; nobody hears this."""
+
+    def __init__(self) -> None:
+        super().__init__(Unavailable().status, "Transaction abandoned")
+
+
+class _State(enum.Enum):
+    OPEN = enum.auto()
+    FINISHING = enum.auto()
+    OVER = enum.auto()
+    """Aborted, or handed to the journal."""
+
+
+@implementer(IMailTransaction)
+class MailTransaction:
+    """Made by the receiver at MAIL."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        parts: DeliveryParts,
+        history: TransactionHistory,
+        parameters: MailParameters,
+        account: IAccount | None,
+    ) -> None:
+        self.transaction_id = history.transaction_id
+        self._parts = parts
+        self._history = history
+        self._session: SessionView = history.session
+        self._reverse_path = history.reverse_path
+        self._parameters = parameters
+        self._account = account
+        self._state = _State.OPEN
+        self._recipients: list[Recipient] = []
+        self._known: dict[Address, Recipient] = {}
+        self._accounts: set[Address] = set()
+        self._redirected: tuple[LocalRecipient, ...] | None = None
+        self._added: tuple[AddHeader, ...] = ()
+        self._is_discarded = False
+        self._refusal: MailError | None = None
+        self._hold: HeaderHold | None = HeaderHold(parts.settings.header_limit_octets)
+        self._deciding: Deferred[None] | None = None
+        self._pending: list[bytes] = []
+        """Came while the header section is decided upon."""
+        self._writer: ISpoolWriter | None = None
+        self._header = b""
+        """With the fields added, kept for phase MESSAGE."""
+        self._return_path = b""
+
+    # What filters see and say
+
+    def _view(self, recipient: Address | None = None) -> TransactionView:
+        parameters = self._parameters
+        return TransactionView(
+            transaction_id=self.transaction_id,
+            reverse_path=self._reverse_path,
+            recipients=self._forward_paths(),
+            recipient=recipient,
+            is_smtputf8=parameters.is_smtputf8,
+            is_8bit=parameters.is_8bit,
+            size_declared=parameters.size,
+        )
+
+    def _forward_paths(self) -> tuple[Address, ...]:
+        return tuple(recipient.forward_path for recipient in self._recipients)
+
+    async def _ask(
+        self, phase: Phase, recipient: Address | None = None, message: MessageView | None = None
+    ) -> Decision:
+        """What the filters say; raises their refusal."""
+        decision = await self._parts.filters.ask(phase, self._session, self._view(recipient), message)
+        self._history.filters_said(decision.notes)
+        if decision.refusal is not None:
+            raise decision.refusal
+        return decision
+
+    async def ask_mail(self) -> None:
+        """Phase MAIL; raises the refusal. Only where filters want it."""
+        decision = await self._ask(Phase.MAIL)
+        self._added += decision.headers
+        self._is_discarded = decision.discard
+
+    # RCPT
+
+    def add_recipient(self, forward_path: Address) -> Deferred[None]:
+        known = self._known.get(forward_path)
+        if known is not None:
+            # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).
+            self._recipients.append(known)
+            return succeed(None)
+        return Deferred.fromCoroutine(self._add_recipient(forward_path))
+
+    async def _add_recipient(self, forward_path: Address) -> None:
+        try:
+            recipient = await self._checked_recipient(forward_path)
+        except MailError as error:
+            self._history.recipient_refused(forward_path, error)
+            raise
+        if self._state is not _State.OPEN:
+            raise Abandoned
+        self._known[forward_path] = recipient
+        self._recipients.append(recipient)
+        self._accounts.update(target.account for target in recipient.targets)
+
+    async def _checked_recipient(self, forward_path: Address) -> Recipient:
+        """Check, then filter: filters are asked only about recipients we would take."""
+        parts = self._parts
+        targets = await parts.policy.find(forward_path)
+        new = {target.account for target in targets} - self._accounts
+        if len(self._accounts) + len(new) > parts.settings.accounts_per_message:
+            raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
+        if parts.service is not Service.LMTP:
+            # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
+            for target in targets:
+                if target.user.quota_octets is not None:
+                    await check_room(parts.store, target, max(1, self._parameters.size or 1))
+        if not parts.filters.wants(Phase.RCPT):
+            return Recipient(forward_path, targets)
+        decision = await self._ask(Phase.RCPT, forward_path)
+        if decision.discard:
+            return Recipient(forward_path, ())
+        if decision.redirect is not None:
+            targets = await parts.policy.find_all(decision.redirect)
+        self._added += decision.headers
+        return Recipient(forward_path, targets)
+
+    # Content
+
+    def begin_content(self) -> Deferred[None]:
+        if not self._is_discarded and self._targets():
+            error = self._parts.journal.check_acceptance(self._parameters.size or 0)
+            if error is not None:
+                self._history.log_refusal(error, self._forward_paths())
+                return fail(error)
+            self._writer = self._parts.spool.begin()
+        return succeed(None)
+
+    def _targets(self) -> dict[Address, tuple[LocalRecipient, Address]]:
+        """Every account once, with the forward-path it came by first."""
+        targets: dict[Address, tuple[LocalRecipient, Address]] = {}
+        for recipient in self._recipients:
+            for target in self._targets_of(recipient):
+                targets.setdefault(target.account, (target, recipient.forward_path))
+        return targets
+
+    def _targets_of(self, recipient: Recipient) -> tuple[LocalRecipient, ...]:
+        return recipient.targets if self._redirected is None else self._redirected
+
+    @property
+    def _wants_content(self) -> bool:
+        return self._refusal is None and not self._is_discarded and self._state is not _State.OVER
+
+    def write(self, octets: bytes) -> Deferred[None] | None:
+        if self._deciding is not None:
+            self._pending.append(octets)
+            return self._deciding
+        hold = self._hold
+        if hold is None:
+            return self._spool(octets)
+        if not self._wants_content:
+            return None
+        return self._header_came(hold) if hold.feed(octets) else None
+
+    def _spool(self, octets: bytes) -> Deferred[None] | None:
+        if self._writer is None or not self._wants_content:
+            return None
+        return self._writer.write(octets)
+
+    def _header_came(self, hold: HeaderHold) -> Deferred[None] | None:
+        """Decide at once where nobody has to be asked."""
+        self._hold = None
+        header = hold.header
+        self._history.message_id = message_id_of(header)
+        try:
+            check_hops(header, self._parts.settings.hop_limit)
+        except MailError as error:
+            self._refusal = error
+            return None
+        must_check_from = self._account is not None and self._parts.settings.check_from_field
+        if not must_check_from and not self._parts.filters.wants(Phase.HEADERS):
+            return self._start_spooling(header, hold.take())
+        self._deciding = deciding = Deferred.fromCoroutine(self._decide(header, hold.take()))
+        if deciding.called:
+            self._deciding = None
+            return None
+        return deciding
+
+    async def _decide(self, header: bytes, beginning: bytes) -> None:
+        """Never raises: what is wrong comes out of ``finish``."""
+        try:
+            await self._check_header(header)
+            pause = self._start_spooling(header, beginning)
+            if pause is not None:
+                await pause
+            while self._pending:
+                pending, self._pending = self._pending, []
+                pause = self._spool(b"".join(pending))
+                if pause is not None:
+                    await pause
+        except MailError as error:
+            self._refusal = error
+        except Exception:
+            self._log.failure("Deciding on the header of {transaction_id}", transaction_id=self.transaction_id)
+            self._refusal = Unavailable()
+        finally:
+            self._pending = []
+            self._deciding = None
+
+    async def _check_header(self, header: bytes) -> None:
+        if self._account is not None and self._parts.settings.check_from_field:
+            await check_from_field(self._account, header, self._reverse_path)
+        if self._parts.filters.wants(Phase.HEADERS):
+            await self._take(await self._ask(Phase.HEADERS, message=MessageView(header, len(header))))
+
+    async def _take(self, decision: Decision) -> None:
+        """Carry out what filters of a phase with content want, all of it or nothing (R-FILT-1)."""
+        if decision.discard:
+            self._is_discarded = True
+        elif decision.redirect is not None:
+            self._redirected = await self._parts.policy.find_all(decision.redirect)
+        self._added += decision.headers
+
+    def _start_spooling(self, header: bytes, beginning: bytes) -> Deferred[None] | None:
+        if not self._wants_content:
+            return None
+        fields = self._new_fields(header)
+        if self._parts.filters.wants(Phase.MESSAGE):
+            self._header = fields + header
+        if beginning[:1] in (b" ", b"\t"):
+            # Else the first line of what came would be read as the rest of our last field.
+            beginning = b"\r\n" + beginning
+        return self._spool(fields + beginning)
+
+    def _new_fields(self, header: bytes) -> bytes:
+        """The fields in front of a message, from the top (RFC 5321 4.4).
+
+        Return-Path first; then what filters added, above our Received so that it can be told from
+        what the message brought with it; then Received. What was received stands below as it
+        came, older Return-Path fields too: readers take the first.
+        """
+        session, parts = self._session, self._parts
+        seconds = int(parts.clock.seconds())
+        paths = {recipient.forward_path for recipient in self._recipients}
+        tls = f"using {session.tls_version} with {session.tls_cipher or 'unknown cipher'}"
+        hop = Hop(
+            by=parts.hostname,
+            transmission=transmission_type(
+                is_lmtp=parts.service is Service.LMTP,
+                is_extended=session.is_extended,
+                is_encrypted=bool(session.tls_version),
+                is_authenticated=self._account is not None,
+                is_utf8=self._parameters.is_smtputf8,
+            ),
+            queue_id=self.transaction_id,
+            seconds=seconds,
+            helo=session.helo,
+            peer_address=session.client_address,
+            tls=tls if session.tls_version else "",
+            recipient=paths.pop() if len(paths) == 1 else None,
+        )
+        self._return_path = format_return_path(self._reverse_path)
+        missing = b""
+        if parts.service is Service.SUBMISSION:
+            missing = missing_originator_fields(header, parts.hostname, seconds)
+            if not self._history.message_id:
+                self._history.message_id = message_id_of(missing)
+        return self._return_path + format_added(self._added) + format_received(hop) + missing
+
+    # The end of data
+
+    def finish(self) -> Deferred[Sequence[Accepted | Refused]]:
+        if self._state is _State.OPEN:
+            self._state = _State.FINISHING
+        return Deferred.fromCoroutine(self._finish())
+
+    async def _finish(self) -> Sequence[Accepted | Refused]:
+        try:
+            outcomes = await self._deliver()
+        except Abandoned:
+            self._history.log_abandoned(self._forward_paths())
+            raise
+        except MailError as error:
+            self._abort_writer()
+            self._history.log_refusal(error, self._forward_paths())
+            raise
+        except Exception as error:
+            self._abort_writer()
+            self._log.failure("Delivering {transaction_id}", transaction_id=self.transaction_id)
+            general = Unavailable(cause=type(error).__name__)
+            self._history.log_refusal(general, self._forward_paths())
+            raise general from error
+        finally:
+            self._state = _State.OVER
+        return outcomes
+
+    async def _deliver(self) -> Sequence[Accepted | Refused]:
+        if self._hold is not None and self._wants_content:
+            self._hold.end()
+            self._header_came(self._hold)
+        if self._deciding is not None:
+            await self._deciding
+        self._check_abandoned()
+        if self._refusal is not None:
+            raise self._refusal
+        writer = self._writer
+        if self._is_discarded or writer is None or not self._targets():
+            return self._discard()
+        self._writer = None
+        content = await writer.finish()
+        self._history.size_octets = content.size
+        if self._parts.filters.wants(Phase.MESSAGE):
+            content = await self._ask_about_message(content)
+            if self._is_discarded or not self._targets():
+                self._parts.spool.discard(content)
+                return self._discard()
+        return await self._reserve_and_commit(content)
+
+    def _check_abandoned(self) -> None:
+        if self._state is _State.OVER:
+            raise Abandoned
+
+    def _discard(self) -> Sequence[Accepted | Refused]:
+        self._abort_writer()
+        self._history.log("discarded", self._forward_paths())
+        return self._accepted()
+
+    def _accepted(self) -> list[Accepted | Refused]:
+        return [Accepted(recipient.forward_path, self.transaction_id) for recipient in self._recipients]
+
+    async def _ask_about_message(self, content: Content) -> Content:
+        is_inline = isinstance(content, InlineContent)
+        view = MessageView(
+            header=self._header,
+            size_octets=content.size,
+            octets=content.octets if isinstance(content, InlineContent) else None,
+            path="" if isinstance(content, InlineContent) else content.path,
+        )
+        try:
+            decision = await self._ask(Phase.MESSAGE, message=view)
+            self._check_abandoned()
+            await self._take(decision)
+            self._check_abandoned()
+        except BaseException:
+            self._parts.spool.discard(content)
+            raise
+        if self._is_discarded or not decision.headers:
+            return content
+        parts = self._parts
+        changed = await with_fields(
+            content, format_added(decision.headers), len(self._return_path), parts.spool, parts.run_in_thread
+        )
+        if is_inline:
+            parts.spool.discard(content)
+        self._history.size_octets = changed.size
+        return changed
+
+    async def _reserve_and_commit(self, content: Content) -> Sequence[Accepted | Refused]:
+        reservations = Reservations(self._parts.store)
+        try:
+            try:
+                await reservations.reserve((target for target, _ in self._targets().values()), content.size)
+                self._check_abandoned()
+                errors = {
+                    recipient.forward_path: self._quota_error(reservations, recipient) for recipient in self._recipients
+                }
+                taken = self._taken(errors)
+            except BaseException:
+                self._parts.spool.discard(content)
+                raise
+            if taken:
+                self._state = _State.OVER
+                await self._parts.journal.commit(self._record(content, taken))
+            else:
+                self._parts.spool.discard(content)
+        finally:
+            reservations.release()
+        return self._outcomes(errors)
+
+    def _quota_error(self, reservations: Reservations, recipient: Recipient) -> MailError | None:
+        return reservations.error_for(Recipient(recipient.forward_path, self._targets_of(recipient)))
+
+    def _taken(self, errors: dict[Address, MailError | None]) -> list[Recipient]:
+        """The recipients that get the message; raises where one reply has to do for all and some cannot."""
+        refused = [error for error in errors.values() if error is not None]
+        if refused and self._parts.service is not Service.LMTP:
+            if len(refused) == len(errors):
+                raise refused[0]
+            # Taking it for some and saying 552 would bounce mail that was delivered; saying 250
+            # would lose it for the others. So the peer is to try again, and hears more at RCPT.
+            full = any(isinstance(error, OverQuota) for error in refused)
+            status = MAILBOX_FULL.as_temporary() if full else refused[0].status.as_temporary()
+            raise MailError(status, "Some recipients cannot take the message now", cause=str(refused[0]))
+        return [recipient for recipient in self._recipients if errors[recipient.forward_path] is None]
+
+    def _record(self, content: Content, taken: Sequence[Recipient]) -> JournalRecord:
+        deliveries: dict[Address, LocalDelivery] = {}
+        for recipient in taken:
+            for target in self._targets_of(recipient):
+                if target.account not in deliveries:
+                    deliveries[target.account] = LocalDelivery(target.account, recipient=str(recipient.forward_path))
+        message = JournaledMessage(content, tuple(deliveries.values()), int(self._parts.clock.seconds()))
+        reverse_path = str(self._reverse_path) if self._reverse_path else ""
+        return JournalRecord((message,), self.transaction_id, reverse_path)
+
+    def _outcomes(self, errors: dict[Address, MailError | None]) -> Sequence[Accepted | Refused]:
+        outcomes: list[Accepted | Refused] = []
+        accepted: dict[Address, None] = {}
+        for recipient in self._recipients:
+            error = errors[recipient.forward_path]
+            if error is None:
+                accepted[recipient.forward_path] = None
+                outcomes.append(Accepted(recipient.forward_path, self.transaction_id))
+            else:
+                self._history.recipient_refused(recipient.forward_path, error)
+                outcomes.append(Refused(recipient.forward_path, error))
+        self._history.log("accepted" if accepted else "refused", accepted)
+        return outcomes
+
+    def _abort_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.abort()
+
+    def abort(self) -> None:
+        was_finishing = self._state is _State.FINISHING
+        if self._state is _State.OVER:
+            return
+        self._state = _State.OVER
+        self._pending = []
+        self._abort_writer()
+        if not was_finishing:
+            self._history.log_abandoned(self._forward_paths())

@@ -1,0 +1,112 @@
+"""A receiver over memory twins of directory, store, journal and spool."""
+
+import pytest
+from attrs import define, evolve
+from twisted.internet.defer import execute, fail, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.delivery.receiver import MessageReceiver
+from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.memory import MemoryDirectory
+from mailsrv.directory.resolve import AddressResolver
+from mailsrv.directory.settings import DomainSettings
+from mailsrv.errors import Unavailable
+from mailsrv.filters.pipeline import FilterPipeline
+from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.content import InlineContent
+from mailsrv.interfaces.delivery import MailParameters
+from mailsrv.store.memory import MemoryApplier, MemoryMailStore
+from mailsrv.testing.filters import pipeline_of, session_view
+from mailsrv.testing.journal import MemoryJournal, MemorySpool
+
+ALICE = Address("alice", "example.test")
+BOB = Address("bob", "example.test")
+FULL = Address("full", "example.test")
+STAFF = Address("staff", "example.test")
+SENDER = Address("sender", "example.net")
+NOW = 1_000_000_000
+
+
+@implementer(IAccount)
+@define(slots=False)
+class Account:
+    address: Address
+    others: tuple = ()
+    is_down: bool = False
+    display_name: str = ""
+
+    def open_mailboxes(self):
+        raise NotImplementedError
+
+    def may_send_as(self, address):
+        if self.is_down:
+            return fail(Unavailable(cause="test"))
+        return succeed(address == self.address or address in self.others)
+
+
+@define
+class House:
+    receiver: MessageReceiver
+    directory: MemoryDirectory
+    store: MemoryMailStore
+    journal: MemoryJournal
+    spool: MemorySpool
+    clock: Clock
+    service: str
+
+    def session(self, **changes):
+        account = {"account": ALICE} if self.service == "submission" else {}
+        return session_view(**{"service": self.service, **account, **changes})
+
+    def begin(self, reverse_path=SENDER, account=None, session=None, **parameters):
+        return self.receiver.begin(session or self.session(), reverse_path, MailParameters(**parameters), account)
+
+    def inbox(self, account=ALICE):
+        """The messages of an account, as octets."""
+        mailbox = self.store.account(account).find("INBOX")
+        return [mailbox._messages[uid].octets for uid in mailbox.uids]
+
+    def content(self):
+        """The content of the one record in the journal."""
+        (record,) = self.journal.records
+        (message,) = record.messages
+        if isinstance(message.content, InlineContent):
+            return message.content.octets
+        with open(message.content.path, "rb") as file:
+            return file.read()
+
+
+def make_house(service="mx", *, filters=(), inline_limit=128 * 1024, apply=True, **settings):
+    clock = Clock()
+    clock.advance(NOW)
+    directory = MemoryDirectory()
+    for address in (ALICE, BOB, STAFF):
+        directory.add_user(address, "secret")
+    directory.add_user(FULL, "secret", quota_octets=200)
+    directory.add_alias(Address("both", "example.test"), [ALICE, BOB])
+    directory.add_alias(Address("outside", "example.test"), [ALICE, Address("friend", "example.org")])
+    store = MemoryMailStore()
+    journal = MemoryJournal(MemoryApplier(store) if apply else None)
+    spool = MemorySpool(inline_limit)
+    pipeline = filters if isinstance(filters, FilterPipeline) else pipeline_of(*filters, clock=clock)
+    receiver = MessageReceiver(
+        evolve(DeliverySettings(), **settings),
+        service=service,
+        hostname="mail.example.test",
+        resolver=AddressResolver(LocalDomains([DomainSettings("example.test")]), directory),
+        filters=pipeline,
+        spool=spool,
+        journal=journal,
+        store=store,
+        clock=clock,
+        run_in_thread=lambda function, *arguments: execute(function, *arguments),
+    )
+    return House(receiver, directory, store, journal, spool, clock, service)
+
+
+@pytest.fixture
+def house_factory():
+    return make_house
