@@ -1,0 +1,359 @@
+"""FETCH and UID FETCH (RFC 3501 6.4.5), with CHANGEDSINCE (RFC 7162 3.1.4.1).
+
+The answer is made in slices of messages; between them what is ready is sent, others have their
+turn, and a peer that does not read is waited for. A slice's rows are joined from columns:
+prefixes and flags are shared octets, the rest of a row is kept from the last time somebody asked.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from itertools import chain, repeat
+from typing import TYPE_CHECKING
+
+from attrs import evolve, frozen
+
+from mailsrv.imap.command.spec import ParseContext
+from mailsrv.imap.errors import BadCommand
+from mailsrv.imap.fetch.items import FetchItem, SectionItem, parse_items
+from mailsrv.imap.fetch.plan import FetchPlan, make_plan, row_formatter
+from mailsrv.imap.fetch.row_cache import MailboxKey, Rows
+from mailsrv.imap.fetch.sections import OpenMessage, prepare, send_in_pieces, send_ready
+from mailsrv.imap.flags import SEEN, FlagTemplates
+from mailsrv.imap.grammar import NUMBER64_MAX, Cursor
+from mailsrv.imap.numbering import NumberRange, ranges_of
+from mailsrv.imap.responses import Ok, fetch_prefixes
+from mailsrv.imap.selected import RowSlice, SelectedMailbox
+from mailsrv.imap.sequence_set import SequenceSet
+from mailsrv.interfaces.mailbox import FlagOperation, MessageSummary, Uid
+
+if TYPE_CHECKING:
+    from mailsrv.imap.session import Session
+
+_OPEN_AT_ONCE = 64
+_FIRST_SLICE = 64
+
+
+@frozen
+class Fetch:
+    """Values of messages."""
+
+    messages: SequenceSet
+    is_uid: bool
+    items: tuple[FetchItem, ...]
+    changed_since: int | None = None
+
+    async def run(self, session: Session) -> Ok:
+        selected = session.selected_mailbox()
+        numbering = selected.numbering
+        ranges = numbering.by_uid(self.messages) if self.is_uid else numbering.by_number(self.messages)
+        plan = make_plan(self.items, is_uid=self.is_uid, with_mod_seq=self.changed_since is not None)
+        if plan.wants_mod_seq:
+            session.enable_condstore()
+        if self.changed_since is not None:
+            ranges = _changed(selected, ranges, self.changed_since)
+        is_whole = await _Answer(session, selected, plan).send(ranges)
+        if not is_whole and not self.is_uid:
+            # RFC 2180 4.1.2, RFC 5530: what is left was told.
+            return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED", is_partial=True)
+        return Ok()
+
+
+def _changed(selected: SelectedMailbox, ranges: list[NumberRange], mod_seq: int) -> list[NumberRange]:
+    numbers: list[int] = []
+    for first, last in ranges:
+        rows = selected.rows(first, last)
+        numbers += [number for number, found in zip(rows.numbers, rows.mod_seqs, strict=True) if found > mod_seq]
+    return ranges_of(numbers)
+
+
+class _Answer:
+    """One FETCH on its way out."""
+
+    def __init__(self, session: Session, selected: SelectedMailbox, plan: FetchPlan) -> None:
+        self._session = session
+        self._selected = selected
+        self._plan = plan
+        self._settings = session.services.settings
+        mailbox = selected.mailbox
+        self._key: MailboxKey = (
+            str(session.account.address) if session.account is not None else "",
+            mailbox.mailbox_id,
+            mailbox.uid_validity,
+        )
+        self._formatter = row_formatter(plan)
+        # Where flags end a row they bring its end with them.
+        self._after_flags = b" " if plan.wants_mod_seq or plan.wants_uid or not plan.is_array_only else b")\r\n"
+        self._plain = FlagTemplates(mailbox.flag_set, is_recent=False, after=self._after_flags)
+        self._recent = FlagTemplates(mailbox.flag_set, is_recent=True, after=self._after_flags)
+        self._rows: Rows | None = None
+        self._unsent = 0
+
+    async def send(self, ranges: list[NumberRange]) -> bool:
+        """All rows; whether all of the messages were still there."""
+        plan, settings = self._plan, self._settings
+        if plan.wants_flags:
+            self._selected.tell_keywords(self._session)
+        if plan.columns or plan.cached_sections:
+            self._rows = self._session.services.row_cache.rows(self._key, plan.key)
+        is_whole = True
+        count = settings.output_slice_messages if plan.is_array_only else _FIRST_SLICE
+        is_first = True
+        for first, last in ranges:
+            start = first
+            while start <= last:
+                if self._unsent and not is_first:
+                    await self._breathe_if_due()
+                is_first = False
+                end = min(last, start + count - 1)
+                rows = self._selected.rows(start, end)
+                is_whole = is_whole and rows.is_whole
+                before = self._unsent
+                if plan.is_array_only:
+                    self._send(self._array_rows(rows))
+                elif plan.sections:
+                    is_whole = await self._send_messages(rows) and is_whole
+                else:
+                    is_whole = await self._send_summaries(rows) and is_whole
+                start = end + 1
+                made = max(self._unsent - before, 1)
+                count = self._next_count(made, len(rows.numbers), count)
+        return is_whole
+
+    def _next_count(self, octets: int, messages: int, count: int) -> int:
+        """Slices of about the same size in octets, growing at most fourfold at a time."""
+        if self._plan.is_array_only:
+            return count
+        fitting = self._settings.output_slice_octets * max(messages, 1) // octets
+        return max(1, min(fitting, count * 4, self._settings.output_slice_messages))
+
+    def _send(self, octets: bytes) -> None:
+        self._session.send(octets)
+        self._unsent += len(octets)
+
+    async def _breathe_if_due(self) -> None:
+        """Small slices of a set with many holes go out together."""
+        if self._unsent >= 16384:
+            self._unsent = 0
+            await self._session.breathe()
+
+    # Rows from the arrays and the cache
+
+    def _prefixes(self, rows: RowSlice) -> Sequence[bytes]:
+        numbers = rows.numbers
+        if isinstance(numbers, range):
+            return fetch_prefixes(numbers[0], numbers[-1]) if numbers else []
+        return [b"* %d FETCH (" % number for number in numbers]
+
+    def _flags(self, rows: RowSlice) -> Iterable[bytes]:
+        selected = self._selected
+        alike = selected.is_all_recent(rows.uids)
+        if alike is not None:
+            return map((self._recent if alike else self._plain).__getitem__, rows.flag_set_numbers)
+        return [
+            (self._recent if selected.is_recent(uid) else self._plain)[number]
+            for uid, number in zip(rows.uids, rows.flag_set_numbers, strict=True)
+        ]
+
+    def _changing_columns(self, rows: RowSlice, mod_seq_end: bytes) -> list[Iterable[bytes]]:
+        columns: list[Iterable[bytes]] = [self._prefixes(rows)]
+        if self._plan.wants_flags:
+            columns.append(self._flags(rows))
+        if self._plan.wants_mod_seq:
+            columns.append(map((b"MODSEQ (%d)" + mod_seq_end).__mod__, rows.mod_seqs))
+        return columns
+
+    def _array_rows(self, rows: RowSlice) -> bytes:
+        columns = self._changing_columns(rows, b" " if self._plan.wants_uid else b")\r\n")
+        if self._plan.wants_uid:
+            columns.append(map(b"UID %d)\r\n".__mod__, rows.uids))
+        return b"".join(chain.from_iterable(zip(*columns, strict=True)))
+
+    async def _send_summaries(self, rows: RowSlice) -> bool:
+        """Rows from the cache, made from summaries where they are not there."""
+        if not rows.numbers:
+            return True
+        known = self._rows if self._rows is not None else Rows()
+        fixed = list(map(known.get, rows.uids))
+        is_whole = True
+        if None in fixed:
+            made = await self._make_rows([uid for uid, row in zip(rows.uids, fixed, strict=True) if row is None])
+            uncached = await self._without_fields([uid for uid, row in made.items() if not row])
+            made.update(uncached)
+            fixed = [row if row is not None else made.get(uid) for uid, row in zip(rows.uids, fixed, strict=True)]
+            # The mailbox may have changed while we waited; rows keep their place all the same.
+            if None in fixed:
+                is_whole = False
+                rows, fixed = _present(rows, fixed)
+        columns = self._changing_columns(rows, b" ")
+        columns += [fixed, repeat(b")\r\n", len(fixed))]  # type: ignore[list-item]
+        self._send(b"".join(chain.from_iterable(zip(*columns, strict=True))))
+        return is_whole
+
+    async def _make_rows(self, uids: list[int]) -> dict[int, bytes]:
+        """Rows by UID; an empty one where the fields asked for are not in the summary."""
+        format_row, plan = self._formatter, self._plan
+        summaries: Sequence[MessageSummary] = await self._selected.mailbox.summaries(uids)  # type: ignore[arg-type]
+        needs_fields = bool(plan.cached_sections)
+        made = {
+            int(summary.uid): b"" if needs_fields and not summary.cached_fields else format_row(summary)
+            for summary in summaries
+        }
+        if self._rows is not None:
+            self._session.services.row_cache.add(self._rows, {uid: row for uid, row in made.items() if row})
+        return made
+
+    async def _without_fields(self, uids: list[int]) -> dict[int, bytes]:
+        """Rows of messages whose header fields are not in the index: read from the messages, a few at a time."""
+        made: dict[int, bytes] = {}
+        if not uids:
+            return made
+        format_row = row_formatter(evolve(self._plan, cached_sections=()))
+        has_columns = self._plan.wants_uid or bool(self._plan.columns)
+        for start in range(0, len(uids), _OPEN_AT_ONCE):
+            for message in await self._open(uids[start : start + _OPEN_AT_ONCE]):
+                try:
+                    parts = [format_row(message.summary)] if has_columns else []
+                    for item in self._plan.cached_sections:
+                        fields = (await prepare(self._session, message, item)).octets or b""
+                        parts.append(b"%b {%d}\r\n%b" % (item.label, len(fields), fields.replace(b"\0", b"\x80")))
+                    made[int(message.summary.uid)] = b" ".join(parts)
+                finally:
+                    message.content.close()
+        return made
+
+    # Rows with sections
+
+    async def _open(self, uids: Sequence[int]) -> list[OpenMessage]:
+        """Messages that are still there, opened. Close each."""
+        mailbox = self._selected.mailbox
+        summaries: Sequence[MessageSummary] = await mailbox.summaries(uids)  # type: ignore[arg-type]
+        found: list[Uid] = [summary.uid for summary in summaries]
+        contents = await mailbox.contents(found)
+        return [
+            OpenMessage(summary, content, self._key)
+            for summary, content in zip(summaries, contents, strict=True)
+            if content is not None
+        ]
+
+    async def _send_messages(self, rows: RowSlice) -> bool:
+        """Rows that take octets of the messages: opened a few at a time, by their size."""
+        session = self._session
+        numbers = dict(zip(rows.uids, rows.numbers, strict=True))
+        sent = 0
+        start = 0
+        batch = 8
+        while start < len(rows.uids):
+            uids = rows.uids[start : start + batch]
+            start += batch
+            seen = await self._mark_seen(uids)
+            messages = await self._open(uids)
+            octets = 0
+            try:
+                now = self._selected.rows_of_uids(uids)
+                places = {uid: place for place, uid in enumerate(now.uids)}
+                while messages:
+                    message = messages[0]
+                    place = places.get(message.summary.uid)
+                    if place is not None:
+                        uid = int(message.summary.uid)
+                        row = RowSlice(
+                            (numbers[uid],),
+                            now.uids[place : place + 1],
+                            now.flag_set_numbers[place : place + 1],
+                            now.mod_seqs[place : place + 1],
+                            True,
+                        )
+                        await self._send_message(message, row, with_flags=uid in seen)
+                        octets += message.content.size
+                        sent += 1
+                    messages.pop(0).content.close()
+                    if self._unsent >= self._settings.output_slice_octets:
+                        self._unsent = 0
+                        await session.breathe()
+            finally:
+                for message in messages:
+                    message.content.close()
+            # What is open at one time is bounded by size, as small messages come with all their octets.
+            batch = max(1, min(_OPEN_AT_ONCE, self._settings.output_slice_octets * 2 * len(uids) // max(octets, 1)))
+        return sent == len(rows.uids)
+
+    async def _mark_seen(self, uids: array[int]) -> frozenset[int]:
+        """\\Seen is on disk before the octets go out, one commit for all; which messages it is new for."""
+        selected = self._selected
+        if not self._plan.sets_seen or selected.is_read_only:
+            return frozenset()
+        rows = selected.rows_of_uids(uids)
+        flag_set = selected.mailbox.flag_set
+        unseen = [
+            Uid(uid)
+            for uid, number in zip(rows.uids, rows.flag_set_numbers, strict=True)
+            if SEEN not in flag_set(number)
+        ]
+        if not unseen:
+            return frozenset()
+        stored = await selected.mailbox.store_flags(unseen, FlagOperation.ADD, frozenset({SEEN}))
+        selected.keep_quiet(stored.changed, stored.mod_seq)
+        return frozenset(stored.changed)
+
+    async def _send_message(self, message: OpenMessage, row: RowSlice, *, with_flags: bool) -> None:
+        session, plan, summary = self._session, self._plan, message.summary
+        sections: list[SectionItem] = list(plan.sections)
+        format_row = self._formatter
+        if plan.cached_sections and not summary.cached_fields:
+            format_row = row_formatter(evolve(plan, cached_sections=()))
+            sections += plan.cached_sections
+        prepared = [await prepare(session, message, item) for item in sections]
+        values = [b"* %d FETCH (" % row.numbers[0]]
+        if with_flags or plan.wants_flags:
+            templates = self._recent if self._selected.is_recent(row.uids[0]) else self._plain
+            values.append(templates[row.flag_set_numbers[0]])
+        if plan.wants_mod_seq or (with_flags and session.has_condstore):
+            values.append(b"MODSEQ (%d) " % row.mod_seqs[0])
+        if plan.wants_uid or plan.columns or (plan.cached_sections and len(sections) == len(plan.sections)):
+            values.append(format_row(summary))
+            values.append(b" ")
+        self._send(b"".join(values))
+        is_first = True
+        for section in prepared:
+            if not is_first:
+                session.send(b" ")
+            is_first = False
+            if not send_ready(session, section):
+                await send_in_pieces(session, message, section)
+            elif section.octets is not None:
+                self._unsent += len(section.octets)
+        session.send(b")\r\n")
+
+
+def _present(rows: RowSlice, fixed: Sequence[bytes | None]) -> tuple[RowSlice, list[bytes | None]]:
+    """Without the messages for which there is no row."""
+    places = [place for place, row in enumerate(fixed) if row is not None]
+    return (
+        RowSlice(
+            [rows.numbers[place] for place in places],
+            array("I", [rows.uids[place] for place in places]),
+            array("I", [rows.flag_set_numbers[place] for place in places]),
+            array("Q", [rows.mod_seqs[place] for place in places]),
+            False,
+        ),
+        [fixed[place] for place in places],
+    )
+
+
+def parse(cursor: Cursor, context: ParseContext) -> Fetch:
+    """``fetch = "FETCH" SP sequence-set SP (…) [SP "(" fetch-modifier *(SP fetch-modifier) ")"]``"""
+    cursor.space()
+    messages = cursor.sequence_set()
+    cursor.space()
+    items = parse_items(cursor)
+    changed_since = None
+    if cursor.skip(b" "):
+        cursor.expect(b"(")
+        if cursor.word() != b"CHANGEDSINCE":
+            raise BadCommand("Unknown modifier of FETCH")
+        cursor.space()
+        changed_since = cursor.number(NUMBER64_MAX)
+        cursor.expect(b")")
+    return Fetch(messages, context.is_uid, items, changed_since)

@@ -1,0 +1,148 @@
+"""SEARCH and UID SEARCH (RFC 3501 6.4.4), with RETURN (ESEARCH, RFC 4731) and MODSEQ (RFC 7162 3.1.5, 3.1.10)."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from mailsrv.imap.command.spec import ParseContext
+from mailsrv.imap.errors import BadCommand
+from mailsrv.imap.grammar import Cursor
+from mailsrv.imap.responses import Ok
+from mailsrv.imap.search.keys import Cost, InSet, Key
+from mailsrv.imap.search.page import Page
+from mailsrv.imap.search.parse import SearchParser, codec_of
+from mailsrv.imap.sequence_set import format_sequence_set
+
+if TYPE_CHECKING:
+    from mailsrv.imap.selected import SelectedMailbox
+    from mailsrv.imap.session import Session
+
+_ARRAYS_AT_ONCE = 5000
+
+
+class Result(enum.Enum):
+    """search-return-opt"""
+
+    MIN = b"MIN"
+    MAX = b"MAX"
+    ALL = b"ALL"
+    COUNT = b"COUNT"
+
+
+_RESULTS = {result.value: result for result in Result}
+
+
+@frozen
+class Search:
+    """Which messages match? ``results`` None is a SEARCH without RETURN."""
+
+    key: Key
+    is_uid: bool
+    results: frozenset[Result] | None
+    sets: tuple[InSet, ...]
+    has_mod_seq: bool
+
+    async def run(self, session: Session) -> Ok:
+        selected = session.selected_mailbox()
+        if self.has_mod_seq:
+            session.enable_condstore()
+        for numbers in self.sets:
+            numbers.check(selected.numbering)
+        names, mod_seqs = await self._find(session, selected)
+        if self.results is None:
+            session.send(self._format(names, mod_seqs))
+        else:
+            session.send(self._format_extended(session.tag, self.results, names, mod_seqs))
+        return Ok()
+
+    async def _find(self, session: Session, selected: SelectedMailbox) -> tuple[list[int], list[int]]:
+        settings = session.services.settings
+        size = _ARRAYS_AT_ONCE if self.key.cost is Cost.ARRAYS else settings.search_slice_messages
+        names: list[int] = []
+        mod_seqs: list[int] = []
+        mailbox = selected.mailbox
+        account = str(session.account.address) if session.account is not None else ""
+        key = (account, mailbox.mailbox_id, mailbox.uid_validity)
+        now = int(session.peer.seconds())
+        for first in range(1, selected.numbering.count + 1, size):
+            if first > 1:
+                await session.breathe()
+            rows = selected.rows(first, min(first + size - 1, selected.numbering.count))
+            page = Page(session, selected, rows, key, now)
+            places = await self.key.select(page, list(range(len(rows.uids))))
+            column = rows.uids if self.is_uid else rows.numbers
+            names += [column[place] for place in places]
+            if self.has_mod_seq:
+                mod_seqs += [rows.mod_seqs[place] for place in places]
+        return names, mod_seqs
+
+    def _format(self, names: list[int], mod_seqs: list[int]) -> bytes:
+        """``* SEARCH n …``, with ``(MODSEQ n)`` where a match was asked for by mod-sequence."""
+        parts = [b"* SEARCH", *map(b"%d".__mod__, names)]
+        if self.has_mod_seq and names:
+            parts.append(b"(MODSEQ %d)" % max(mod_seqs))
+        return b" ".join(parts) + b"\r\n"
+
+    def _format_extended(self, tag: bytes, results: frozenset[Result], names: list[int], mod_seqs: list[int]) -> bytes:
+        """``* ESEARCH (TAG "…") [UID] …``; MIN, MAX and ALL are left out where nothing matched."""
+        parts = [b'* ESEARCH (TAG "' + tag.replace(b"\\", b"\\\\") + b'")']
+        if self.is_uid:
+            parts.append(b"UID")
+        if names and Result.MIN in results:
+            parts.append(b"MIN %d" % names[0])
+        if names and Result.MAX in results:
+            parts.append(b"MAX %d" % names[-1])
+        if Result.COUNT in results:
+            parts.append(b"COUNT %d" % len(names))
+        if names and Result.ALL in results:
+            parts.append(b"ALL " + format_sequence_set(names))
+        if self.has_mod_seq and names:
+            parts.append(b"MODSEQ %d" % _highest(results, mod_seqs))
+        return b" ".join(parts) + b"\r\n"
+
+
+def _highest(results: frozenset[Result], mod_seqs: list[int]) -> int:
+    """RFC 7162 3.1.10: the highest mod-sequence of the messages that are told."""
+    if results & {Result.ALL, Result.COUNT}:
+        return max(mod_seqs)
+    told = []
+    if Result.MIN in results:
+        told.append(mod_seqs[0])
+    if Result.MAX in results:
+        told.append(mod_seqs[-1])
+    return max(told)
+
+
+def parse(cursor: Cursor, context: ParseContext) -> Search:
+    """``search = "SEARCH" [search-return-opts] [SP "CHARSET" SP astring] 1*(SP search-key)``"""
+    cursor.space()
+    results = None
+    if cursor.skip(b"RETURN ("):
+        results = _parse_results(cursor)
+        cursor.space()
+    codec = "utf-8"
+    if cursor.skip(b"CHARSET "):
+        if context.is_utf8:
+            raise BadCommand("No CHARSET after UTF8=ACCEPT was enabled")  # RFC 6855 3
+        codec = codec_of(cursor.astring())
+        cursor.space()
+    parser = SearchParser(cursor, codec, context.settings.search_keys)
+    key = parser.keys()
+    return Search(key, context.is_uid, results, tuple(parser.sets), parser.has_mod_seq)
+
+
+def _parse_results(cursor: Cursor) -> frozenset[Result]:
+    results = set()
+    if not cursor.looking_at(b")"):
+        while True:
+            result = _RESULTS.get(cursor.word())
+            if result is None:
+                raise BadCommand("Unknown result option")
+            results.add(result)
+            if not cursor.skip(b" "):
+                break
+    cursor.expect(b")")
+    return frozenset(results) or frozenset({Result.ALL})

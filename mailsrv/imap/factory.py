@@ -1,0 +1,117 @@
+"""Makes IMAP connections, and looks after all of them: time limits, draining, new settings."""
+
+from __future__ import annotations
+
+from itertools import count
+
+from twisted.cred.portal import Portal
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import ServerFactory
+from zope.interface import implementer
+
+from mailsrv.imap.protocol import ImapProtocol
+from mailsrv.imap.session import Services
+from mailsrv.imap.settings import ImapSettings
+from mailsrv.interfaces.content import ISpool
+from mailsrv.interfaces.service import IDrainable
+from mailsrv.wire.connection_limits import ConnectionTable
+from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.tls_mode import TlsMode
+
+_LOOK_EVERY_SECONDS = 5.0
+_STOPPING = "Server shutting down"
+
+
+@implementer(IDrainable)
+class ImapServerFactory(ServerFactory):
+    """One listener's connections. ``clock`` is the reactor: threads are used if it has them."""
+
+    noisy = False
+
+    def __init__(
+        self,
+        settings: ImapSettings,
+        *,
+        hostname: str,
+        portal: Portal,
+        spool: ISpool,
+        context_factory: object | None,
+        tls_mode: TlsMode,
+        plaintext_networks: NetworkSet,
+        connections: ConnectionTable,
+        clock: IReactorTime,
+    ) -> None:
+        self.services = Services.build(settings, hostname=hostname, portal=portal, spool=spool)
+        self.context_factory = context_factory
+        self.tls_mode = tls_mode
+        self.plaintext_networks = plaintext_networks
+        self.connections = connections
+        self.clock = clock
+        self._open: dict[ImapProtocol, None] = {}
+        self._ids = count(1)
+        self._look: IDelayedCall | None = None
+        self._is_draining = False
+        self._drained: list[Deferred[None]] = []
+
+    def buildProtocol(self, addr: IAddress | None) -> ImapProtocol | None:  # type: ignore[override]
+        """A connection; None (it is closed unanswered) while draining."""
+        if self._is_draining:
+            return None
+        protocol = ImapProtocol()
+        protocol.factory = self
+        return protocol
+
+    def replace_settings(self, settings: ImapSettings) -> None:
+        """New connections get these; those that are open keep what they began with."""
+        known = self.services
+        self.services = Services.build(
+            settings, hostname=known.hostname, portal=known.portal, spool=known.spool, row_cache=known.row_cache
+        )
+
+    def next_connection_id(self) -> str:
+        """A name for a connection in the log."""
+        return f"imap-{next(self._ids)}"
+
+    @property
+    def connection_count(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    def opened(self, protocol: ImapProtocol) -> None:
+        """Look after a connection."""
+        self._open[protocol] = None
+        if self._look is None:
+            self._look = self.clock.callLater(_LOOK_EVERY_SECONDS, self._look_at_time)
+
+    def closed(self, protocol: ImapProtocol) -> None:
+        """A connection is gone, with all that ran for it."""
+        self._open.pop(protocol, None)
+        if not self._open:
+            if self._look is not None:
+                self._look.cancel()
+                self._look = None
+            drained, self._drained = self._drained, []
+            for waiting in drained:
+                waiting.callback(None)
+
+    def _look_at_time(self) -> None:
+        """One timer for all connections: a few tenths of a microsecond each."""
+        self._look = self.clock.callLater(_LOOK_EVERY_SECONDS, self._look_at_time)
+        now = self.clock.seconds()
+        for protocol in list(self._open):
+            protocol.check_time(now)
+
+    def drain(self) -> Deferred[None]:
+        self._is_draining = True
+        if not self._open:
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._drained.append(waiting)
+        for protocol in list(self._open):
+            protocol.stop(_STOPPING)
+        return waiting
+
+    def abort_all(self) -> None:
+        for protocol in list(self._open):
+            protocol.abort()

@@ -1,0 +1,1 @@
+"""How FETCH is answered: what was asked for, ready-made rows, and sections of messages."""

@@ -1,0 +1,1 @@
+"""How SEARCH is answered: keys, how they are read, and how they are applied."""

@@ -1,0 +1,279 @@
+"""Search keys (RFC 3501 6.4.4, RFC 5032, RFC 7162), each able to pick its messages of a page.
+
+A key is asked with the places still in question and answers with those that match. Keys know
+their cost; what is joined is asked cheapest first, so a body is opened only for messages that
+everything else has let through.
+"""
+
+from __future__ import annotations
+
+import enum
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import evolve, field, frozen
+
+from mailsrv.imap.dates import local_day
+from mailsrv.imap.fetch.sections import OpenMessage, structure_of, whole
+from mailsrv.imap.numbering import Numbering, NumberRange
+from mailsrv.imap.sequence_set import SequenceSet
+from mailsrv.interfaces.mailbox import FlagSet, MessageSummary
+from mailsrv.message import CACHED_FIELD_NAMES, DEFAULT_LIMITS, TextSearch, scan
+
+if TYPE_CHECKING:
+    from mailsrv.imap.search.page import Page
+
+Places = list[int]
+
+
+class Cost(enum.IntEnum):
+    """What a key has to look at."""
+
+    ARRAYS = 0
+    SUMMARY = 1
+    CACHED_FIELDS = 2
+    HEADER = 3
+    BODY = 4
+
+
+class Key(Protocol):
+    """One search key."""
+
+    @property
+    def cost(self) -> Cost:
+        """The most it has to look at."""
+
+    async def select(self, page: Page, places: Places) -> Places:
+        """Those of ``places`` (ascending) that match, ascending."""
+
+
+@frozen
+class All:
+    """ALL"""
+
+    cost: Cost = Cost.ARRAYS
+
+    async def select(self, page: Page, places: Places) -> Places:
+        return places
+
+
+class _Verdicts(dict[int, bool]):
+    """Whether a flag set has a flag, found once for each number."""
+
+    def __init__(self, flag_set: Callable[[int], FlagSet], flag: str) -> None:
+        super().__init__()
+        self._flag_set = flag_set
+        self._flag = flag
+
+    def __missing__(self, number: int) -> bool:
+        # Keywords are the same in any case (RFC 9051 2.3.2 leaves it open; clients rely on it).
+        verdict = self[number] = any(flag.lower() == self._flag for flag in self._flag_set(number))
+        return verdict
+
+
+@frozen
+class HasFlag:
+    """ANSWERED … SEEN, KEYWORD; ``flag`` in lower case"""
+
+    flag: str
+    cost: Cost = Cost.ARRAYS
+
+    async def select(self, page: Page, places: Places) -> Places:
+        verdicts = _Verdicts(page.selected.mailbox.flag_set, self.flag)
+        numbers = page.rows.flag_set_numbers
+        return [place for place in places if verdicts[numbers[place]]]
+
+
+@frozen
+class IsRecent:
+    """RECENT"""
+
+    cost: Cost = Cost.ARRAYS
+
+    async def select(self, page: Page, places: Places) -> Places:
+        uids, is_recent = page.rows.uids, page.selected.is_recent
+        return [place for place in places if is_recent(uids[place])]
+
+
+@frozen
+class InSet:
+    """sequence-set, UID sequence-set"""
+
+    numbers: SequenceSet
+    is_uid: bool
+    cost: Cost = Cost.ARRAYS
+    _ranges: list[NumberRange] = field(factory=list, eq=False, alias="ranges")
+
+    def check(self, numbering: Numbering) -> None:
+        """Work out what the set means, before the search begins. BadCommand for numbers not in use."""
+        ranges = numbering.by_uid(self.numbers) if self.is_uid else numbering.by_number(self.numbers)
+        self._ranges[:] = ranges
+
+    async def select(self, page: Page, places: Places) -> Places:
+        firsts = [first for first, _ in self._ranges]
+        found = []
+        for place in places:
+            number = page.rows.numbers[place]
+            at = bisect_right(firsts, number) - 1
+            if at >= 0 and number <= self._ranges[at][1]:
+                found.append(place)
+        return found
+
+
+@frozen
+class ModSeqAtLeast:
+    """MODSEQ (RFC 7162 3.1.5)"""
+
+    mod_seq: int
+    cost: Cost = Cost.ARRAYS
+
+    async def select(self, page: Page, places: Places) -> Places:
+        mod_seqs = page.rows.mod_seqs
+        return [place for place in places if mod_seqs[place] >= self.mod_seq]
+
+
+@frozen
+class BySummary:
+    """A key on what the index keeps: dates and sizes."""
+
+    matches: Callable[[MessageSummary, int], bool]
+    """Is given the summary and the time now."""
+    cost: Cost = Cost.SUMMARY
+
+    async def select(self, page: Page, places: Places) -> Places:
+        summaries, uids = await page.summaries(places), page.rows.uids
+        found = []
+        for place in places:
+            summary = summaries.get(uids[place])
+            if summary is not None and self.matches(summary, page.now):
+                found.append(place)
+        return found
+
+
+def internal_day(summary: MessageSummary) -> int:
+    """The day of BEFORE, ON, SINCE."""
+    return local_day(summary.internal_date, summary.date_offset_minutes)
+
+
+@frozen(eq=False)
+class InHeader:
+    """BCC, CC, FROM, SUBJECT, TO, HEADER: a field (name in lower case) contains a text"""
+
+    name: bytes
+    search: TextSearch
+
+    @property
+    def cost(self) -> Cost:
+        return Cost.CACHED_FIELDS if self.name in CACHED_FIELD_NAMES else Cost.HEADER
+
+    async def select(self, page: Page, places: Places) -> Places:
+        found, unknown = [], places
+        if self.name in CACHED_FIELD_NAMES:
+            summaries, uids = await page.summaries(places), page.rows.uids
+            unknown = []
+            for place in places:
+                summary = summaries.get(uids[place])
+                if summary is not None and not summary.cached_fields:
+                    unknown.append(place)
+                elif summary is not None and self.search.is_in_header(summary.cached_fields, self.name):
+                    found.append(place)
+        if unknown:
+            async for place, message in page.messages(unknown):
+                header = await message.content.read(0, message.summary.header_octets)
+                if self.search.is_in_header(header, self.name):
+                    found.append(place)
+            found.sort()
+        return found
+
+
+@frozen(eq=False)
+class InMessage:
+    """BODY and TEXT: the message's text contains a text"""
+
+    search: TextSearch
+    with_header: bool
+    cost: Cost = Cost.BODY
+
+    async def select(self, page: Page, places: Places) -> Places:
+        found = []
+        async for place, message in page.messages(places):
+            if await self._is_in(page, message):
+                found.append(place)
+        return found
+
+    async def _is_in(self, page: Page, message: OpenMessage) -> bool:
+        session = page.session
+        most = session.services.settings.search_octets
+        limits = evolve(DEFAULT_LIMITS, search_text_octets=most)
+        if message.content.octets is None and message.content.size > most:
+            octets = await message.content.read(0, most)
+            structure = await session.peer.compute(len(octets), lambda: scan(octets))
+        else:
+            octets = await whole(session, message)
+            structure = await structure_of(session, message)
+        find = self.search.is_in_message if self.with_header else self.search.is_in_body
+        return await session.peer.compute(len(octets), lambda: find(octets, structure, limits))
+
+
+@frozen
+class Not:
+    """NOT"""
+
+    key: Key
+
+    @property
+    def cost(self) -> Cost:
+        return self.key.cost
+
+    async def select(self, page: Page, places: Places) -> Places:
+        matching = set(await self.key.select(page, places))
+        return [place for place in places if place not in matching]
+
+
+@frozen
+class Or:
+    """OR: the dearer key is asked only about what the cheaper has not found"""
+
+    cheaper: Key
+    dearer: Key
+
+    @property
+    def cost(self) -> Cost:
+        return max(self.cheaper.cost, self.dearer.cost)
+
+    async def select(self, page: Page, places: Places) -> Places:
+        found = await self.cheaper.select(page, places)
+        already = set(found)
+        left = [place for place in places if place not in already]
+        if not left:
+            return found
+        return sorted(found + await self.dearer.select(page, left))
+
+
+@frozen
+class And:
+    """Several keys, the cheapest first"""
+
+    keys: tuple[Key, ...]
+
+    @property
+    def cost(self) -> Cost:
+        return max(key.cost for key in self.keys)
+
+    async def select(self, page: Page, places: Places) -> Places:
+        for key in self.keys:
+            if not places:
+                break
+            places = await key.select(page, places)
+        return places
+
+
+def either(first: Key, second: Key) -> Key:
+    """OR, the cheaper first."""
+    return Or(first, second) if first.cost <= second.cost else Or(second, first)
+
+
+def joined(keys: list[Key]) -> Key:
+    """All of them, the cheapest first."""
+    return keys[0] if len(keys) == 1 else And(tuple(sorted(keys, key=lambda key: key.cost)))
