@@ -10,7 +10,8 @@
 The function names the views it wants to see as its parameters (``phase``, ``session``,
 ``transaction``, ``message``: any of them, in any order) and may be ``async``. Its name with
 dashes for underscores is the filter's name. Kept in a module of ``twisted/plugins/``, the
-decorated function is found by ``use = "no-list-owner"``.
+decorated function is found by ``use = "no-list-owner"``. A parameter ``arguments`` gets the strings that
+stand in the filter's table as ``arguments = [...]``.
 """
 
 from __future__ import annotations
@@ -19,18 +20,19 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, cast
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
+from mailsrv.filters.loading import IConfigurableFilter
 from mailsrv.interfaces.filter import Answer, IFilter, MessageView, Phase, SessionView, TransactionView
 
 FilterCallable = Callable[..., "Answer | Deferred[Answer] | Awaitable[Answer]"]
-VIEW_NAMES = ("phase", "session", "transaction", "message")
+VIEW_NAMES = ("phase", "session", "transaction", "message", "arguments")
 
 
-@implementer(IFilter, IPlugin)
+@implementer(IFilter, IPlugin, IConfigurableFilter)
 @frozen
 class FilterFunction:
     """What :func:`filter_function` makes. Still callable like the function it was."""
@@ -40,6 +42,19 @@ class FilterFunction:
     function: FilterCallable = field(repr=False)
     parameters: tuple[str, ...] = field(repr=False)
     """Which of :data:`VIEW_NAMES` the function takes."""
+    arguments: tuple[str, ...] = ()
+    """From the configuration."""
+
+    @property
+    def arguments_help(self) -> str:
+        """Told with everything else in the docstring."""
+        return self.description
+
+    def with_arguments(self, arguments: Sequence[str]) -> FilterFunction:
+        """The same with arguments; ValueError for a function that takes none."""
+        if "arguments" not in self.parameters:
+            raise ValueError("it takes none")
+        return evolve(self, arguments=tuple(arguments))
 
     @property
     def description(self) -> str:
@@ -56,7 +71,13 @@ class FilterFunction:
         transaction: TransactionView | None,
         message: MessageView | None,
     ) -> Answer | Deferred[Answer]:
-        views = {"phase": phase, "session": session, "transaction": transaction, "message": message}
+        views = {
+            "phase": phase,
+            "session": session,
+            "transaction": transaction,
+            "message": message,
+            "arguments": self.arguments,
+        }
         answer = self.function(**{name: views[name] for name in self.parameters})
         if inspect.iscoroutine(answer):
             return Deferred.fromCoroutine(cast("Coroutine[Deferred[Any], Any, Answer]", answer))

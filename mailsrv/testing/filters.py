@@ -48,11 +48,11 @@ def transaction_view(**changes: Any) -> TransactionView:
     return TransactionView(**{**values, **changes})
 
 
-def message_view(octets: bytes = b"Subject: hello\r\n\r\nHello\r\n", **changes: Any) -> MessageView:
-    """A whole message in memory. For phase HEADERS pass ``octets`` of the header section alone."""
+def message_view(octets: bytes = b"Subject: hello\r\n\r\nHello\r\n", *, path: str = "") -> MessageView:
+    """A whole message in memory; with ``path``, one that is in that file. For phase HEADERS pass the header alone."""
     end = octets.find(b"\r\n\r\n")
     header = octets if end < 0 else octets[: end + 4]
-    return MessageView(**{"header": header, "size_octets": len(octets), "octets": octets, **changes})
+    return MessageView(header=header, size_octets=len(octets), octets=None if path else octets, path=path)
 
 
 def pipeline_of(*filters: IFilter, clock: IReactorTime | None = None, **settings: Any) -> FilterPipeline:
