@@ -85,6 +85,7 @@ class _Lexer:
         self._found = found
         self._limit = limit
         self._in_group = False
+        self._attempts_left = 2 * limit
         self._quotes_are_closed = True
         self._comments_are_closed = True
         self._begin()
@@ -100,7 +101,7 @@ class _Lexer:
 
     def run(self) -> list[EnvelopeAddress]:
         text, length = self._text, len(self._text)
-        while self._position < length and len(self._found) < self._limit:
+        while self._position < length and len(self._found) < self._limit and self._attempts_left > 0:
             match = _TOKEN.match(text, self._position)
             if match is None:  # cannot happen: the last alternative takes any octet
                 break
@@ -201,6 +202,7 @@ class _Lexer:
             self._found.append(GROUP_END)
 
     def _finish_address(self) -> None:
+        self._attempts_left -= 1
         outside, inside = self._outside, self._inside
         if inside is not None:
             if self._route is not None:  # <@host> without a colon: no route after all

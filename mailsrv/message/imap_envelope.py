@@ -13,9 +13,8 @@ from mailsrv.message.imap_strings import EMPTY, NIL, format_nstring, format_stri
 from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
 from mailsrv.message.structure import Fields
 
-ENVELOPE_FIELD_NAMES = frozenset(
-    {b"date", b"subject", b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"in-reply-to", b"message-id"}
-)
+ADDRESS_FIELD_NAMES = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
+ENVELOPE_FIELD_NAMES = ADDRESS_FIELD_NAMES | {b"date", b"subject", b"in-reply-to", b"message-id"}
 
 
 def format_envelope(fields: Fields, limits: MessageLimits = DEFAULT_LIMITS) -> bytes:

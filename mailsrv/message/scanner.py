@@ -8,6 +8,9 @@ contains makes this fail. What breaks MIME, or lies past a limit, becomes an opa
 * a multipart without a usable boundary, or whose boundary never occurs;
 * nesting, parts and work past :class:`~mailsrv.message.settings.MessageLimits`.
 
+Past ``interpreted_octets`` the header fields of further parts and attached messages are not
+looked at: such parts are plain text, and the ENVELOPE of such messages is empty.
+
 A message/rfc822 part that is encoded with base64 or quoted-printable (RFC 2046 5.2.1 forbids it)
 is presented as application/octet-stream. message/global is not looked into: clients of
 IMAP4rev1 do not expect an envelope there.
@@ -22,7 +25,7 @@ from attrs import define, field
 
 from mailsrv.message.body_structure import CONTENT_FIELD_NAMES
 from mailsrv.message.fields import FieldRow, Octets, field_body, read_header
-from mailsrv.message.imap_envelope import ENVELOPE_FIELD_NAMES
+from mailsrv.message.imap_envelope import ADDRESS_FIELD_NAMES, ENVELOPE_FIELD_NAMES
 from mailsrv.message.parameters import ContentType, content_type, parse_content_type, parse_token
 from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
 from mailsrv.message.structure import Fields, MessageStructure, Part
@@ -31,6 +34,8 @@ TEXT_PLAIN = content_type(b"text", b"plain", ((b"charset", b"us-ascii"),))
 MESSAGE_RFC822 = content_type(b"message", b"rfc822", ())
 
 _MESSAGE_FIELD_NAMES = CONTENT_FIELD_NAMES | ENVELOPE_FIELD_NAMES
+_NO_FIELD_NAMES: frozenset[bytes] = frozenset()
+_ADDRESS_COST = 4
 # What may follow the boundary in a delimiter line: "--" if it closes, then transport-padding.
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+\r?(?:\n|\Z)")
 _IDENTITY_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
@@ -73,10 +78,12 @@ class Scanner:
     _parts: list[Part] = field(factory=list)
     _open: list[_Multipart] = field(factory=list)
     _work_left: int = 0
+    _interpreted_left: int = 0
 
     def scan(self) -> MessageStructure:
         size = len(self.octets)
         self._work_left = size * _SEARCH_FACTOR + _SEARCH_ALLOWANCE
+        self._interpreted_left = self.limits.interpreted_octets
         self._enter(None, 0, size, 0, is_message=True, default=TEXT_PLAIN)
         while self._open:
             self._next_part(self._open[-1])
@@ -111,6 +118,8 @@ class Scanner:
         self, rows: list[FieldRow], start: int, body_start: int, end: int, default: ContentType, *, is_message: bool
     ) -> Part:
         wanted = _MESSAGE_FIELD_NAMES if is_message else CONTENT_FIELD_NAMES
+        if self._interpreted_left <= 0:
+            wanted = _NO_FIELD_NAMES
         fields: Fields = {}
         longest = self.limits.field_octets
         for row in rows:
@@ -119,6 +128,7 @@ class Scanner:
                 body = field_body(row)
                 if len(body) > longest:
                     body = body[:longest]
+                self._interpreted_left -= len(body) * _ADDRESS_COST if name in ADDRESS_FIELD_NAMES else len(body)
                 if name in fields:
                     fields[name].append(body)
                 else:

@@ -24,6 +24,13 @@ class MessageLimits:
         default=65_536, metadata={"help": "How much of one header field is interpreted.", "unit": "octets"}
     )
     fields: int = field(default=1_000, metadata={"help": "Header fields interpreted in one header section."})
+    interpreted_octets: int = field(
+        default=2_097_152,
+        metadata={
+            "help": "Header field octets interpreted in one message, all its parts together; addresses count fourfold.",
+            "unit": "octets",
+        },
+    )
     addresses: int = field(default=2_000, metadata={"help": "Addresses read of one header field."})
     cached_fields_octets: int = field(
         default=8_192,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -241,3 +242,20 @@ def test_a_message_with_a_huge_header_keeps_its_body():
     assert octets[summary.header_octets :] == b"body"
     assert b'"html"' in summary.body_structure
     assert b"late" not in summary.imap_envelope
+
+
+def test_attached_messages_past_the_budget_have_an_empty_envelope():
+    attached = b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: s\r\nTo: " + b"a@b.test, " * 500 + b"\r\n\r\n\r\n"
+    octets = MIXED + attached * 5
+    structure = summarise(octets, MessageLimits(interpreted_octets=50_000)).body_structure
+    assert structure.count(b'"a"') == 3 * 500
+    assert structure.count(b'"rfc822"') == 3
+    assert summarise(octets).body_structure.count(b'"a"') == 5 * 500
+
+
+def test_r_bomb_1_attached_messages_full_of_address_fields():
+    attached = b"--b\r\nContent-Type: message/rfc822\r\n\r\nTo: %b\r\n\r\n\r\n"
+    limits = MessageLimits(interpreted_octets=500_000)
+    for hostile in (b"<," * 30_000, b'"<;' * 20_000, b"()" * 30_000, b"a@" * 30_000):
+        once, many = MIXED + attached % hostile * 20, MIXED + attached % hostile * 200
+        assert fastest(partial(summarise, many, limits)) < 4 * fastest(partial(summarise, once, limits)) + 0.1
