@@ -11,6 +11,7 @@ import pwd
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
+from twisted.logger import ILogObserver, LogPublisher, globalLogPublisher
 from twisted.python import usage
 
 from mailsrv.app.logging import LogWriter, make_log_writer
@@ -66,7 +67,9 @@ class Options(usage.Options):
             path = os.path.join(settings.state_dir, "mailsrv.log")
         self.log_path = os.path.abspath(path) if path else ""
         self.log_writer = make_log_writer(settings.log, path=self.log_path, owner=self._owner())
-        twistd["logger"] = lambda: self.log_writer
+        globalLogPublisher.addObserver(self.log_writer)
+        # twistd takes the name of a factory only: one that makes an observer of nothing.
+        twistd["logger"] = f"{__name__}.observer_of_nothing"
 
     def _owner(self) -> tuple[int, int] | None:
         """Whom the server's files are to belong to, where twistd starts as root and is told ``--uid``."""
@@ -79,6 +82,11 @@ class Options(usage.Options):
     def prepare_state_dir(self) -> None:
         """Make state_dir, belonging to the user the server is going to run as."""
         make_state_dir(self.configuration.settings.state_dir, self._owner())
+
+
+def observer_of_nothing() -> ILogObserver:
+    """What twistd logs to while :class:`LogWriter` writes the log."""
+    return LogPublisher()
 
 
 def make_state_dir(path: str, owner: tuple[int, int] | None) -> None:

@@ -19,7 +19,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 
-pip() { "$venv/bin/python" -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { "$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check "$@"; }
 
 # Dependency groups need pip 25.1, and Python 3.11 brings an older one.
 if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(tuple(int(n) for n in pip.__version__.split(".")[:2]) < (25, 1))'; then

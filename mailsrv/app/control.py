@@ -33,8 +33,6 @@ class Start:
     run_id: bytes
     listeners: tuple[int, ...]
     log_path: str
-    recover_all: bool
-    """Also replay the journal slots that no worker of this run takes."""
     accept_at_once: bool
     """A replacement need not wait for its siblings."""
 
@@ -50,7 +48,6 @@ def format_start(start: Start) -> bytes:
             "run_id": start.run_id.hex(),
             "listeners": list(start.listeners),
             "log_path": start.log_path,
-            "recover_all": start.recover_all,
             "accept_at_once": start.accept_at_once,
         }
     )
@@ -67,7 +64,6 @@ def parse_start(line: bytes) -> Start:
         run_id=bytes.fromhex(message["run_id"]),
         listeners=tuple(message["listeners"]),
         log_path=message["log_path"],
-        recover_all=message["recover_all"],
         accept_at_once=message["accept_at_once"],
     )
 

@@ -6,8 +6,13 @@ and everything stays as it was. What cannot change while the server runs is name
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
+from typing import Any
+
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailsrv.app.logging import LogWriter
 from mailsrv.app.server import ReloadRefused, Server
@@ -25,6 +30,9 @@ RESTART_KEYS = {
     "listen": "listen",
     "journal": "journal",
     "store": "store",
+    "limits": "limits",
+    "passwords": "passwords",
+    "server": "server",
 }
 
 
@@ -62,10 +70,10 @@ def warn_of_restart_keys(old: Settings, new: Settings) -> None:
         _log.warn("changes of {keys} take effect at the next start", keys=", ".join(waiting))
 
 
-def apply_settings(server: Server, settings: Settings, log_writer: LogWriter | None) -> bool:
+async def apply_settings(server: Server, settings: Settings, log_writer: LogWriter | None) -> bool:
     """Hand settings to a running server; False if it refused them (then nothing has changed)."""
     try:
-        effects = server.reload(settings)
+        effects = await server.reload(settings)
     except ReloadRefused as error:
         _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
         return False
@@ -73,3 +81,28 @@ def apply_settings(server: Server, settings: Settings, log_writer: LogWriter | N
         log_writer.set_level(settings.log.level)
     _log.info("reloaded: {effects}", effects=", ".join(effects))
     return True
+
+
+class Reloader:
+    """One reload at a time; one that is asked for meanwhile comes after it."""
+
+    def __init__(self, reload: Callable[[], Coroutine[Deferred[Any], Any, None]]) -> None:
+        self._reload = reload
+        self._is_reloading = False
+        self._is_asked_again = False
+
+    def __call__(self) -> None:
+        if self._is_reloading:
+            self._is_asked_again = True
+            return
+        self._is_reloading = True
+        Deferred.fromCoroutine(self._reload()).addErrback(self._failed).addBoth(self._done)
+
+    def _failed(self, failure: Failure) -> None:
+        _log.failure("reload refused, the old settings stay: {problem}", failure, problem=failure.getErrorMessage())
+
+    def _done(self, _result: object) -> None:
+        self._is_reloading = False
+        if self._is_asked_again:
+            self._is_asked_again = False
+            self()

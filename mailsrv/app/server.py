@@ -22,6 +22,10 @@ class Drainable(Protocol):
     def abort_all(self) -> None: ...
 
 
+class CannotStart(Exception):
+    """The server cannot run with these settings; the text is one sentence for the administrator."""
+
+
 class ReloadRefused(Exception):
     """The new settings (or a file they name) cannot be used; everything stays as it was."""
 
@@ -43,8 +47,8 @@ class Server(Protocol):
     def stop(self) -> Deferred[None]:
         """Finish the journal, then the store. Sessions are gone by now."""
 
-    def reload(self, settings: Settings) -> Sequence[str]:
+    def reload(self, settings: Settings) -> Deferred[Sequence[str]]:
         """Take new settings and certificates in; answers with what took effect, for the log.
 
-        Raises :class:`ReloadRefused`, with nothing changed.
+        Fails with :class:`ReloadRefused`, with nothing changed.
         """

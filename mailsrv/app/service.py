@@ -20,8 +20,8 @@ from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import Listener, open_listener
 from mailsrv.app.logging import LogWriter
 from mailsrv.app.privileges import check_dropped
-from mailsrv.app.reload import LoadedConfiguration, apply_settings, read_again
-from mailsrv.app.server import Server
+from mailsrv.app.reload import LoadedConfiguration, Reloader, apply_settings, read_again
+from mailsrv.app.server import CannotStart, Server
 from mailsrv.app.signals import install_signal_actions, stop_reactor
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.config.schema import Settings
@@ -87,10 +87,9 @@ class MailService(Service):
         listeners: Sequence[Listener] = bind_or_exit(settings)
         try:
             server = self._build(settings, self._reactor)
-        except BaseException:
-            for listener in listeners:
-                listener.close()
-            raise
+        except CannotStart as error:
+            _log.critical("{reason}", reason=str(error))
+            raise SystemExit(1) from error
         self._life = ServerLife(server, listeners, settings, self._reactor)
 
     def startService(self) -> None:
@@ -101,7 +100,7 @@ class MailService(Service):
             {
                 signal.SIGTERM: self._stop,
                 signal.SIGINT: self._stop,
-                signal.SIGHUP: self._reload,
+                signal.SIGHUP: Reloader(self._reload),
                 signal.SIGUSR1: self._reopen_log,
             },
         )
@@ -146,11 +145,11 @@ class MailService(Service):
     def _stop(self) -> None:
         stop_reactor(self._reactor)
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         self._manager.reloading()
         self._reopen_log()
         loaded = read_again(self._configuration)
-        if loaded is not None and apply_settings(self._served().server, loaded.settings, self._log_writer):
+        if loaded is not None and await apply_settings(self._served().server, loaded.settings, self._log_writer):
             self._configuration = loaded
         self._manager.ready("serving")
 

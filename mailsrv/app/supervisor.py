@@ -1,10 +1,9 @@
 """twistd's process when there are several workers: it binds, spawns and watches; it serves nothing.
 
 Workers are started by exec (``reactor.spawnProcess``) with the listening sockets inherited. At a
-start all of them replay their part of the journal (the first one also the slots nobody takes)
-before any accepts. One that dies is replaced, with a pause that doubles while deaths come fast;
-its replacement replays its slot and accepts. Workers end when their standard input ends, so none
-outlives the supervisor.
+start all of them replay the journal, each the slots it gets hold of, before any accepts. One that
+dies is replaced, with a pause that doubles while deaths come fast; its replacement replays its slot
+and accepts. Workers end when their standard input ends, so none outlives the supervisor.
 
 SIGHUP: the file is read and checked here once, then given to the workers as text. SIGUSR2: workers
 are replaced one after the other, each new one accepting before the old one stops (a new version
@@ -35,6 +34,7 @@ from mailsrv.app.listening import BoundSocket, Listener
 from mailsrv.app.logging import LogWriter
 from mailsrv.app.privileges import check_dropped
 from mailsrv.app.reload import LoadedConfiguration, read_again
+from mailsrv.app.server import CannotStart
 from mailsrv.app.service import bind_or_exit, exit_with_failure
 from mailsrv.app.signals import install_signal_actions, stop_reactor
 from mailsrv.app.systemd import ServiceManager
@@ -163,7 +163,10 @@ class SupervisorService(Service):
         command: tuple[str, ...] = (),
         check: Callable[[Settings], None] | None = None,
     ) -> None:
-        """``check`` raises if settings cannot be used (keys unreadable); ``command`` replaces the workers' program."""
+        """``command`` replaces the workers' program.
+
+        ``check`` raises CannotStart for settings that cannot be used (a key that cannot be read).
+        """
         self._configuration = configuration
         self._reactor = reactor
         self._manager = manager
@@ -189,7 +192,11 @@ class SupervisorService(Service):
     def privilegedStartService(self) -> None:
         settings = self._configuration.settings
         if self._check is not None:
-            self._check(settings)
+            try:
+                self._check(settings)
+            except CannotStart as error:
+                _log.critical("{reason}", reason=str(error))
+                raise SystemExit(1) from error
         bound: list[Listener] = bind_or_exit(settings)
         self._listeners = [listener for listener in bound if isinstance(listener, BoundSocket)]
 
@@ -211,9 +218,9 @@ class SupervisorService(Service):
 
     def _start_all(self) -> None:
         for number in range(1, self._configuration.settings.workers + 1):
-            self._spawn(number, recover_all=number == 1, accept_at_once=False)
+            self._spawn(number, accept_at_once=False)
 
-    def _spawn(self, number: int, *, recover_all: bool = False, accept_at_once: bool = True) -> WorkerProcess:
+    def _spawn(self, number: int, *, accept_at_once: bool = True) -> WorkerProcess:
         first = control.FIRST_LISTENER_DESCRIPTOR
         start = control.Start(
             worker=number,
@@ -223,7 +230,6 @@ class SupervisorService(Service):
             run_id=self._run_id,
             listeners=tuple(range(first, first + len(self._listeners))),
             log_path=self._log_path,
-            recover_all=recover_all,
             accept_at_once=accept_at_once,
         )
         worker = WorkerProcess(number, start, self._reactor, self._worker_changed)
@@ -298,7 +304,7 @@ class SupervisorService(Service):
             return True
         try:
             self._check(settings)
-        except Exception as error:
+        except CannotStart as error:
             _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
             return False
         return True

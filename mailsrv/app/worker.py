@@ -23,8 +23,8 @@ from mailsrv.app import control
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import BoundSocket
 from mailsrv.app.logging import LogWriter, make_log_writer
-from mailsrv.app.reload import apply_settings
-from mailsrv.app.server import Server
+from mailsrv.app.reload import Reloader, apply_settings
+from mailsrv.app.server import CannotStart, Server
 from mailsrv.app.signals import install_signal_actions, stop_reactor
 from mailsrv.config.load import parse
 from mailsrv.config.problems import ConfigurationError
@@ -71,6 +71,8 @@ class Worker:
         self._life = ServerLife(server, listeners, settings, reactor)
         self._transport: Any = None
         self._starting: Deferred[None] | None = None
+        self._text = start.config_text
+        self._reloader = Reloader(self._reload)
         self.exit_status = 0
 
     def run(self) -> None:
@@ -122,15 +124,16 @@ class Worker:
         elif order == "reopen-log" and self._log_writer is not None:
             self._log_writer.target.reopen()
         elif order == "reload":
-            self._reload(message["text"])
+            self._text = message["text"]
+            self._reloader()
 
-    def _reload(self, text: str) -> None:
+    async def _reload(self) -> None:
         try:
-            settings = parse(text, self._start_order.config_path)
+            settings = parse(self._text, self._start_order.config_path)
         except ConfigurationError as error:
             _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
             return
-        apply_settings(self._life.server, settings, self._log_writer)
+        await apply_settings(self._life.server, settings, self._log_writer)
 
     def _stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._finish())
@@ -170,8 +173,8 @@ def main(build: WorkerBuilder) -> int:
 
     try:
         server = build(settings, reactor, start)
-    except Exception as error:
-        _log.failure("the worker cannot start: {reason}", reason=str(error))
+    except CannotStart as error:
+        _log.critical("the worker cannot start: {reason}", reason=str(error))
         return 1
     worker = Worker(start, settings, server, reactor, log_writer)
     worker.run()

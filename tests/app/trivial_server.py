@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import globalLogBeginner
 from twisted.protocols.basic import LineReceiver
@@ -86,8 +86,8 @@ class TrivialServer:
 
     def reload(self, settings):
         if settings.log.path == "refuse-this":
-            raise ReloadRefused("the key cannot be read")
-        return ["everything"]
+            return fail(ReloadRefused("the key cannot be read"))
+        return succeed(["everything"])
 
 
 def main(argument):

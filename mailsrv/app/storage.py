@@ -1,0 +1,64 @@
+"""The parts that hold mail: change bus, store, journal; and the order they start and stop in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.threads import blockingCallFromThread
+from zope.interface import implementer
+
+from mailsrv.config.schema import Settings
+from mailsrv.disk import RealDisk
+from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
+from mailsrv.journal import Journal
+from mailsrv.store.bus import LocalChangeBus
+from mailsrv.store.memory import MemoryApplier, MemoryMailStore
+
+
+@frozen
+class Storage:
+    """Store and journal of a process. ``store`` is an IMailStore with ``start`` and ``stop``."""
+
+    store: Any
+    journal: Journal
+
+    async def start(self) -> None:
+        """The store first: the journal's replay delivers into it."""
+        await self.store.start()
+        await self.journal.start()
+
+    async def stop(self) -> None:
+        """The journal first: it still delivers into the store."""
+        try:
+            await self.journal.stop()
+        finally:
+            await self.store.stop()
+
+
+def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, worker: int = 1, workers: int = 1) -> Storage:
+    """Make the parts; nothing is read or written before ``start``."""
+    directory = os.path.join(settings.state_dir, "journal")
+    store = MemoryMailStore(settings.store, LocalChangeBus())
+    journal = Journal(settings.journal, directory, RealDisk(), _ReactorApplier(MemoryApplier(store), reactor), reactor)
+    return Storage(store, journal)
+
+
+@implementer(IApplier)
+class _ReactorApplier:
+    """Lets the journal's thread deliver into a store that lives in the reactor thread."""
+
+    def __init__(self, applier: MemoryApplier, reactor: Any) -> None:
+        self._applier = applier
+        self._reactor = reactor
+
+    def apply(self, deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
+        return blockingCallFromThread(self._reactor, self._applier.apply, deliveries)
+
+    def take_touched(self) -> Collection[str]:
+        return self._applier.take_touched()
+
+    def checkpoint_failed(self, keys: Collection[DeliveryKey]) -> None:
+        self._applier.checkpoint_failed(keys)
