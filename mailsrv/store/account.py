@@ -1,0 +1,376 @@
+"""The files of accounts: where they are, their index connections, and which are open.
+
+An :class:`Account` belongs to threads. Its writer connection is used under ``lock``; its reader
+under ``reader_lock``, which the reactor takes only if it is free. Opening is late, closing early:
+the table keeps a bounded number of indexes open, the longest unused goes first (DESIGN decision 7).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+
+import apsw
+from attrs import evolve
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+
+from mailsrv.address import Address
+from mailsrv.disk import IDisk
+from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
+from mailsrv.store.index import reservation
+from mailsrv.store.index.connection import check_file_system, check_sqlite, open_connection
+from mailsrv.store.index.rows import all_mailboxes, update_mailbox
+from mailsrv.store.index.schema import FILE, prepare
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.maildir.layout import make_missing
+from mailsrv.store.maildir.names import account_path
+from mailsrv.store.rebuild import finish_intents, populate, redo_intents
+from mailsrv.store.settings import StoreSettings
+
+
+class Account:
+    """One account's mail on disk. Not for the reactor thread, except ``try_reader``."""
+
+    _log = Logger()
+
+    def __init__(self, table: AccountTable, address: Address) -> None:
+        self.address = address
+        self.name = str(address)
+        self.root = account_path(table.settings.path, address)
+        self.lock = threading.RLock()
+        self.reader_lock = threading.Lock()
+        self.generation = 0
+        """Another number means another index: what was read from the earlier one is void."""
+        self.run_known: dict[str, int] = {}
+        """Mailbox name → messages that still fit into the range reserved, as last seen here."""
+        self.disk = table.disk
+        self._table = table
+        self._writer: apsw.Connection | None = None
+        self._reader: apsw.Connection | None = None
+        self._inode = 0
+        self._is_name_durable = False
+
+    @property
+    def index_path(self) -> str:
+        return f"{self.root}/{FILE}"
+
+    @property
+    def is_open(self) -> bool:
+        return self._writer is not None
+
+    def writer(self) -> apsw.Connection:
+        """The writer's connection, opened (and the account made) where needed. ``lock`` is held."""
+        writer = self._writer
+        if writer is not None:
+            if self._is_in_place():
+                return writer
+            # Somebody put another account in the place of this one.
+            self._log.warn("the index of {account} was replaced", account=self.name)
+            self.close()
+        return self._open()
+
+    def _open(self) -> apsw.Connection:
+        table = self._table
+        try:
+            connection = self._open_once()
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            aside = f"{self.index_path}.damaged-{int(time.time())}"
+            self._log.error(
+                "the index of {account} is damaged ({error}); it was set aside as {aside} and is rebuilt from the mail",
+                account=self.name,
+                error=str(error),
+                aside=aside,
+            )
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(self.index_path + suffix, aside + suffix)
+            connection = self._open_once()
+        self._writer = connection
+        self._inode = os.stat(self.index_path).st_ino
+        self.generation += 1
+        self.run_known = {}
+        table.opened(self)
+        return connection
+
+    def _open_once(self) -> apsw.Connection:
+        table = self._table
+        disk = table.disk
+        try:
+            connection = open_connection(self.index_path, table.settings.busy_seconds)
+        except FileNotFoundError:
+            table.touch(make_missing(disk, self.root))
+            table.check_file_system(self.root)
+            connection = open_connection(self.index_path, table.settings.busy_seconds)
+        try:
+            if connection.pragma("user_version") == 0:
+                self._make(connection)
+            if connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None:
+                finish_intents(self.transaction(connection))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _make(self, connection: apsw.Connection) -> None:
+        transaction = self.transaction(connection, is_durable=True)
+        try:
+            # Another worker may have been quicker.
+            if prepare(connection):
+                populate(transaction)
+            transaction.commit()
+        except BaseException:
+            transaction.roll_back()
+            raise
+        self._table.touch({self.root, *transaction.touched})
+
+    def transaction(self, connection: apsw.Connection, *, is_durable: bool = True) -> Transaction:
+        """Begin a transaction on the writer's connection."""
+        table = self._table
+        return Transaction(connection, table.disk, self.root, table.settings, table.run_id, is_durable=is_durable)
+
+    def begin(self, *, is_durable: bool = True) -> Transaction:
+        """Begin a transaction of a session; ``lock`` is held. The account's own name is durable by its commit."""
+        transaction = self.transaction(self.writer(), is_durable=is_durable)
+        try:
+            if transaction.connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None:
+                # Another worker stopped between a commit and what follows it.
+                redo_intents(transaction)
+            if is_durable and not self._is_name_durable:
+                self._make_name_durable(transaction)
+        except BaseException:
+            transaction.roll_back()
+            raise
+        return transaction
+
+    def _make_name_durable(self, transaction: Transaction) -> None:
+        """An account first made by a delivery has directories that only a checkpoint would sync."""
+        found = transaction.connection.execute("SELECT is_name_durable FROM account").fetchone()
+        if found is not None and not found[0]:
+            directory = self.root
+            for _ in range(3):
+                transaction.disk.sync_directory(directory)
+                directory = os.path.dirname(directory)
+            transaction.connection.execute("UPDATE account SET is_name_durable = 1")
+        self._is_name_durable = True
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """A read transaction on the reader's connection, opened where needed. In a thread."""
+        # Locks are taken in this order only: lock, then reader_lock.
+        while True:
+            if self._reader is None or not self._is_in_place():
+                with self.lock:
+                    self.writer()
+                    with self.reader_lock:
+                        if self._reader is None:
+                            self._reader = open_connection(self.index_path, self._table.settings.busy_seconds)
+            with self.reader_lock:
+                reader = self._reader
+                if reader is None:
+                    continue
+                reader.execute("BEGIN")
+                try:
+                    yield reader
+                finally:
+                    reader.execute("ROLLBACK")
+                return
+
+    def try_reader(self) -> apsw.Connection | None:
+        """The reader, where it is open and free: then ``reader_lock`` is taken and must be released."""
+        if self._reader is None or not self.reader_lock.acquire(blocking=False):
+            return None
+        if self._reader is None or not self._is_in_place():
+            self.reader_lock.release()
+            return None
+        return self._reader
+
+    def _is_in_place(self) -> bool:
+        try:
+            return os.stat(self.index_path).st_ino == self._inode
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Let go of both connections. In a thread; waits for whoever uses them."""
+        with self.lock:
+            with self.reader_lock:
+                reader, self._reader = self._reader, None
+                if reader is not None:
+                    reader.close()
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
+                self._table.closed(self)
+
+    def close_if_free(self) -> bool:
+        """Close, unless somebody is at work."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if not self.reader_lock.acquire(blocking=False):
+                return False
+            self.reader_lock.release()
+            self.close()
+            return True
+        finally:
+            self.lock.release()
+
+    def give_back(self) -> None:
+        """At a clean end: return what is reserved and not used."""
+        with self.lock:
+            connection = self._writer
+            if connection is None:
+                return
+            run_id = self._table.run_id
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for row in all_mailboxes(connection):
+                    if row.run_id == run_id and (
+                        row.uid_reserved > row.uid_next or row.mod_seq_reserved > row.mod_seq + 1
+                    ):
+                        reservation.give_back(row)
+                        update_mailbox(connection, row)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(apsw.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            self.run_known = {}
+
+
+class AccountTable:
+    """Every account somebody uses, and how many have their index open. Safe for threads."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: StoreSettings,
+        disk: IDisk,
+        reactor: IReactorFromThreads,
+        run_id: bytes,
+        bus: IChangeBus,
+    ) -> None:
+        check_sqlite()
+        self.settings = evolve(settings, path=os.path.abspath(settings.path))
+        self.disk = disk
+        self.reactor = reactor
+        self.run_id = run_id
+        self.bus = bus
+        self.live_segments: Callable[[], frozenset[bytes]] | None = None
+        """Set once the journal is there: until then no tombstone is purged, no file taken for an orphan."""
+        self._lock = threading.Lock()
+        self._accounts: dict[Address, Account] = {}
+        self._open: OrderedDict[Account, float] = OrderedDict()
+        self._touched: set[str] = set()
+        self._notices: dict[tuple[str, int], ChangeNotice] = {}
+        self._checked_file_system = False
+
+    def account(self, address: Address) -> Account:
+        """The account's files; the same object for all."""
+        found = self._accounts.get(address)
+        if found is None:
+            with self._lock:
+                found = self._accounts.get(address)
+                if found is None:
+                    found = self._accounts[address] = Account(self, address)
+        return found
+
+    def check_file_system(self, path: str) -> None:
+        """Once: refuse what cannot hold an index."""
+        if not self._checked_file_system:
+            check_file_system(self.disk, path)
+            self._checked_file_system = True
+
+    # Open indexes
+
+    def opened(self, account: Account) -> None:
+        """An index was opened: close the longest unused beyond the bound."""
+        with self._lock:
+            self._open[account] = time.monotonic()
+            excess = len(self._open) - self.settings.open_accounts
+            oldest = [one for _, one in zip(range(max(excess, 0) * 2), self._open, strict=False)] if excess > 0 else []
+        for one in oldest:
+            if excess <= 0:
+                break
+            if one is not account and one.close_if_free():
+                excess -= 1
+
+    def used(self, account: Account) -> None:
+        """An index was used just now."""
+        with self._lock:
+            if account in self._open:
+                self._open[account] = time.monotonic()
+                self._open.move_to_end(account)
+
+    def closed(self, account: Account) -> None:
+        """An index was closed; an account nobody refers to is forgotten."""
+        with self._lock:
+            self._open.pop(account, None)
+
+    def close_idle(self, seconds: float) -> int:
+        """Close every index unused for so long; how many. In a thread."""
+        limit = time.monotonic() - seconds
+        with self._lock:
+            idle = [account for account, used in self._open.items() if used <= limit]
+        return sum(account.close_if_free() for account in idle)
+
+    def forget_unused(self, is_used: Callable[[Address], bool]) -> None:
+        """Drop accounts whose index is closed and that no session refers to."""
+        with self._lock:
+            for address in [one for one, account in self._accounts.items() if not account.is_open]:
+                if not is_used(address):
+                    account = self._accounts[address]
+                    if account.lock.acquire(blocking=False):
+                        if not account.is_open:
+                            del self._accounts[address]
+                        account.lock.release()
+
+    def close_all(self) -> None:
+        """The clean end: reservations go back, everything is closed. In a thread."""
+        with self._lock:
+            accounts = list(self._open)
+        for account in accounts:
+            try:
+                account.give_back()
+            except (apsw.Error, OSError) as error:
+                self._log.warn("could not close {account} cleanly: {error}", account=account.name, error=str(error))
+            account.close()
+
+    # What a checkpoint has to make durable
+
+    def touch(self, directories: Iterable[str]) -> None:
+        """These directories were written unsynced."""
+        with self._lock:
+            self._touched.update(directories)
+
+    def take_touched(self) -> set[str]:
+        """And forget them."""
+        with self._lock:
+            touched, self._touched = self._touched, set()
+        return touched
+
+    # Notices from threads
+
+    def announce(self, notices: Iterable[ChangeNotice]) -> None:
+        """Publish from a thread: what waits for the reactor coalesces."""
+        with self._lock:
+            is_first = not self._notices
+            for notice in notices:
+                key = (notice.account, notice.mailbox_id)
+                known = self._notices.get(key)
+                if known is None or known.mod_seq <= notice.mod_seq:
+                    self._notices[key] = notice
+        if is_first:
+            self.reactor.callFromThread(self._publish)
+
+    def _publish(self) -> None:
+        with self._lock:
+            notices, self._notices = self._notices, {}
+        for notice in notices.values():
+            self.bus.publish(notice)

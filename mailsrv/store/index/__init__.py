@@ -1,0 +1,1 @@
+"""One SQLite database an account, beside its mail (DESIGN decision 7)."""

@@ -1,0 +1,165 @@
+"""The Maildir store of a process (IMailStore): accounts in use, and the chores that run beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.errors import MailError
+from mailsrv.interfaces.journal import IJournal
+from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
+from mailsrv.store.account import AccountTable
+from mailsrv.store.directory_watch import DirectoryWatch
+from mailsrv.store.mailbox import StoredMailbox
+from mailsrv.store.mailboxes import AccountMailboxes
+from mailsrv.store.summary_cache import SummaryCache
+from mailsrv.store.threads import DiskThreads, IThreads
+
+_CHORES_EVERY_SECONDS = 5.0
+
+
+@implementer(IMailStore)
+class MailStore:
+    """Reactor thread only. ``start`` before use, ``stop`` at the end."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        accounts: AccountTable,
+        journal: IJournal,
+        threads: IThreads | None = None,
+        watch: DirectoryWatch | None = None,
+    ) -> None:
+        settings = accounts.settings
+        self._table = accounts
+        self._journal = journal
+        self._threads = threads or DiskThreads(accounts.reactor, settings.threads, settings.queued_operations)
+        self._watch = watch if watch is not None else DirectoryWatch(accounts.reactor)
+        self._cache = SummaryCache(settings.summary_cache_octets)
+        self._accounts: dict[Address, AccountMailboxes] = {}
+        self._chores: IDelayedCall | None = None
+        self._since_poll = 0.0
+        accounts.live_segments = journal.live_segments
+
+    def start(self) -> Deferred[None]:
+        """Threads and chores begin."""
+        self._threads.start()
+        self._watch.start()
+        self._schedule()
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """Work in progress is finished, reservations go back, indexes are closed."""
+        if self._chores is not None and self._chores.active():
+            self._chores.cancel()
+        self._chores = None
+        self._watch.stop()
+        for account in list(self._accounts.values()):
+            account.rename_files()
+
+        def stopped(result: object) -> None:
+            self._threads.stop()
+            for account in list(self._accounts.values()):
+                account.end()
+            self._accounts = {}
+            if isinstance(result, Failure):
+                self._log.failure("the store did not end cleanly", failure=result)
+
+        return self._threads.run(self._table.close_all).addBoth(stopped)
+
+    # Accounts
+
+    def _account(self, account: Address) -> AccountMailboxes:
+        found = self._accounts.get(account)
+        if found is None:
+            found = AccountMailboxes(
+                self._table, account, self._journal, self._threads, self._cache, self._account_released
+            )
+            found.on_open = self._mailbox_opened
+            found.on_close = self._mailbox_closed
+            self._accounts[account] = found
+        return found
+
+    def _account_released(self, mailboxes: AccountMailboxes) -> None:
+        if not mailboxes.references and not mailboxes.reserved_octets and not mailboxes.open_mailboxes:
+            if self._accounts.get(mailboxes.account) is mailboxes:
+                del self._accounts[mailboxes.account]
+            mailboxes.end()
+
+    def open_account(self, account: Address, quota_octets: int | None = None) -> Deferred[IAccountMailboxes]:
+        try:
+            found = self._account(account)
+        except MailError:
+            return fail()
+        if quota_octets is not None:
+            found.quota_octets = quota_octets
+        found.references += 1
+        return succeed(found)
+
+    def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
+        try:
+            found = self._account(account)
+        except MailError:
+            return fail()
+        if limit_octets is not None:
+            found.quota_octets = limit_octets
+        found.references += 1
+
+        def reserved(give_back: Callable[[], None]) -> Callable[[], None]:
+            is_held = True
+
+            def release() -> None:
+                nonlocal is_held
+                if is_held:
+                    is_held = False
+                    give_back()
+                    found.release()
+
+            return release
+
+        def refused(failure: Failure) -> Failure:
+            found.release()
+            return failure
+
+        return found.reserve(octets).addCallbacks(reserved, refused)
+
+    # Changes by other programs
+
+    def _mailbox_opened(self, mailbox: StoredMailbox) -> None:
+        self._watch.add(mailbox, mailbox.path, mailbox.hint)
+
+    def _mailbox_closed(self, mailbox: StoredMailbox) -> None:
+        self._watch.remove(mailbox)
+
+    # Chores
+
+    def _schedule(self) -> None:
+        self._chores = self._table.reactor.callLater(  # type: ignore[attr-defined]
+            _CHORES_EVERY_SECONDS, self._do_chores
+        )
+
+    def _do_chores(self) -> None:
+        settings = self._table.settings
+        self._since_poll += _CHORES_EVERY_SECONDS
+        if self._since_poll >= settings.poll_seconds:
+            self._since_poll = 0.0
+            self.poll()
+        self._threads.run(partial(self._table.close_idle, settings.idle_close_seconds)).addErrback(
+            lambda failure: self._log.failure("closing of idle indexes failed", failure=failure)
+        )
+        self._table.forget_unused(self._accounts.__contains__)
+        self._schedule()
+
+    def poll(self) -> None:
+        """Look at every open mailbox: a notice may have been missed (DESIGN 5.7)."""
+        for account in self._accounts.values():
+            for mailbox in account.open_mailboxes:
+                mailbox.hint()

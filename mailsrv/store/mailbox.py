@@ -1,0 +1,437 @@
+"""An open mailbox of the Maildir store: the view of a process, and how it keeps up (IMailbox).
+
+All sessions of a worker share one. The view learns of changes in three ways, each of which ends
+in "give me what is newer than my mod-sequence": our own writes answer with it, notices of the
+change bus ask for it, and ``refresh`` asks whenever a session wants to be sure. A mailbox that
+nobody changes costs a few ``stat`` calls a refresh and holds no index open.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from array import array
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import apsw
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsrv.errors import Unavailable
+from mailsrv.interfaces.content import IContent
+from mailsrv.interfaces.mailbox import (
+    CopiedMessages,
+    FlagOperation,
+    FlagSet,
+    FlagsStored,
+    IMailbox,
+    MessageSummary,
+    Uid,
+)
+from mailsrv.store.content import LoadedContent, OpenedContent, close_all, open_content
+from mailsrv.store.index.delta import Delta, is_small, read_delta
+from mailsrv.store.index.rows import UID_MASK, MailboxRow
+from mailsrv.store.maildir import layout
+from mailsrv.store.operation import copying, removal
+from mailsrv.store.operation import flags as flag_operation
+from mailsrv.store.recent import claim_recent
+from mailsrv.store.structure import make_structures, read_summaries, store_structures
+from mailsrv.store.view import MailboxView, stored_flags
+
+if TYPE_CHECKING:
+    from mailsrv.store.mailboxes import AccountMailboxes
+
+_FEW_CHANGES = 64
+"""Changed messages read in the reactor thread at most."""
+_FEW_SUMMARIES = 8
+
+
+@frozen
+class Stamp:
+    """Time stamps of index and folder; equal and old ones mean that nothing happened."""
+
+    stamps: tuple[int, ...]
+    newest_ns: int
+    taken_ns: int
+
+
+@implementer(IMailbox)
+class StoredMailbox:
+    """Made by :class:`~mailsrv.store.mailboxes.AccountMailboxes`; reactor thread only."""
+
+    _log = Logger()
+
+    def __init__(self, owner: AccountMailboxes, row: MailboxRow, view: MailboxView) -> None:
+        self.name = row.name
+        self.mailbox_id = row.id
+        self.uid_validity = row.uid_validity
+        self.is_gone = False
+        self.references = 0
+        self.directory = row.directory
+        self._owner = owner
+        self._view = view
+        self._stamp: Stamp | None = None
+        self._refreshing: Deferred[None] | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._is_hinted = False
+
+    # The arrays
+
+    @property
+    def uid_next(self) -> int:
+        return self._view.uid_next
+
+    @property
+    def highest_mod_seq(self) -> int:
+        return self._view.highest_mod_seq
+
+    @property
+    def uids(self) -> array[int]:
+        return self._view.uids
+
+    @property
+    def flag_set_numbers(self) -> array[int]:
+        return self._view.flag_set_numbers
+
+    @property
+    def mod_seqs(self) -> array[int]:
+        return self._view.mod_seqs
+
+    def flag_set(self, number: int) -> FlagSet:
+        return self._view.flag_set(number)
+
+    def keywords(self) -> FlagSet:
+        return self._view.keywords()
+
+    def changed_since(self, mod_seq: int) -> Sequence[Uid]:
+        return self._view.changed_since(mod_seq)
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        return self._view.watch(watcher)
+
+    @property
+    def path(self) -> str:
+        """Its folder."""
+        return layout.join(self._owner.files.root, self.directory)
+
+    # Keeping up
+
+    def take(self, delta: Delta) -> None:
+        """Take in news. Older news than what is known are nothing new."""
+        if self.is_gone:
+            return
+        if delta.is_gone:
+            self.end()
+            return
+        if delta.uid_validity != self.uid_validity:
+            # Another mailbox stands under this number: the account was replaced on disk.
+            self.end()
+            return
+        self.name, self.directory = delta.name, delta.directory
+        view = self._view
+        if delta.mod_seq <= view.highest_mod_seq:
+            return
+        view.learn_keywords(delta.keywords.split())
+        vanished: Sequence[int] = delta.vanished
+        if delta.is_whole:
+            vanished = sorted(set(view.uids) - {row[0] for row in delta.rows})
+        view.apply_changes(delta.rows, vanished, delta.mod_seq, delta.uid_next)
+
+    def end(self) -> None:
+        """The mailbox is no more."""
+        if not self.is_gone:
+            self.is_gone = True
+            self._view.notify()
+
+    def hint(self) -> None:
+        """Something may be new: look soon, once however many hints come."""
+        if not self._is_hinted and not self.is_gone:
+            self._is_hinted = True
+            self._owner.call_soon(self._look)
+
+    def _look(self) -> None:
+        self._is_hinted = False
+        if self.references:
+            self.refresh().addErrback(
+                lambda failure: self._log.warn(
+                    "could not look at {name}: {error}", name=self.name, error=failure.getErrorMessage()
+                )
+            )
+
+    def refresh(self) -> Deferred[None]:
+        if self.is_gone or self._is_unchanged():
+            return succeed(None)
+        if self._refreshing is None and self._refresh_in_place():
+            return succeed(None)
+        answer: Deferred[None] = Deferred()
+        self._waiting.append(answer)
+        if self._refreshing is None:
+            self._begin_refresh()
+        return answer
+
+    def _begin_refresh(self) -> None:
+        """One at a time; who asks during one is answered by the next, for this one may have looked already."""
+        waiting, self._waiting = self._waiting, []
+        self._refreshing = self._refresh()
+        self._refreshing.addBoth(self._refreshed, waiting)
+
+    def _refreshed(self, result: object, waiting: list[Deferred[None]]) -> None:
+        self._refreshing = None
+        for answer in waiting:
+            # A Failure given to callback() becomes the errback.
+            answer.callback(result)  # type: ignore[arg-type]
+        if self._waiting:
+            self._begin_refresh()
+
+    def _refresh(self) -> Deferred[None]:
+        async def look() -> None:
+            stamp = self._take_stamp()
+            found = await self._owner.read(partial(self._read_news, since=self.highest_mod_seq))
+            if found is None:
+                await self._owner.scan(self.mailbox_id)
+            else:
+                self.take(found)
+            self._stamp = stamp
+
+        return Deferred.fromCoroutine(look())
+
+    def _read_news(self, connection: apsw.Connection, *, since: int) -> Delta | None:
+        """The news; None where the folder must be scanned first."""
+        if self._owner.is_scan_due(connection, self.mailbox_id, thorough=False):
+            return None
+        return read_delta(connection, self.mailbox_id, since)
+
+    def _refresh_in_place(self) -> bool:
+        """Look from the reactor thread, if index and news are at hand and small."""
+        files = self._owner.files
+        stamp = self._take_stamp()
+        reader = files.try_reader()
+        if reader is None:
+            return False
+        try:
+            reader.execute("BEGIN")
+            try:
+                if self._owner.is_scan_due(reader, self.mailbox_id, thorough=False):
+                    return False
+                if not is_small(reader, self.mailbox_id, self.highest_mod_seq, _FEW_CHANGES):
+                    return False
+                delta = read_delta(reader, self.mailbox_id, self.highest_mod_seq)
+            finally:
+                reader.execute("ROLLBACK")
+        except apsw.Error:
+            return False
+        finally:
+            files.reader_lock.release()
+        self._owner.used()
+        self.take(delta)
+        self._stamp = stamp
+        return True
+
+    def _take_stamp(self) -> Stamp:
+        index, path = self._owner.files.index_path, self.path
+        stamps: list[int] = []
+        newest = 0
+        for name in (index, f"{index}-wal", f"{path}/new", f"{path}/cur"):
+            try:
+                status = os.stat(name)
+            except FileNotFoundError:
+                stamps.append(0)
+            else:
+                stamps += (status.st_mtime_ns, status.st_ino, status.st_size)
+                newest = max(newest, status.st_mtime_ns)
+        return Stamp(tuple(stamps), newest, time.time_ns())
+
+    def _is_unchanged(self) -> bool:
+        """Whether index and folder are as they were at a look that was not too close to their last change."""
+        seen = self._stamp
+        if seen is None or seen.taken_ns - seen.newest_ns < self._owner.settle_ns:
+            return False
+        return self._take_stamp().stamps == seen.stamps
+
+    # Changing
+
+    def claim_recent(self) -> Deferred[Uid]:
+        return self._owner.write(partial(claim_recent, mailbox_id=self.mailbox_id), is_durable=False)
+
+    def store_flags(
+        self,
+        uids: Sequence[Uid],
+        operation: FlagOperation,
+        flags: FlagSet,
+        unchanged_since: int | None = None,
+    ) -> Deferred[FlagsStored]:
+        bits, keywords = stored_flags(flags)
+        wanted = list(uids)
+
+        def note(stored: FlagsStored) -> FlagsStored:
+            self._owner.names_are_behind(self.mailbox_id, stored.changed)
+            return stored
+
+        return self._owner.write(
+            lambda transaction: flag_operation.store_flags(
+                transaction, self.mailbox_id, wanted, operation, bits, keywords, unchanged_since
+            )
+        ).addCallback(note)
+
+    def expunge(self, uids: Sequence[Uid] | None = None) -> Deferred[Sequence[Uid]]:
+        wanted = None if uids is None else list(uids)
+        return self._owner.write(lambda transaction: removal.expunge(transaction, self.mailbox_id, wanted))
+
+    def delete_messages(self, uids: Sequence[Uid]) -> Deferred[Sequence[Uid]]:
+        wanted = list(uids)
+        return self._owner.write(lambda transaction: removal.delete_messages(transaction, self.mailbox_id, wanted))
+
+    def copy(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
+        return self._copy(uids, destination, is_move=False)
+
+    def move(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
+        return self._copy(uids, destination, is_move=True)
+
+    def _copy(self, uids: Sequence[Uid], destination: str, *, is_move: bool) -> Deferred[CopiedMessages]:
+        wanted = list(uids)
+        octet_limit, message_limit = self._owner.room()
+        return self._owner.write(
+            lambda transaction: copying.copy(
+                transaction,
+                self.mailbox_id,
+                wanted,
+                destination,
+                is_move=is_move,
+                octet_limit=octet_limit,
+                message_limit=message_limit,
+            )
+        )
+
+    # Reading
+
+    def summaries(self, uids: Sequence[Uid]) -> Deferred[Sequence[MessageSummary]]:
+        cache = self._owner.cache.of(self)
+        wanted = sorted(uids)
+        try:
+            return succeed([cache[uid] for uid in wanted])
+        except KeyError:
+            pass
+        missing = [uid for uid in wanted if uid not in cache]
+        if len(missing) <= _FEW_SUMMARIES:
+            found = self._summaries_in_place(missing)
+            if found is not None and all(summary.imap_envelope is not None for summary in found):
+                return succeed(self._with_cached(wanted, found))
+        return Deferred.fromCoroutine(self._read_summaries(wanted, missing))
+
+    def _summaries_in_place(self, uids: Sequence[int]) -> list[MessageSummary] | None:
+        reader = self._owner.files.try_reader()
+        if reader is None:
+            return None
+        try:
+            return read_summaries(reader, self.mailbox_id, uids)
+        except apsw.Error:
+            return None
+        finally:
+            self._owner.files.reader_lock.release()
+
+    async def _read_summaries(self, wanted: list[Uid], missing: list[Uid]) -> Sequence[MessageSummary]:
+        found = await self._owner.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=missing))
+        bare = [summary.uid for summary in found if summary.imap_envelope is None]
+        if bare:
+            files = self._owner.files
+            made = await self._owner.in_thread(partial(make_structures, files, self.mailbox_id, self.path, bare))
+            await self._owner.write(
+                lambda transaction: store_structures(transaction, self.mailbox_id, made), is_durable=False
+            )
+            # What could not be read is gone, and left out here as well.
+            ready = [summary for summary in found if summary.imap_envelope is not None]
+            again = await self._owner.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=bare))
+            found = [*ready, *(summary for summary in again if summary.imap_envelope is not None)]
+        return self._with_cached(wanted, found)
+
+    def _with_cached(self, wanted: Sequence[int], found: list[MessageSummary]) -> list[MessageSummary]:
+        """``found`` joined with what is cached, ascending; and cached in turn."""
+        known = {summary.uid: summary for summary in found}
+        cache = self._owner.cache.of(self)
+        both = []
+        for uid in wanted:
+            summary = known.get(Uid(uid)) or cache.get(uid)
+            if summary is not None:
+                both.append(summary)
+        if self.references:
+            self._owner.cache.add(self, found)
+        return both
+
+    def contents(self, uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
+        return Deferred.fromCoroutine(self._contents(list(uids)))
+
+    async def _contents(self, uids: list[Uid]) -> Sequence[IContent | None]:
+        opened, lost = await self._owner.in_thread(partial(self._open_contents, uids))
+        for at in lost:
+            # The file has another name than the index knows: another program was quicker.
+            uid = uids[at]
+            path = await self._owner.write(
+                lambda transaction, uid=uid: flag_operation.locate(transaction, self.mailbox_id, uid),  # type: ignore[misc]
+                is_durable=False,
+            )
+            if path is not None:
+                again, _ = await self._owner.in_thread(partial(self._open_contents, [uid]))
+                opened[at] = again[0]
+        return opened
+
+    def _open_contents(self, uids: list[Uid]) -> tuple[list[IContent | None], list[int]]:
+        """In a thread: what could be opened, and the places of those whose file was not there."""
+        settings, threads, disk = self._owner.settings, self._owner.threads, self._owner.files.disk
+        with self._owner.files.reading() as reader:
+            place = reader.execute("SELECT directory FROM mailbox WHERE id = ?", (self.mailbox_id,)).fetchone()
+            if place is None:
+                return [None] * len(uids), []
+            rows = [
+                reader.execute(
+                    "SELECT file, stored, size FROM message WHERE id = ?", (self.mailbox_id << 32 | uid,)
+                ).fetchone()
+                for uid in uids
+            ]
+        path = layout.join(self._owner.files.root, place[0])
+        opened: list[IContent | None] = []
+        lost: list[int] = []
+        budget = settings.load_octets
+        try:
+            for at, row in enumerate(rows):
+                content: LoadedContent | OpenedContent | None = None
+                if row is not None:
+                    file, stored, size = row
+                    load = min(settings.load_message_octets, budget)
+                    try:
+                        content = open_content(
+                            disk, f"{path}/{file}", stored, size, f"{path}/{layout.TMP}", threads, load
+                        )
+                    except FileNotFoundError:
+                        lost.append(at)
+                    except OSError as error:
+                        self._log.error("a message cannot be read: {error}", error=str(error))
+                        raise Unavailable(cause=str(error)) from error
+                    else:
+                        budget -= stored if content.octets is not None else 0
+                opened.append(content)
+        except BaseException:
+            close_all(opened)
+            raise
+        return opened, lost
+
+    def close(self) -> None:
+        self._owner.close_mailbox(self)
+
+
+def load_view(connection: apsw.Connection, row: MailboxRow, change_log_entries: int) -> MailboxView:
+    """A new view of everything in the mailbox. In a thread, inside a read transaction."""
+    view = MailboxView(change_log_entries)
+    view.learn_keywords(row.known_keywords())
+    view.load(
+        connection.execute(
+            f"SELECT id & {UID_MASK}, mod_seq, flags, keywords FROM message WHERE id BETWEEN ? AND ? ORDER BY id",
+            (row.first_id, row.last_id),
+        )
+    )
+    view.highest_mod_seq = row.mod_seq
+    view.uid_next = row.uid_next
+    return view

@@ -1,0 +1,588 @@
+"""All mailboxes of an account, as the sessions of a process see them (IAccountMailboxes).
+
+Writes of an account wait for each other and go in batches: everything asked for during the last
+commit is one transaction with the next. Reads go to threads, or are done in place where they are
+single rows of an index that is open.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import apsw
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.errors import Unavailable
+from mailsrv.interfaces.changes import ChangeNotice
+from mailsrv.interfaces.content import FileContent
+from mailsrv.interfaces.journal import Applied, IJournal, JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.mailbox import (
+    AppendedMessages,
+    IAccountMailboxes,
+    IMailbox,
+    MailboxInfo,
+    MailboxStatus,
+    NewMessage,
+    NoSuchMailbox,
+    QuotaUsage,
+    SpecialUse,
+    Uid,
+)
+from mailsrv.store.account import Account, AccountTable
+from mailsrv.store.index.connection import as_mail_error
+from mailsrv.store.index.delta import Delta, read_delta
+from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.listeners import Listeners
+from mailsrv.store.mailbox import StoredMailbox, load_view
+from mailsrv.store.mailbox_name import canonical_name, check_keywords
+from mailsrv.store.maildir import layout
+from mailsrv.store.maildir.names import mailbox_name
+from mailsrv.store.maildrop_lock import lock_maildrop
+from mailsrv.store.operation import mailboxes as mailbox_operation
+from mailsrv.store.operation.copying import check_quota, usage
+from mailsrv.store.operation.flags import rename_files
+from mailsrv.store.operation.removal import count_tombstones, purge_tombstones
+from mailsrv.store.rebuild import discover
+from mailsrv.store.scan import is_scan_due, scan
+from mailsrv.store.summary_cache import SummaryCache
+from mailsrv.store.threads import IThreads
+from mailsrv.store.view import MailboxView, stored_flags
+
+T = TypeVar("T")
+Operation = Callable[[Transaction], Any]
+_NAMES_AFTER_SECONDS = 2.0
+"""How long file names may lag behind flags while the server runs."""
+
+
+@frozen
+class _Waiting:
+    operation: Operation
+    is_durable: bool
+    answer: Deferred[Any]
+
+
+@frozen
+class _Done:
+    """What a batch answers: results in order, and the news for open mailboxes."""
+
+    results: list[Any]
+    deltas: list[Delta]
+    notices: list[ChangeNotice]
+
+
+@implementer(IAccountMailboxes)
+class AccountMailboxes:
+    """One for all sessions of a process. Reactor thread only."""
+
+    def __init__(
+        self,
+        table: AccountTable,
+        account: Address,
+        journal: IJournal,
+        threads: IThreads,
+        cache: SummaryCache,
+        released: Callable[[AccountMailboxes], None],
+    ) -> None:
+        self.account = account
+        self.files: Account = table.account(account)
+        self.settings = table.settings
+        self.threads = threads
+        self.cache = cache
+        self.references = 0
+        self.quota_octets = table.settings.quota_octets
+        self.reserved_octets = 0
+        self.settle_ns = int(table.settings.settle_seconds * 1e9)
+        self.on_open: Callable[[StoredMailbox], None] = lambda mailbox: None
+        self.on_close: Callable[[StoredMailbox], None] = lambda mailbox: None
+        self._table = table
+        self._journal = journal
+        self._released = released
+        self._mailboxes: dict[int, StoredMailbox] = {}
+        self._listeners = Listeners()
+        self._waiting: list[_Waiting] = []
+        self._is_writing = False
+        self._behind: dict[int, set[int]] = {}
+        self._names_call: IDelayedCall | None = None
+        self._end_listening = table.bus.listen(self.files.name, self._hear)
+
+    @property
+    def open_mailboxes(self) -> Sequence[StoredMailbox]:
+        """Those some session has open."""
+        return list(self._mailboxes.values())
+
+    # Threads
+
+    def in_thread(self, function: Callable[[], T]) -> Deferred[T]:
+        """Run in a disk thread; errors become MailErrors."""
+        self.used()
+        return self.threads.run(function).addErrback(_translate)
+
+    def read(self, function: Callable[[apsw.Connection], T]) -> Deferred[T]:
+        """Run a read transaction in a thread."""
+
+        def read() -> T:
+            with self.files.reading() as connection:
+                return function(connection)
+
+        return self.in_thread(read)
+
+    def read_in_place(self, function: Callable[[apsw.Connection], T]) -> Deferred[T]:
+        """A read of single rows: at once where the index is at hand, else in a thread."""
+        reader = self.files.try_reader()
+        if reader is not None:
+            try:
+                reader.execute("BEGIN")
+                try:
+                    result = function(reader)
+                finally:
+                    reader.execute("ROLLBACK")
+            except apsw.Error:
+                pass
+            except Exception:
+                return fail().addErrback(_translate)
+            else:
+                self.used()
+                return succeed(result)
+            finally:
+                self.files.reader_lock.release()
+        return self.read(function)
+
+    def used(self) -> None:
+        """The index is in use: it is not the next to be closed."""
+        self._table.used(self.files)
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        """After what is being done now."""
+        self._table.reactor.callLater(0, function)  # type: ignore[attr-defined]
+
+    # Writes
+
+    def write(self, operation: Callable[[Transaction], T], *, is_durable: bool = True) -> Deferred[T]:
+        """Do this in a write transaction; fires when committed, the views having taken the news in."""
+        answer: Deferred[T] = Deferred()
+        if len(self._waiting) >= self.settings.queued_operations:
+            answer.errback(Failure(Unavailable(cause="too many changes wait for the disk")))
+            return answer
+        self._waiting.append(_Waiting(operation, is_durable, answer))
+        if not self._is_writing:
+            self._write_next()
+        return answer
+
+    def _write_next(self) -> None:
+        count = self.settings.batch_operations
+        batch, self._waiting = self._waiting[:count], self._waiting[count:]
+        if not batch:
+            return
+        self._is_writing = True
+        known = {mailbox.mailbox_id: mailbox.highest_mod_seq for mailbox in self._mailboxes.values()}
+        done = self.in_thread(partial(self._write_batch, batch, known))
+        done.addCallbacks(self._written, self._not_written, callbackArgs=(batch,), errbackArgs=(batch,))
+
+    def _write_batch(self, batch: list[_Waiting], known: dict[int, int]) -> _Done:
+        """In a thread."""
+        files = self.files
+        results: list[Any] = []
+        with files.lock:
+            transaction = files.begin(is_durable=any(one.is_durable for one in batch))
+            connection = transaction.connection
+            if not transaction.is_durable:
+                connection = transaction.connection
+            try:
+                for one in batch:
+                    transaction.begin_operation()
+                    try:
+                        result = one.operation(transaction)
+                        transaction.end_operation()
+                    except Exception as error:
+                        transaction.cancel_operation()
+                        result = Failure(as_mail_error(error))
+                        if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.FullError):
+                            raise
+                    results.append(result)
+            except BaseException:
+                transaction.roll_back()
+                raise
+            transaction.commit()
+            self._table.touch(transaction.touched)
+            deltas = self._deltas(connection, transaction.changed, known)
+        notices = [ChangeNotice(files.name, mailbox_id, mod_seq) for mailbox_id, mod_seq in transaction.changed.items()]
+        if transaction.is_list_changed:
+            notices.append(ChangeNotice(files.name, 0, 0))
+        return _Done(results, deltas, notices)
+
+    def _deltas(self, connection: apsw.Connection, changed: Iterable[int], known: dict[int, int]) -> list[Delta]:
+        wanted = [mailbox_id for mailbox_id in changed if mailbox_id in known]
+        if not wanted:
+            return []
+        connection.execute("BEGIN")
+        try:
+            return [read_delta(connection, mailbox_id, known[mailbox_id]) for mailbox_id in wanted]
+        finally:
+            connection.execute("ROLLBACK")
+
+    def _written(self, done: _Done, batch: list[_Waiting]) -> None:
+        for delta in done.deltas:
+            self._take(delta)
+        for notice in done.notices:
+            self._table.bus.publish(notice)
+        self._is_writing = False
+        self._write_next()
+        for one, result in zip(batch, done.results, strict=True):
+            one.answer.callback(result)
+
+    def _not_written(self, failure: Failure, batch: list[_Waiting]) -> None:
+        self._is_writing = False
+        self._write_next()
+        for one in batch:
+            one.answer.errback(failure)
+
+    def _take(self, delta: Delta) -> None:
+        mailbox = self._mailboxes.get(delta.mailbox_id)
+        if mailbox is not None:
+            mailbox.take(delta)
+            if mailbox.is_gone:
+                self._forget(mailbox)
+
+    # Names that follow flags
+
+    def names_are_behind(self, mailbox_id: int, uids: Iterable[int]) -> None:
+        """File names do not show the flags of these messages yet; they will, soon and together."""
+        behind = self._behind.setdefault(mailbox_id, set())
+        behind.update(uids)
+        if behind and self._names_call is None:
+            self._names_call = self._table.reactor.callLater(  # type: ignore[attr-defined]
+                _NAMES_AFTER_SECONDS, self.rename_files
+            )
+
+    def rename_files(self) -> None:
+        """Let the names of changed messages catch up."""
+        if self._names_call is not None and self._names_call.active():
+            self._names_call.cancel()
+        self._names_call = None
+        behind, self._behind = self._behind, {}
+        for mailbox_id, uids in behind.items():
+            # What is missed here is made good by the next scan.
+            self.write(partial(rename_files, mailbox_id=mailbox_id, uids=sorted(uids)), is_durable=False).addErrback(
+                lambda failure: None
+            )
+
+    # News
+
+    def _hear(self, notice: ChangeNotice) -> None:
+        if notice.mailbox_id:
+            mailbox = self._mailboxes.get(notice.mailbox_id)
+            if mailbox is not None and notice.mod_seq > mailbox.highest_mod_seq:
+                mailbox.hint()
+            return
+        for mailbox in self._mailboxes.values():
+            mailbox.hint()
+        self._listeners.call()
+
+    def is_scan_due(self, connection: apsw.Connection, mailbox_id: int, *, thorough: bool) -> bool:
+        """Whether another program may have changed the mailbox's folder."""
+        row = mailbox_by_id(connection, mailbox_id)
+        return row is not None and self._is_due(row, thorough=thorough)
+
+    def _is_due(self, row: MailboxRow, *, thorough: bool) -> bool:
+        times = layout.modified_times(self.files.disk, layout.join(self.files.root, row.directory))
+        return is_scan_due(row, times, time.time_ns(), self.settle_ns, thorough=thorough)
+
+    def scan(self, mailbox_id: int) -> Deferred[Any]:
+        """Take in what other programs did."""
+        live = self._table.live_segments
+        segments = live() if live is not None else None
+
+        def operation(transaction: Transaction) -> None:
+            row = transaction.mailbox_by_id(mailbox_id)
+            if self._is_due(row, thorough=True):
+                scan(transaction, row, time.time_ns(), segments)
+
+        return self.write(operation)
+
+    # Mailboxes
+
+    def list_mailboxes(self) -> Deferred[Sequence[MailboxInfo]]:
+        return Deferred.fromCoroutine(self._list_mailboxes())
+
+    async def _list_mailboxes(self) -> Sequence[MailboxInfo]:
+        listed, is_new = await self.read(self._read_list)
+        if is_new:
+            await self.write(discover)
+            listed, _ = await self.read(self._read_list)
+        return listed
+
+    def _read_list(self, connection: apsw.Connection) -> tuple[list[MailboxInfo], bool]:
+        """The list, and whether there are folders that are not on it."""
+        listed = mailbox_operation.read_list(connection)
+        known = {directory for (directory,) in connection.execute("SELECT directory FROM mailbox")}
+        disk, root = self.files.disk, self.files.root
+        return listed, any(
+            entry.is_directory
+            and entry.name[0] == "."
+            and entry.name not in known
+            and mailbox_name(entry.name) is not None
+            and disk.status(f"{root}/{entry.name}/cur") is not None
+            for entry in disk.list_directory(root)
+        )
+
+    def create(self, name: str, special_use: SpecialUse | None = None) -> Deferred[None]:
+        return self.write(lambda transaction: mailbox_operation.create(transaction, name, special_use))
+
+    def delete(self, name: str) -> Deferred[None]:
+        return self.write(lambda transaction: mailbox_operation.delete(transaction, canonical_name(name)))
+
+    def rename(self, old: str, new: str) -> Deferred[None]:
+        return self.write(lambda transaction: mailbox_operation.rename(transaction, canonical_name(old), new))
+
+    def subscribe(self, name: str, *, subscribed: bool) -> Deferred[None]:
+        wanted = canonical_name(name)
+        return self.write(lambda transaction: mailbox_operation.subscribe(transaction, wanted, subscribed=subscribed))
+
+    def status(self, name: str) -> Deferred[MailboxStatus]:
+        return Deferred.fromCoroutine(self._status(canonical_name(name)))
+
+    async def _status(self, name: str) -> MailboxStatus:
+        def find(connection: apsw.Connection) -> tuple[MailboxRow, bool]:
+            row = mailbox_by_name(connection, name)
+            if row is None:
+                raise NoSuchMailbox
+            return row, self._is_due(row, thorough=True)
+
+        row, is_due = await self.read_in_place(find)
+        if is_due:
+            await self.scan(row.id)
+            row, _ = await self.read_in_place(find)
+        recent = 0
+        if row.recent_uid < row.uid_next and row.messages:
+            recent = await self.read_in_place(partial(_count_from, row=row))
+        return MailboxStatus(
+            messages=row.messages,
+            recent=recent,
+            unseen=row.unseen,
+            deleted=row.deleted,
+            size_octets=row.octets,
+            uid_next=row.uid_next,
+            uid_validity=row.uid_validity,
+            highest_mod_seq=row.mod_seq,
+        )
+
+    def open_mailbox(self, name: str) -> Deferred[IMailbox]:
+        return Deferred.fromCoroutine(self._open_mailbox(canonical_name(name)))
+
+    async def _open_mailbox(self, name: str) -> IMailbox:
+        known = frozenset(self._mailboxes)
+
+        def find(connection: apsw.Connection) -> tuple[MailboxRow, MailboxView | None, bool]:
+            row = mailbox_by_name(connection, name)
+            if row is None:
+                raise NoSuchMailbox
+            is_due = self._is_due(row, thorough=True)
+            view = None
+            if not is_due and row.id not in known:
+                view = load_view(connection, row, self.settings.change_log_entries)
+            return row, view, is_due
+
+        row, view, is_due = await self.read(find)
+        if is_due:
+            await self.scan(row.id)
+        mailbox = self._mailboxes.get(row.id)
+        if mailbox is not None and mailbox.uid_validity != row.uid_validity:
+            mailbox.end()
+            self._forget(mailbox)
+            mailbox = None
+        if mailbox is None and view is None:
+            row, view = await self.read(partial(self._load, mailbox_id=row.id))
+            mailbox = self._mailboxes.get(row.id)
+        if mailbox is None and view is not None:
+            mailbox = self._mailboxes[row.id] = StoredMailbox(self, row, view)
+            self.on_open(mailbox)
+        if mailbox is None:
+            raise NoSuchMailbox
+        mailbox.references += 1
+        try:
+            await mailbox.refresh()
+        except BaseException:
+            mailbox.close()
+            raise
+        return mailbox
+
+    def _load(self, connection: apsw.Connection, *, mailbox_id: int) -> tuple[MailboxRow, MailboxView]:
+        row = mailbox_by_id(connection, mailbox_id)
+        if row is None:
+            raise NoSuchMailbox
+        return row, load_view(connection, row, self.settings.change_log_entries)
+
+    def close_mailbox(self, mailbox: StoredMailbox) -> None:
+        """A session is done with it; the last one takes the view along."""
+        mailbox.references -= 1
+        if mailbox.references <= 0:
+            self._forget(mailbox)
+
+    def _forget(self, mailbox: StoredMailbox) -> None:
+        if self._mailboxes.get(mailbox.mailbox_id) is mailbox:
+            del self._mailboxes[mailbox.mailbox_id]
+            self.cache.drop(mailbox)
+            self.on_close(mailbox)
+
+    # APPEND and quota
+
+    def append(self, name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:
+        return Deferred.fromCoroutine(self._append(canonical_name(name), list(messages)))
+
+    async def _append(self, name: str, messages: list[NewMessage]) -> AppendedMessages:
+        try:
+            uid_validity = await self.read_in_place(partial(self._check_append, name=name, messages=messages))
+        except BaseException:
+            await self._discard(messages)
+            raise
+        if not messages:
+            return AppendedMessages(uid_validity, [])
+        now = int(time.time())
+        record = JournalRecord(
+            tuple(
+                JournaledMessage(
+                    message.content,
+                    (LocalDelivery(self.account, name, message.flags),),
+                    now if message.internal_date is None else message.internal_date,
+                    message.date_offset_minutes,
+                )
+                for message in messages
+            )
+        )
+        octets = sum(message.content.size for message in messages)
+        self.reserved_octets += octets
+        try:
+            applied: Sequence[Applied] = await self._journal.commit_and_note(record)
+        finally:
+            self.reserved_octets -= octets
+        await self._catch_up(name, applied)
+        return AppendedMessages(applied[0].uid_validity, [Uid(one.uid) for one in applied])
+
+    async def _catch_up(self, name: str, applied: Sequence[Applied]) -> None:
+        for mailbox in list(self._mailboxes.values()):
+            if mailbox.name == name and mailbox.highest_mod_seq < applied[-1].mod_seq:
+                await mailbox.refresh()
+
+    def _check_append(self, connection: apsw.Connection, *, name: str, messages: list[NewMessage]) -> int:
+        row = mailbox_by_name(connection, name)
+        if row is None:
+            raise NoSuchMailbox
+        octet_limit, message_limit = self.room()
+        check_quota(
+            connection, sum(message.content.size for message in messages), len(messages), octet_limit, message_limit
+        )
+        known = frozenset(row.known_keywords())
+        for message in messages:
+            words = stored_flags(message.flags)[1]
+            if words:
+                check_keywords(words.split(" "), known, self.settings)
+        return row.uid_validity
+
+    def _discard(self, messages: list[NewMessage]) -> Deferred[None]:
+        """Files given with an append that is refused are ours to remove."""
+        paths = [message.content.path for message in messages if isinstance(message.content, FileContent)]
+
+        def discard() -> None:
+            for path in paths:
+                try:
+                    self.files.disk.unlink(path)
+                except OSError:
+                    continue
+
+        return self.threads.run(discard) if paths else succeed(None)
+
+    def room(self) -> tuple[int | None, int | None]:
+        """Limits of octets and messages; octets promised elsewhere are taken off."""
+        octets = self.quota_octets
+        return (None if octets is None else octets - self.reserved_octets), self.settings.quota_messages
+
+    def quota(self) -> Deferred[QuotaUsage]:
+        def answer(used: tuple[int, int]) -> QuotaUsage:
+            return QuotaUsage(used[0], self.quota_octets, used[1], self.settings.quota_messages)
+
+        return self.read_in_place(usage).addCallback(answer)
+
+    def reserve(self, octets: int) -> Deferred[Callable[[], None]]:
+        """Set room aside; fails with OverQuota."""
+        if self.quota_octets is None and self.settings.quota_messages is None:
+            return succeed(_nothing)
+        # Promised at once: two reservations that wait for the same read must know of each other.
+        octet_limit, message_limit = self.room()
+        self.reserved_octets += octets
+        is_held = True
+
+        def give_back() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                self.reserved_octets -= octets
+
+        def refused(failure: Failure) -> Failure:
+            give_back()
+            return failure
+
+        def reserved(_: None) -> Callable[[], None]:
+            return give_back
+
+        return self.read_in_place(
+            lambda connection: check_quota(connection, octets, 1, octet_limit, message_limit)
+        ).addCallbacks(reserved, refused)
+
+    def lock_maildrop(self) -> Deferred[Callable[[], None]]:
+        return self.in_thread(partial(lock_maildrop, self.files))
+
+    # Lives
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._listeners.add(listener)
+
+    def purge(self) -> Deferred[int]:
+        """Forget expunged messages for good, if they have become many."""
+        live = self._table.live_segments
+        segments = live() if live is not None else None
+
+        def operation(transaction: Transaction) -> int:
+            if segments is None or count_tombstones(transaction.connection) <= self.settings.tombstones:
+                return 0
+            return purge_tombstones(transaction, segments)
+
+        return self.write(operation)
+
+    def release(self) -> None:
+        self.references -= 1
+        if self.references <= 0:
+            self.rename_files()
+            self._released(self)
+
+    def end(self) -> None:
+        """Nobody uses the account in this process any more."""
+        if self._names_call is not None and self._names_call.active():
+            self._names_call.cancel()
+        self._end_listening()
+
+
+def _nothing() -> None:
+    """No limit, nothing set aside."""
+
+
+def _count_from(connection: apsw.Connection, *, row: MailboxRow) -> int:
+    found = connection.execute(
+        "SELECT count(*) FROM message WHERE id BETWEEN ? AND ?", (row.first_id | row.recent_uid, row.last_id)
+    ).fetchone()
+    return int(found[0]) if found is not None else 0
+
+
+def _translate(failure: Failure) -> Failure:
+    """SQLite's and the operating system's errors as what a session can answer."""
+    if failure.check(apsw.Error, OSError):
+        return Failure(as_mail_error(failure.value))  # type: ignore[arg-type]
+    return failure

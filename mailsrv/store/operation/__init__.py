@@ -1,0 +1,1 @@
+"""What sessions do to an account, each inside a write transaction: flags, expunge, copy, the list of mailboxes."""

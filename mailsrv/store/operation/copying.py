@@ -1,0 +1,157 @@
+"""COPY and MOVE by hard links, in the order that survives a crash (DESIGN 5.6).
+
+Links are made and their directories synced, the commit names them, and only then are the sources
+of a MOVE unlinked. A copy that was never committed is a file with the name of a copy: the next
+scan removes it, for its octets are in the source.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Sequence
+
+import apsw
+
+from mailsrv.disk import opened
+from mailsrv.interfaces.mailbox import CopiedMessages, OverQuota, Uid
+from mailsrv.store.index.rows import SUMMARY_COLUMNS, UID_MASK, MailboxRow, MessageRow, SummaryRow
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.mailbox_name import canonical_name
+from mailsrv.store.maildir import filename, keywords, layout
+from mailsrv.store.operation.selection import selected
+
+_CANNOT_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP})
+_CHUNK = 1 << 20
+_SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM summary WHERE id = ?"
+_numbers = itertools.count()
+_process = os.urandom(8)
+
+
+def usage(connection: apsw.Connection) -> tuple[int, int]:
+    """Octets and messages of the account."""
+    found = connection.execute("SELECT total(octets), total(messages) FROM mailbox").fetchone()
+    return (int(found[0]), int(found[1])) if found is not None else (0, 0)
+
+
+def check_quota(
+    connection: apsw.Connection, octets: int, messages: int, octet_limit: int | None, message_limit: int | None
+) -> None:
+    """Raise OverQuota where so much more would not fit."""
+    if octet_limit is None and message_limit is None:
+        return
+    used_octets, used_messages = usage(connection)
+    if octet_limit is not None and used_octets + octets > octet_limit:
+        raise OverQuota
+    if message_limit is not None and used_messages + messages > message_limit:
+        raise OverQuota
+
+
+def copy(
+    transaction: Transaction,
+    mailbox_id: int,
+    uids: Sequence[int],
+    destination: str,
+    *,
+    is_move: bool,
+    octet_limit: int | None = None,
+    message_limit: int | None = None,
+) -> CopiedMessages:
+    """All or none; a source whose file another program removed is passed over. Raises NoSuchMailbox, OverQuota."""
+    source = transaction.mailbox_by_id(mailbox_id)
+    target = transaction.mailbox(canonical_name(destination))
+    messages = selected(transaction, source, uids)
+    if not is_move:
+        transaction.flush()
+        check_quota(
+            transaction.connection,
+            sum(message.size for message in messages),
+            len(messages),
+            octet_limit,
+            message_limit,
+        )
+    return copy_rows(transaction, source, target, messages, is_move=is_move)
+
+
+def copy_rows(
+    transaction: Transaction, source: MailboxRow, target: MailboxRow, messages: list[MessageRow], *, is_move: bool
+) -> CopiedMessages:
+    """The copies, with flags, dates and what is known of their structure."""
+    copied: list[MessageRow] = []
+    made: list[Uid] = []
+    if messages:
+        transaction.will_write(target)
+        mod_seq = transaction.mod_seq(target)
+        known = _keywords_for(transaction, target, messages)
+    for message in messages:
+        uid = transaction.take_uid(target)
+        file = _link(transaction, source, target, message, uid, keywords.letters_of(message.keywords, known))
+        if file is None:
+            continue
+        new_id = target.first_id | uid
+        found = transaction.connection.execute(_SUMMARY, (message.id,)).fetchone()
+        if found is None:
+            raise apsw.CorruptError(f"message {message.id} has no summary")
+        transaction.add_message(
+            target,
+            message._replace(id=new_id, mod_seq=mod_seq, file=file, delivery_key=None),
+            SummaryRow(*found)._replace(id=new_id),
+        )
+        copied.append(message)
+        made.append(Uid(uid))
+    if is_move and copied:
+        transaction.remove_messages(source, copied, is_unlinked=False)
+    return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
+
+
+def _keywords_for(transaction: Transaction, target: MailboxRow, messages: list[MessageRow]) -> list[str]:
+    for words in {message.keywords for message in messages}:
+        transaction.learn_keywords(target, words)
+    return target.known_keywords()
+
+
+def _link(
+    transaction: Transaction, source: MailboxRow, target: MailboxRow, message: MessageRow, uid: int, letters: str
+) -> str | None:
+    disk = transaction.disk
+    token = filename.token_of("C", _process + next(_numbers).to_bytes(8, "big"))
+    seconds = filename.base_of(message.file).partition(".")[0]
+    base = filename.format_base(
+        int(seconds) if seconds.isascii() and seconds.isdigit() else 0, token, message.stored, message.size, uid
+    )
+    file = filename.format_file(base, message.flags, letters)
+    target_path, source_path = transaction.path(target), transaction.path(source)
+    for attempt in range(3):
+        try:
+            _link_or_copy(transaction, f"{source_path}/{message.file}", target_path, file)
+        except FileNotFoundError:
+            if attempt == 0 and disk.status(f"{target_path}/{filename.CUR}") is None:
+                transaction.make_mailbox(target)
+                transaction.to_sync.update(transaction.touched)
+                continue
+            name = layout.find_file(disk, source_path, message.file)
+            if name is None:
+                return None
+            message = message._replace(file=name)
+        else:
+            transaction.undo(f"{target_path}/{file}")
+            transaction.to_sync.add(f"{target_path}/{file.partition('/')[0]}")
+            return file
+    return None
+
+
+def _link_or_copy(transaction: Transaction, source: str, target_path: str, file: str) -> None:
+    disk = transaction.disk
+    try:
+        disk.link(source, f"{target_path}/{file}")
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise
+        temporary = f"{target_path}/{layout.TMP}/{filename.base_of(file)}"
+        with opened(disk.open(source)) as old, opened(disk.create(temporary)) as new:
+            offset = 0
+            while chunk := old.read(offset, _CHUNK):
+                offset += new.write(offset, [chunk])
+            new.sync()
+        disk.rename(temporary, f"{target_path}/{file}")

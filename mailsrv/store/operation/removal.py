@@ -1,0 +1,94 @@
+"""EXPUNGE, and what POP3 removes: tombstones first, files after the commit (R-DUR-3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+
+from mailsrv.interfaces.mailbox import Uid
+from mailsrv.store.index.rows import MESSAGE_COLUMNS, UID_MASK, MessageRow
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.maildir import filename, layout
+from mailsrv.store.operation.selection import selected
+from mailsrv.store.view import DELETED
+
+_MARKED = f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id BETWEEN ? AND ? AND flags & {DELETED} ORDER BY id"
+
+
+def expunge(transaction: Transaction, mailbox_id: int, uids: Sequence[int] | None) -> list[Uid]:
+    """Remove what has \\Deleted, among ``uids`` where given."""
+    row = transaction.mailbox_by_id(mailbox_id)
+    if uids is None:
+        if not row.deleted:
+            return []
+        rows = transaction.connection.execute(_MARKED, (row.first_id, row.last_id))
+        marked = [MessageRow(*found) for found in rows]
+    else:
+        marked = [message for message in selected(transaction, row, uids) if message.flags & DELETED]
+    return _remove(transaction, mailbox_id, marked)
+
+
+def delete_messages(transaction: Transaction, mailbox_id: int, uids: Sequence[int]) -> list[Uid]:
+    """Remove these, whatever their flags."""
+    row = transaction.mailbox_by_id(mailbox_id)
+    return _remove(transaction, mailbox_id, selected(transaction, row, uids))
+
+
+def _remove(transaction: Transaction, mailbox_id: int, messages: list[MessageRow]) -> list[Uid]:
+    if messages:
+        transaction.remove_messages(transaction.mailbox_by_id(mailbox_id), messages, is_unlinked=False)
+    return [Uid(message.id & UID_MASK) for message in messages]
+
+
+def purge_tombstones(transaction: Transaction, live_segments: frozenset[bytes]) -> int:
+    """Forget expunged messages that nothing can bring back; how many.
+
+    Their files are gone durably (looked at and synced here), and no journal slot can hold their
+    key any more. Who asks for changes from before is answered from what is there.
+    """
+    connection = transaction.connection
+    purged: list[tuple[int]] = []
+    forgotten: dict[int, int] = {}
+    gone: dict[str, dict[str, str]] = {}
+    for tombstone_id, mod_seq, directory, file, key, is_unlinked in connection.execute(
+        "SELECT id, mod_seq, directory, file, delivery_key, is_unlinked FROM tombstone"
+    ).fetchall():
+        if key is not None and key[:16] in live_segments:
+            continue
+        if not is_unlinked and not _is_gone(transaction, directory, file, gone):
+            continue
+        purged.append((tombstone_id,))
+        mailbox_id = tombstone_id >> 32
+        forgotten[mailbox_id] = max(forgotten.get(mailbox_id, 0), mod_seq)
+    connection.executemany("DELETE FROM tombstone WHERE id = ?", purged)
+    for mailbox_id, mod_seq in forgotten.items():
+        connection.execute(
+            "UPDATE mailbox SET forgotten_mod_seq = max(forgotten_mod_seq, ?) WHERE id = ?", (mod_seq, mailbox_id)
+        )
+    return len(purged)
+
+
+def _is_gone(transaction: Transaction, directory: str, file: str, listings: dict[str, dict[str, str]]) -> bool:
+    """Whether the file is gone for good; a leftover is unlinked now and counts the next time."""
+    path = layout.join(transaction.root, directory)
+    listed = listings.get(directory)
+    if listed is None:
+        listed = listings[directory] = layout.list_messages(transaction.disk, path)
+        for part in (filename.NEW, filename.CUR):
+            if transaction.disk.status(f"{path}/{part}") is not None:
+                transaction.disk.sync_directory(f"{path}/{part}")
+    name = listed.get(filename.base_of(file))
+    if name is None:
+        return True
+    try:
+        transaction.disk.unlink(f"{path}/{name}")
+    except OSError:
+        return False
+    return False
+
+
+def count_tombstones(connection: apsw.Connection) -> int:
+    """How many there are."""
+    found = connection.execute("SELECT count(*) FROM tombstone").fetchone()
+    return int(found[0]) if found is not None else 0

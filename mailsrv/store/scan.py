@@ -1,0 +1,323 @@
+"""Taking in what other programs did to a mailbox's folder (RELIABILITY 8.2).
+
+Runs inside the account's write transaction, so no worker's half-done delivery or copy is ever
+seen. Files are matched by the part of their name before the colon:
+
+* known, under the recorded name: nothing; where the index has newer flags the name follows.
+* known, under another name: another program changed flags; the difference between the recorded
+  and the present name is merged into the index's flags.
+* known to be expunged: the unlink was lost in a crash; it is done again (R-DUR-3).
+* unknown and named for a delivery that the journal still holds: left to its replay.
+* any other: a new message (R-DUR-2), never changed in place; only its name gets a ``U=``.
+* missing in two listings, one after the other: expunged by another program.
+
+An adopted message's structure is not looked at before somebody asks for it; its size is, for it
+depends on line ends: ``size`` counts CRLF, ``stored`` what is on disk (R-SIZE-1).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+
+from attrs import define
+from twisted.logger import Logger
+
+from mailsrv.disk import opened
+from mailsrv.store.index import reservation
+from mailsrv.store.index.rows import (
+    MESSAGE_COLUMNS,
+    UID_MASK,
+    MailboxRow,
+    MessageRow,
+    SummaryRow,
+)
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.maildir import filename, keywords, layout
+
+_log = Logger()
+_CHUNK = 1 << 20
+_HOUR_NS = 3_600_000_000_000
+
+
+@define
+class Scanned:
+    """What a scan found; for the log and the administrator."""
+
+    adopted: int = 0
+    vanished: int = 0
+    merged: int = 0
+    removed: int = 0
+
+
+def is_scan_due(row: MailboxRow, times: tuple[int, int], now_ns: int, settle_ns: int, *, thorough: bool) -> bool:
+    """Whether the folder may hold something the index does not know.
+
+    ``thorough`` (at SELECT): a folder recorded while its stamps were fresh is looked at once more,
+    for a change in the same tick leaves no trace.
+    """
+    if times != (row.new_mtime, row.cur_mtime):
+        return True
+    return thorough and not row.is_settled and now_ns - max(times) > settle_ns
+
+
+def scan(transaction: Transaction, row: MailboxRow, now_ns: int, live_segments: frozenset[bytes] | None) -> Scanned:
+    """Compare folder and index, and make the index right."""
+    disk, path = transaction.disk, transaction.path(row)
+    transaction.flush()
+    times = layout.modified_times(disk, path)
+    listed = layout.list_messages(disk, path)
+    known = {filename.base_of(message.file): message for message in _messages(transaction, row)}
+    found = Scanned()
+    missing = known.keys() - listed.keys()
+    if missing:
+        # A file renamed while the folder was read can be missed: only a second miss counts.
+        again = layout.list_messages(disk, path)
+        listed.update((base, again[base]) for base in missing & again.keys())
+        missing -= again.keys()
+    _merge(transaction, row, known, listed, found)
+    fresh = _sort_out(transaction, row, listed, known, found, live_segments)
+    if missing:
+        gone = [known[base] for base in sorted(missing)]
+        transaction.remove_messages(row, gone, is_unlinked=True)
+        found.vanished = len(gone)
+    if fresh:
+        found.adopted = adopt(transaction, row, fresh)
+    layout.clean_temporary(disk, path, now_ns - int(transaction.settings.temporary_file_hours * _HOUR_NS))
+    # The stamps were taken before the listing: what came later shows in a later stamp. Our own
+    # renames of adopted files do too, and cost one more look.
+    row.new_mtime, row.cur_mtime = times
+    row.is_settled = int(now_ns - max(times) > transaction.settings.settle_seconds * 1e9)
+    transaction.save(row)
+    if found.adopted or found.vanished or found.removed:
+        _log.info(
+            "{mailbox}: {adopted} messages came and {vanished} went by other programs",
+            mailbox=path,
+            adopted=found.adopted,
+            vanished=found.vanished,
+        )
+    return found
+
+
+def _messages(transaction: Transaction, row: MailboxRow) -> list[MessageRow]:
+    rows = transaction.connection.execute(
+        f"SELECT {MESSAGE_COLUMNS} FROM message WHERE id BETWEEN ? AND ?", (row.first_id, row.last_id)
+    )
+    return [MessageRow(*found) for found in rows]
+
+
+def _merge(
+    transaction: Transaction,
+    row: MailboxRow,
+    known: dict[str, MessageRow],
+    listed: dict[str, str],
+    found: Scanned,
+) -> None:
+    """Names that are not the recorded ones: flags by another program, or our own rename not yet recorded."""
+    names: list[tuple[str, int]] = []
+    flags: list[tuple[int, str, int, int]] = []
+    meanings = row.known_keywords()
+    for base, message in known.items():
+        file = listed.get(base)
+        if file is None or file == message.file:
+            continue
+        names.append((file, message.id))
+        before, now = filename.info_of(message.file), filename.info_of(file)
+        bits, words = merged_flags(message, before, now, meanings)
+        if (bits, words) != (message.flags, message.keywords):
+            transaction.count_flags(row, message.flags, bits)
+            transaction.learn_keywords(row, words)
+            flags.append((bits, words, transaction.mod_seq(row), message.id))
+    connection = transaction.connection
+    connection.executemany("UPDATE message SET file = ? WHERE id = ?", names)
+    connection.executemany("UPDATE message SET flags = ?, keywords = ?, mod_seq = ? WHERE id = ?", flags)
+    found.merged = len(flags)
+
+
+def merged_flags(message: MessageRow, before: str, now: str, meanings: list[str]) -> tuple[int, str]:
+    """The index's flags with the difference between two names applied."""
+    bits_before, bits_now = filename.bits_of(before), filename.bits_of(now)
+    bits = (message.flags | (bits_now & ~bits_before)) & ~(bits_before & ~bits_now)
+    letters_before, letters_now = set(filename.keyword_letters(before)), set(filename.keyword_letters(now))
+    if letters_before == letters_now:
+        return bits, message.keywords
+    words = set(message.keywords.split(" ")) if message.keywords else set()
+    words |= set(keywords.keywords_of("".join(sorted(letters_now - letters_before)), meanings).split())
+    words -= set(keywords.keywords_of("".join(sorted(letters_before - letters_now)), meanings).split())
+    return bits, " ".join(sorted(words))
+
+
+def _sort_out(
+    transaction: Transaction,
+    row: MailboxRow,
+    listed: dict[str, str],
+    known: dict[str, MessageRow],
+    found: Scanned,
+    live_segments: frozenset[bytes] | None,
+) -> list[str]:
+    """Of the files without a row, those that are new messages."""
+    unknown = [base for base in listed if base not in known]
+    if not unknown:
+        return []
+    disk, path = transaction.disk, transaction.path(row)
+    expunged = {
+        filename.base_of(file)
+        for (file,) in transaction.connection.execute(
+            "SELECT file FROM tombstone WHERE id BETWEEN ? AND ?", (row.first_id, row.last_id)
+        )
+    }
+    fresh = []
+    for base in unknown:
+        token = filename.parse_base(base).token
+        key = filename.key_of(token)
+        if base in expunged or (
+            token is not None and token[0] == "C" and _has_other_name(transaction, path, listed[base])
+        ):
+            # Expunged and resurrected by a crash; or a copy that was never committed, whose
+            # octets are safe in the source.
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(f"{path}/{listed[base]}")
+            found.removed += 1
+        elif key is not None and _is_delivery_pending(transaction, key.to_octets(), key.segment_id, live_segments):
+            continue
+        else:
+            fresh.append(listed[base])
+    return fresh
+
+
+def _has_other_name(transaction: Transaction, path: str, file: str) -> bool:
+    status = transaction.disk.status(f"{path}/{file}")
+    return status is not None and status.link_count > 1
+
+
+def _is_delivery_pending(
+    transaction: Transaction, key: bytes, segment_id: bytes, live_segments: frozenset[bytes] | None
+) -> bool:
+    """Whether the journal may still deliver this key, so that its file is not ours to judge."""
+    if live_segments is not None and segment_id not in live_segments:
+        return False
+    connection = transaction.connection
+    return (
+        connection.execute(
+            "SELECT 1 FROM message WHERE delivery_key = ? UNION ALL SELECT 1 FROM tombstone WHERE delivery_key = ?",
+            (key, key),
+        ).fetchone()
+        is None
+    )
+
+
+def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_uids: bool = False) -> int:
+    """Files (``new/…`` or ``cur/…``) become messages, in the order of their names; how many.
+
+    With ``keep_uids`` (a rebuild) a file keeps the UID its name tells, if no other has it.
+    """
+    path = transaction.path(row)
+    meanings = row.known_keywords()
+    if not meanings:
+        meanings = keywords.read_keywords(transaction.disk, path)
+        row.keywords = " ".join(meanings)
+    mod_seq = transaction.mod_seq(row)
+    taken: set[int] = set()
+    used_keys: set[bytes] = set()
+    ordered = sorted(files, key=_arrival)
+    if keep_uids:
+        ordered.sort(key=lambda file: filename.parse_base(filename.base_of(file)).uid or UID_MASK)
+    else:
+        _jump_over_known_uids(transaction, row, ordered)
+    count = 0
+    for file in ordered:
+        base = filename.base_of(file)
+        parts = filename.parse_base(base)
+        try:
+            sizes = _sizes(transaction, f"{path}/{file}", parts)
+        except OSError as error:
+            if error.errno == errno.ENOENT:
+                continue
+            _log.warn("{path} cannot be read and is left out: {error}", path=f"{path}/{file}", error=error)
+            continue
+        stored, size, modified = sizes
+        if keep_uids and parts.uid is not None and parts.uid not in taken:
+            uid = parts.uid
+            row.uid_next = max(row.uid_next, uid + 1)
+        else:
+            uid = transaction.take_uid(row)
+        taken.add(uid)
+        if parts.uid != uid:
+            file = _rename_with_uid(transaction, path, file, uid)
+        info = filename.info_of(file)
+        words = keywords.keywords_of(filename.keyword_letters(info), meanings)
+        key = filename.key_of(parts.token)
+        octets = key.to_octets() if key is not None else None
+        if octets is not None and (octets in used_keys or _is_key_known(transaction, octets)):
+            octets = None
+        if octets is not None:
+            used_keys.add(octets)
+        message_id = row.first_id | uid
+        date = _arrival(file)[0] if parts.token is not None else modified // 1_000_000_000
+        transaction.add_message(
+            row,
+            MessageRow(message_id, mod_seq, filename.bits_of(info), words, size, stored, file, octets, ""),
+            SummaryRow(message_id, size, date, 0, 0, None, None, None, None, -1, f"M{row.uid_validity:x}-{uid:x}"),
+        )
+        count += 1
+    transaction.flush_messages()
+    return count
+
+
+def _jump_over_known_uids(transaction: Transaction, row: MailboxRow, files: list[str]) -> None:
+    """A name of ours with a UID beyond the counter says that this index is older than the mail (a restored copy)."""
+    told = [
+        parts.uid
+        for parts in (filename.parse_base(filename.base_of(file)) for file in files)
+        if parts.token is not None and parts.uid is not None
+    ]
+    highest = max(told, default=0)
+    if highest >= max(row.uid_next, row.uid_reserved):
+        _log.warn("{path}: the index is older than the mail, UIDs jump ahead", path=transaction.path(row))
+        reservation.jump(row, transaction.settings.recovery_jump, highest)
+        row.operation_mod_seq = 0
+        transaction.mod_seq(row)
+
+
+def _is_key_known(transaction: Transaction, key: bytes) -> bool:
+    found = transaction.connection.execute("SELECT 1 FROM message WHERE delivery_key = ?", (key,)).fetchone()
+    return found is not None
+
+
+def _arrival(file: str) -> tuple[int, str]:
+    base = filename.base_of(file)
+    digits = base.partition(".")[0]
+    return (int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 16 else 0, base)
+
+
+def _sizes(transaction: Transaction, path: str, parts: filename.NameParts) -> tuple[int, int, int]:
+    """Octets on disk, octets with CRLF, mtime in ns. A name that tells both is believed if the first is right."""
+    status = transaction.disk.status(path)
+    if status is None:
+        raise FileNotFoundError(errno.ENOENT, "gone", path)
+    if parts.size_octets is not None and parts.stored_octets == status.size:
+        return status.size, parts.size_octets, status.modified_ns
+    bare = 0
+    offset = 0
+    last = b""
+    with opened(transaction.disk.open(path)) as file:
+        while chunk := file.read(offset, _CHUNK):
+            bare += chunk.count(b"\n") - chunk.count(b"\r\n")
+            if last == b"\r" and chunk[:1] == b"\n":
+                bare -= 1
+            last = chunk[-1:]
+            offset += len(chunk)
+    return offset, offset + bare, status.modified_ns
+
+
+def _rename_with_uid(transaction: Transaction, path: str, file: str, uid: int) -> str:
+    """Give the name its ``U=``; the name as it then is."""
+    directory, _, name = file.partition("/")
+    base, colon, info = name.partition(":")
+    renamed = f"{directory}/{filename.with_uid(base, uid)}{colon}{info}"
+    try:
+        transaction.disk.rename(f"{path}/{file}", f"{path}/{renamed}")
+    except OSError:
+        # A folder we may not write to, or a name that would be too long: only a lost index would miss it.
+        return file
+    return renamed

@@ -1,0 +1,124 @@
+"""ENVELOPE, BODYSTRUCTURE and what else the index keeps of a message that never changes.
+
+Deliveries bring it along. For messages adopted from another program it is made when first asked
+for, and so is the exact size, whatever the file name claimed (R-SIZE-1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+from attrs import frozen
+from twisted.logger import Logger
+
+from mailsrv.disk import opened
+from mailsrv.interfaces.mailbox import MessageSummary
+from mailsrv.store.account import Account
+from mailsrv.store.content import with_crlf
+from mailsrv.store.index.rows import UID_MASK
+from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.maildir import layout
+from mailsrv.store.summary import StoredSummary, stored_summary
+
+_log = Logger()
+_COLUMNS = (
+    f"id & {UID_MASK}, size, internal_date, date_offset, header_octets, imap_envelope, body_structure, body,"
+    " cached_fields, sent_day, email_id"
+)
+_ONE = f"SELECT {_COLUMNS} FROM summary WHERE id = ?"
+_RANGE = f"SELECT {_COLUMNS} FROM summary WHERE id BETWEEN ? AND ?"
+_FEW = 8
+
+
+def read_summaries(connection: apsw.Connection, mailbox_id: int, uids: Sequence[int]) -> list[MessageSummary]:
+    """Of those present, ascending. ``imap_envelope`` is None (against its type) where it was not made yet."""
+    first = mailbox_id << 32
+    if len(uids) <= _FEW:
+        found = []
+        for uid in uids:
+            row = connection.execute(_ONE, (first | uid,)).fetchone()
+            if row is not None:
+                found.append(MessageSummary(*row))
+        return found
+    rows = connection.execute(_RANGE, (first | uids[0], first | uids[-1]))
+    if uids[-1] - uids[0] + 1 == len(uids):
+        return [MessageSummary(*row) for row in rows]
+    wanted = set(uids)
+    return [MessageSummary(*row) for row in rows if row[0] in wanted]
+
+
+@frozen
+class Structure:
+    """What was found in a file."""
+
+    uid: int
+    stored: int
+    summary: StoredSummary
+
+
+def make_structures(account: Account, mailbox_id: int, path: str, uids: Sequence[int]) -> list[Structure]:
+    """Read and scan these messages. In a thread, with no lock held."""
+    with account.reading() as reader:
+        files = [
+            (uid, reader.execute("SELECT file FROM message WHERE id = ?", (mailbox_id << 32 | uid,)).fetchone())
+            for uid in uids
+        ]
+    made = []
+    for uid, row in files:
+        if row is None:
+            continue
+        try:
+            octets = _read(account, path, row[0])
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _log.warn("{path}/{file} cannot be read: {error}", path=path, file=row[0], error=error)
+            continue
+        made.append(Structure(uid, len(octets), stored_summary(with_crlf(octets) if b"\n" in octets else octets)))
+    return made
+
+
+def _read(account: Account, path: str, file: str) -> bytes:
+    disk = account.disk
+    try:
+        with opened(disk.open(f"{path}/{file}")) as source:
+            return source.read(0, source.size())
+    except FileNotFoundError:
+        name = layout.find_file(disk, path, file)
+        if name is None:
+            raise
+        with opened(disk.open(f"{path}/{name}")) as source:
+            return source.read(0, source.size())
+
+
+def store_structures(transaction: Transaction, mailbox_id: int, made: Sequence[Structure]) -> None:
+    """Keep them; a size that was wrong is put right."""
+    row = transaction.mailbox_by_id(mailbox_id)
+    connection = transaction.connection
+    for one in made:
+        message_id = row.first_id | one.uid
+        found = connection.execute("SELECT size, stored FROM message WHERE id = ?", (message_id,)).fetchone()
+        if found is None:
+            continue
+        summary = one.summary
+        if found != (summary.size_octets, one.stored):
+            row.octets += summary.size_octets - found[0]
+            transaction.save(row)
+            connection.execute(
+                "UPDATE message SET size = ?, stored = ? WHERE id = ?", (summary.size_octets, one.stored, message_id)
+            )
+        connection.execute(
+            "UPDATE summary SET size = ?, header_octets = ?, imap_envelope = ?, body_structure = ?, body = ?,"
+            " cached_fields = ?, sent_day = ? WHERE id = ?",
+            (
+                summary.size_octets,
+                summary.header_octets,
+                summary.imap_envelope,
+                summary.body_structure,
+                summary.body,
+                summary.cached_fields,
+                summary.sent_day,
+                message_id,
+            ),
+        )
