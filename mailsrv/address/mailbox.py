@@ -48,7 +48,8 @@ class Address:
         local_part = self.local_part
         if not local_part:
             raise AddressError("Empty local part")
-        if _FORBIDDEN.search(local_part):
+        # isprintable is far cheaper than the search, and stricter.
+        if not local_part.isprintable() and _FORBIDDEN.search(local_part):
             raise AddressError("Control character in an address")
         octets = len(local_part) if local_part.isascii() else len(local_part.encode())
         if octets > LOCAL_PART_LIMIT_OCTETS:

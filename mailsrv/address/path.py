@@ -65,7 +65,7 @@ def scan_reverse_path(text: str, start: int = 0) -> ScannedPath:
 
 def scan_forward_path(text: str, start: int = 0) -> tuple[Address, int]:
     """``Path`` or ``"<Postmaster>"`` at ``start``, and where it ended."""
-    if _POSTMASTER.match(text, start):
+    if text[start + 1 : start + 2] in "pP" and _POSTMASTER.match(text, start):
         return Address("postmaster", ""), start + len("<postmaster>")
     return _scan_path(text, start)
 

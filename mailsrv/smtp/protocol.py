@@ -347,6 +347,13 @@ class SmtpProtocol(Protocol):
         except Exception:
             self._fail(Failure(), stage, subject)
             return
+        if deferred.called and not deferred.paused and not isinstance(deferred.result, Failure | Deferred):
+            # The usual case; the way through the callbacks would cost more than all the rest.
+            try:
+                succeed(deferred.result)
+            except Exception:
+                self._crash(Failure())
+            return
         deferred.addCallbacks(succeed, self._fail, errbackArgs=(stage, subject))
         deferred.addErrback(self._crash)
 

@@ -35,7 +35,7 @@ class Reply:
         prefix = f"{self.status} " if self.status is not None else ""
         last = len(self.lines) - 1
         text = "".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{_UNPRINTABLE.sub('?', line)[:TEXT_LIMIT]}\r\n"
+            f"{self.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n"
             for number, line in enumerate(self.lines)
         )
         object.__setattr__(self, "octets", text.encode("ascii"))
@@ -44,6 +44,12 @@ class Reply:
     def is_positive(self) -> bool:
         """2xx or 3xx."""
         return self.code < 400
+
+
+def _printable(line: str) -> str:
+    if not (line.isascii() and line.isprintable()):
+        line = _UNPRINTABLE.sub("?", line)
+    return line[:TEXT_LIMIT]
 
 
 def make_reply(code: int, enhanced: EnhancedStatus | None, *lines: str, closes: bool = False) -> Reply:

@@ -280,22 +280,23 @@ class SmtpSession:
                 return self._events.pop(0)
             if self._owed is not _Owed.NOTHING:
                 return Wait.PAUSED
-            if self._state is _State.CLOSED or self._state is _State.TLS:
-                return Wait.NEED_DATA
-            if self._is_stopping and self._state is not _State.CONTENT:
+            if self._is_stopping and self._state is not _State.CONTENT and self._state is not _State.CLOSED:
                 self._send(replies.SHUTTING_DOWN)
             elif not self._step():
                 return Wait.NEED_DATA
 
     def _step(self) -> bool:
         """Understand one more thing; False if more octets are needed for that."""
-        if self._state is _State.CONTENT:
-            return self._take_content()
-        if self._state is _State.COMMAND or self._state is _State.SASL:
+        state = self._state
+        if not len(self._buffer) and state is not _State.DISCARD_CHUNK:
+            return False
+        if state is _State.COMMAND or state is _State.SASL:
             return self._take_line()
-        if self._state is _State.DISCARD_LINE:
+        if state is _State.CONTENT:
+            return self._take_content()
+        if state is _State.DISCARD_LINE:
             return self._discard_line()
-        return self._discard_chunk()
+        return self._discard_chunk() if state is _State.DISCARD_CHUNK else False
 
     # -- things that happen to the session from outside
 
@@ -530,10 +531,10 @@ class SmtpSession:
     # -- commands
 
     def _do(self, command: Command) -> None:
-        if isinstance(command, Rcpt):
-            self._do_rcpt(command)
-        elif isinstance(command, Plain):
+        if isinstance(command, Plain):
             _PLAIN[command.verb](self)
+        elif isinstance(command, Rcpt):
+            self._do_rcpt(command)
         elif isinstance(command, Mail):
             self._do_mail(command)
         elif isinstance(command, Helo):
