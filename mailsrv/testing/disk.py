@@ -57,6 +57,8 @@ class _Inode:
     pending: list[_Change] = field(factory=list)
     changed_ns: int = 0
     lock_owner: object = None
+    errors: int = 0
+    """Write errors met by somebody else's sync: each handle open at the time is told once, as Linux does."""
 
 
 @define(eq=False)
@@ -75,6 +77,7 @@ class ModelFile:
         self._inode = inode
         self._writable = writable
         self._closed = False
+        self._errors_seen = inode.errors
         self.path = path
 
     def _operate(self, name: str) -> None:
@@ -125,7 +128,13 @@ class ModelFile:
 
     def sync(self) -> None:
         with self._disk._lock:
-            self._disk._sync_inode(self._inode, lambda: self._operate("sync"))
+            self._disk._sync_inode(self._inode, self._begin_sync)
+
+    def _begin_sync(self) -> None:
+        self._operate("sync")
+        if self._errors_seen != self._inode.errors:
+            self._errors_seen = self._inode.errors
+            raise OSError(errno.EIO, os.strerror(errno.EIO), self.path)
 
     def try_lock(self) -> bool:
         with self._disk._lock:
@@ -431,6 +440,8 @@ class ModelDisk:
             raise error
 
         def doubt(inode: _Inode) -> None:
+            if inode.versions:
+                inode.errors += 1
             try:
                 self._sync_inode(inode, fail)
             except OSError:

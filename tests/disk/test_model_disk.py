@@ -159,3 +159,15 @@ def test_a_crash_after_a_crash():
     write_durably(again, "/two", b"2")
     last = again.after_power_cut(0)
     assert (read(last, "/one"), read(last, "/two")) == (b"1", b"2")
+
+
+def test_a_failed_sync_of_everything_is_told_to_whoever_has_the_file_open():
+    disk = ModelDisk()
+    file = disk.create("/file")
+    file.write(0, [b"x"])
+    disk.fail_at(len(disk.operations), errno.EIO)
+    with pytest.raises(OSError, match="error"):
+        disk.sync_paths(["/"])
+    with pytest.raises(OSError, match="error"):
+        file.sync()
+    file.sync()

@@ -148,9 +148,13 @@ class FileApplier:
                 return Applied(pending.key, 1, int(uid), int(uid))
         uid = str(pending.noted.uid if pending.noted else self.next_uid)
         self.next_uid = max(self.next_uid, int(uid) + 1)
-        file = self.disk.create(os.path.join(directory, f"{key}.{uid}"))
+        path = os.path.join(directory, f"{key}.{uid}")
+        file = self.disk.create(path)
         try:
             file.write(0, [octets])
+        except OSError:
+            self.disk.unlink(path)
+            raise
         finally:
             file.close()
         return Applied(pending.key, 1, int(uid), int(uid))
