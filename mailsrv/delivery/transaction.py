@@ -9,7 +9,7 @@ commit begins an ``abort`` leaves nothing behind; after that it comes too late a
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
@@ -36,6 +36,9 @@ from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord
 from mailsrv.interfaces.mailbox import IMailStore, OverQuota
 from mailsrv.message import Hop, format_received, format_return_path, missing_originator_fields, transmission_type
 from mailsrv.status import MAILBOX_FULL, TOO_MANY_RECIPIENTS
+
+Targets = dict[Address, tuple[LocalRecipient, Address]]
+"""By account."""
 
 
 @frozen
@@ -164,8 +167,11 @@ class MailTransaction:
         """Check, then filter: filters are asked only about recipients we would take."""
         parts = self._parts
         targets = await parts.policy.find(forward_path)
-        new = {target.account for target in targets} - self._accounts
-        if len(self._accounts) + len(new) > parts.settings.accounts_per_message:
+        limit = parts.settings.accounts_per_message
+        if (
+            len(self._accounts) + len(targets) > limit
+            and len(self._accounts.union(target.account for target in targets)) > limit
+        ):
             raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
         if parts.service is not Service.LMTP:
             # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
@@ -185,7 +191,7 @@ class MailTransaction:
     # Content
 
     def begin_content(self) -> Deferred[None]:
-        if not self._is_discarded and self._targets():
+        if not self._is_discarded and any(recipient.targets for recipient in self._recipients):
             error = self._parts.journal.check_acceptance(self._parameters.size or 0)
             if error is not None:
                 self._history.log_refusal(error, self._forward_paths())
@@ -193,10 +199,12 @@ class MailTransaction:
             self._writer = self._parts.spool.begin()
         return succeed(None)
 
-    def _targets(self) -> dict[Address, tuple[LocalRecipient, Address]]:
-        """Every account once, with the forward-path it came by first."""
-        targets: dict[Address, tuple[LocalRecipient, Address]] = {}
+    def _targets(self, without: Collection[Address] = ()) -> Targets:
+        """Every account once, with the forward-path it came by first; ``without`` these forward-paths."""
+        targets: Targets = {}
         for recipient in self._recipients:
+            if without and recipient.forward_path in without:
+                continue
             for target in self._targets_of(recipient):
                 targets.setdefault(target.account, (target, recipient.forward_path))
         return targets
@@ -298,7 +306,6 @@ class MailTransaction:
         """
         session, parts = self._session, self._parts
         seconds = int(parts.clock.seconds())
-        paths = {recipient.forward_path for recipient in self._recipients}
         tls = f"using {session.tls_version} with {session.tls_cipher or 'unknown cipher'}"
         hop = Hop(
             by=parts.hostname,
@@ -314,7 +321,7 @@ class MailTransaction:
             helo=session.helo,
             peer_address=session.client_address,
             tls=tls if session.tls_version else "",
-            recipient=paths.pop() if len(paths) == 1 else None,
+            recipient=self._recipients[0].forward_path if len(self._known) == 1 else None,
         )
         self._return_path = format_return_path(self._reverse_path)
         missing = b""
@@ -361,16 +368,16 @@ class MailTransaction:
         if self._refusal is not None:
             raise self._refusal
         writer = self._writer
-        if self._is_discarded or writer is None or not self._targets():
+        if self._is_discarded or writer is None:
             return self._discard()
         self._writer = None
         content = await writer.finish()
         self._history.size_octets = content.size
         if self._parts.filters.wants(Phase.MESSAGE):
-            content = await self._ask_about_message(content)
-            if self._is_discarded or not self._targets():
-                self._parts.spool.discard(content)
+            checked = await self._ask_about_message(content)
+            if checked is None:
                 return self._discard()
+            content = checked
         return await self._reserve_and_commit(content)
 
     def _check_abandoned(self) -> None:
@@ -385,8 +392,8 @@ class MailTransaction:
     def _accepted(self) -> list[Accepted | Refused]:
         return [Accepted(recipient.forward_path, self.transaction_id) for recipient in self._recipients]
 
-    async def _ask_about_message(self, content: Content) -> Content:
-        is_inline = isinstance(content, InlineContent)
+    async def _ask_about_message(self, content: Content) -> Content | None:
+        """The content with what filters add to it, or None where they discard it. Takes ``content`` over."""
         view = MessageView(
             header=self._header,
             size_octets=content.size,
@@ -401,76 +408,84 @@ class MailTransaction:
         except BaseException:
             self._parts.spool.discard(content)
             raise
-        if self._is_discarded or not decision.headers:
-            return content
         parts = self._parts
-        changed = await with_fields(
-            content, format_added(decision.headers), len(self._return_path), parts.spool, parts.run_in_thread
-        )
-        if is_inline:
+        if decision.discard:
             parts.spool.discard(content)
-        self._history.size_octets = changed.size
-        return changed
+            return None
+        if not decision.headers:
+            return content
+        fields = format_added(decision.headers)
+        content = await with_fields(content, fields, len(self._return_path), parts.spool, parts.run_in_thread)
+        self._history.size_octets = content.size
+        return content
 
     async def _reserve_and_commit(self, content: Content) -> Sequence[Accepted | Refused]:
-        reservations = Reservations(self._parts.store)
+        parts = self._parts
+        targets = self._targets()
+        reservations = Reservations(parts.store)
         try:
             try:
-                await reservations.reserve((target for target, _ in self._targets().values()), content.size)
+                await reservations.reserve((target for target, _ in targets.values()), content.size)
                 self._check_abandoned()
-                errors = {
-                    recipient.forward_path: self._quota_error(reservations, recipient) for recipient in self._recipients
-                }
-                taken = self._taken(errors)
+                errors = self._quota_errors(reservations)
+                if errors:
+                    self._check_all_agree(errors)
+                    targets = self._targets(errors)
             except BaseException:
-                self._parts.spool.discard(content)
+                parts.spool.discard(content)
                 raise
-            if taken:
+            if targets:
                 self._state = _State.OVER
-                await self._parts.journal.commit(self._record(content, taken))
+                await parts.journal.commit(self._record(content, targets))
             else:
-                self._parts.spool.discard(content)
+                parts.spool.discard(content)
         finally:
             reservations.release()
         return self._outcomes(errors)
 
-    def _quota_error(self, reservations: Reservations, recipient: Recipient) -> MailError | None:
-        return reservations.error_for(Recipient(recipient.forward_path, self._targets_of(recipient)))
+    def _quota_errors(self, reservations: Reservations) -> dict[Address, MailError]:
+        """By forward-path, those that cannot have the message; nearly always nobody."""
+        if not reservations.refused:
+            return {}
+        errors = {}
+        for recipient in self._recipients:
+            error = reservations.error_for(self._targets_of(recipient))
+            if error is not None:
+                errors[recipient.forward_path] = error
+        return errors
 
-    def _taken(self, errors: dict[Address, MailError | None]) -> list[Recipient]:
-        """The recipients that get the message; raises where one reply has to do for all and some cannot."""
-        refused = [error for error in errors.values() if error is not None]
-        if refused and self._parts.service is not Service.LMTP:
-            if len(refused) == len(errors):
-                raise refused[0]
-            # Taking it for some and saying 552 would bounce mail that was delivered; saying 250
-            # would lose it for the others. So the peer is to try again, and hears more at RCPT.
-            full = any(isinstance(error, OverQuota) for error in refused)
-            status = MAILBOX_FULL.as_temporary() if full else refused[0].status.as_temporary()
-            raise MailError(status, "Some recipients cannot take the message now", cause=str(refused[0]))
-        return [recipient for recipient in self._recipients if errors[recipient.forward_path] is None]
+    def _check_all_agree(self, errors: dict[Address, MailError]) -> None:
+        """Raise where one reply has to do for all recipients, and some cannot have the message."""
+        if self._parts.service is Service.LMTP:
+            return
+        first = next(iter(errors.values()))
+        if len(errors) == len(self._known):
+            raise first
+        # Taking it for some and saying 552 would bounce mail that was delivered; saying 250 would
+        # lose it for the others. So the peer is to try again, and hears more at RCPT.
+        is_full = any(isinstance(error, OverQuota) for error in errors.values())
+        status = MAILBOX_FULL if is_full else first.status
+        raise MailError(status.as_temporary(), "Some recipients cannot take the message now", cause=str(first))
 
-    def _record(self, content: Content, taken: Sequence[Recipient]) -> JournalRecord:
-        deliveries: dict[Address, LocalDelivery] = {}
-        for recipient in taken:
-            for target in self._targets_of(recipient):
-                if target.account not in deliveries:
-                    deliveries[target.account] = LocalDelivery(target.account, recipient=str(recipient.forward_path))
-        message = JournaledMessage(content, tuple(deliveries.values()), int(self._parts.clock.seconds()))
+    def _record(self, content: Content, targets: Targets) -> JournalRecord:
+        deliveries = tuple(LocalDelivery(target.account, recipient=str(path)) for target, path in targets.values())
+        message = JournaledMessage(content, deliveries, int(self._parts.clock.seconds()))
         reverse_path = str(self._reverse_path) if self._reverse_path else ""
         return JournalRecord((message,), self.transaction_id, reverse_path)
 
-    def _outcomes(self, errors: dict[Address, MailError | None]) -> Sequence[Accepted | Refused]:
+    def _outcomes(self, errors: dict[Address, MailError]) -> Sequence[Accepted | Refused]:
+        if not errors:
+            self._history.log("accepted", self._known)
+            return self._accepted()
         outcomes: list[Accepted | Refused] = []
-        accepted: dict[Address, None] = {}
         for recipient in self._recipients:
-            error = errors[recipient.forward_path]
+            error = errors.get(recipient.forward_path)
             if error is None:
-                accepted[recipient.forward_path] = None
                 outcomes.append(Accepted(recipient.forward_path, self.transaction_id))
             else:
                 self._history.recipient_refused(recipient.forward_path, error)
                 outcomes.append(Refused(recipient.forward_path, error))
+        accepted = [path for path in self._known if path not in errors]
         self._history.log("accepted" if accepted else "refused", accepted)
         return outcomes
 

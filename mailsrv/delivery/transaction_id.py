@@ -9,6 +9,7 @@ from collections.abc import Callable
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _TIME_DIGITS, _WORKER_DIGITS, _COUNT_DIGITS = 9, 4, 3
 _COUNT_LIMIT = 32**_COUNT_DIGITS
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
 
 
 class TransactionIds:
@@ -23,22 +24,28 @@ class TransactionIds:
         self._mark = _digits(secrets.randbits(5 * _WORKER_DIGITS), _WORKER_DIGITS)
         self._last = 0
         self._count = 0
+        self._time = ""
 
     def new(self) -> str:
         """The next id."""
         now = int(self._seconds() * 1000)
         if now > self._last:
-            self._last, self._count = now, 0
+            self._begin(now)
         else:
             self._count += 1
             if self._count == _COUNT_LIMIT:
-                self._last, self._count = self._last + 1, 0
-        return f"{_digits(self._last, _TIME_DIGITS)}{self._mark}{_digits(self._count, _COUNT_DIGITS)}"
+                self._begin(self._last + 1)
+        count = self._count
+        return f"{self._time}{self._mark}{_ALPHABET[count >> 10]}{_PAIRS[count & 1023]}"
+
+    def _begin(self, milliseconds: int) -> None:
+        self._last, self._count = milliseconds, 0
+        self._time = _digits(milliseconds, _TIME_DIGITS)
 
 
 def _digits(number: int, length: int) -> str:
-    digits = []
-    for _ in range(length):
-        digits.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(digits))
+    pairs = []
+    for _ in range(0, length, 2):
+        pairs.append(_PAIRS[number & 1023])
+        number >>= 10
+    return "".join(reversed(pairs))[-length:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IOpenSSLContextFactory, IReactorTime
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
@@ -29,7 +29,7 @@ class Pop3ServerFactory(ServerFactory):
         *,
         hostname: str,
         portal: Portal,
-        context_factory: IOpenSSLContextFactory | None,
+        context_factory: object | None,
         tls_mode: TlsMode,
         plaintext_networks: NetworkSet,
         connections: ConnectionTable,
