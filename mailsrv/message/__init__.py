@@ -15,7 +15,7 @@ from mailsrv.message.dates import (
     parse_search_date,
     sent_day,
 )
-from mailsrv.message.decoding import TextSearch, body_text, decode_body, decode_header, fold_text, iterate_text
+from mailsrv.message.decoding import TextSearch, body_text, decode_body, fold_text, iterate_text
 from mailsrv.message.edits import (
     Hop,
     InvalidField,
@@ -28,6 +28,7 @@ from mailsrv.message.edits import (
     new_message_id,
     transmission_type,
 )
+from mailsrv.message.encoded_words import decode_header
 from mailsrv.message.fields import HeaderField, Octets, iterate_fields, read_header, select_fields, unfold
 from mailsrv.message.scanner import scan
 from mailsrv.message.section import (

@@ -1,6 +1,6 @@
-"""Header fields and body text as people read them, for SEARCH and filters (RFC 2047, RFC 2045 6, RFC 9051 6.4.4).
+"""Header fields and body text as people read them, for SEARCH and filters (RFC 2045 6, RFC 9051 6.4.4).
 
-Tolerant: unknown character sets and broken encodings give replacement characters, never errors.
+Unknown character sets and broken encodings give replacement characters, never errors.
 Comparison ignores case and compatibility differences, which contains what i;unicode-casemap
 (RFC 5051) asks for. Plain ASCII, most of mail, takes short cuts everywhere.
 """
@@ -8,67 +8,16 @@ Comparison ignores case and compatibility differences, which contains what i;uni
 from __future__ import annotations
 
 import binascii
-import re
 import unicodedata
 from collections.abc import Iterator
-from mmap import mmap
 
 from mailsrv.message.charsets import decode_octets, is_ascii_compatible
-from mailsrv.message.fields import Octets, field_body, read_header, unfold
+from mailsrv.message.encoded_words import decode_base64, decode_header
+from mailsrv.message.fields import Octets, field_body, read_header, unfold, unfold_all
 from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
 from mailsrv.message.structure import MessageStructure, Part
 
-# encoded-word = "=?" charset "?" encoding "?" encoded-text "?=" (RFC 2047 2; RFC 2231 5 adds "*" language)
-_ENCODED_WORD = re.compile(rb"=\?([^?\x00-\x20]{1,60}+)\?([BbQq])\?([^?]*+)\?=")
-_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]+")
 _ASCII_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
-
-
-def decode_header(body: bytes) -> str:
-    """A field body as text on one line: encoded words decoded, adjacent ones joined before decoding where possible."""
-    text = unfold(body)
-    if b"=?" not in text:
-        return decode_octets(text, b"")
-    pieces: list[str] = []
-    pending: list[bytes] = []
-    pending_charset = b""
-    position = 0
-    for match in _ENCODED_WORD.finditer(text):
-        between = text[position : match.start()]
-        charset = match[1].split(b"*", 1)[0].lower()
-        if pending and (between.strip(b" \t") or charset != pending_charset):
-            pieces.append(decode_octets(b"".join(pending), pending_charset))
-            pending.clear()
-        if between and (between.strip(b" \t") or not position):
-            pieces.append(decode_octets(between, b""))
-        # A character may be split over two words of one character set: octets are joined first.
-        pending.append(_decode_word(match[2], match[3]))
-        pending_charset = charset
-        position = match.end()
-    if pending:
-        pieces.append(decode_octets(b"".join(pending), pending_charset))
-    pieces.append(decode_octets(text[position:], b""))
-    return "".join(pieces)
-
-
-def _decode_word(encoding: bytes, text: bytes) -> bytes:
-    if encoding in b"Qq":
-        return binascii.a2b_qp(text.replace(b" ", b"_"), header=True)
-    return decode_base64(text)
-
-
-def decode_base64(text: bytes) -> bytes:
-    """The octets of base64 text; what is no base64 is passed over, a broken end is left out."""
-    try:
-        return binascii.a2b_base64(text)
-    except binascii.Error:
-        digits = _NOT_BASE64.sub(b"", text)
-        if len(digits) % 4 == 1:
-            digits = digits[:-1]
-        try:
-            return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4))
-        except binascii.Error:
-            return b""
 
 
 def decode_body(body: bytes, encoding: bytes) -> bytes | None:
@@ -137,6 +86,8 @@ class TextSearch:
 
         With an empty string: whether there is such a field.
         """
+        if name is None and self._octets is not None and header.isascii() and b"=?" not in header:
+            return self._octets in unfold_all(header).translate(_ASCII_LOWER)
         for row in read_header(header, 0, len(header)).rows:
             if row[1] and (name is None or row[1].lower() == name):
                 body = row[0] if name is None else field_body(row)
@@ -178,8 +129,3 @@ class TextSearch:
         """SEARCH TEXT: header or body."""
         header = octets[: min(structure.root.body_start, limits.header_octets)]
         return self.is_in_header(header) or self.is_in_body(octets, structure, limits)
-
-
-def as_octets(data: bytes | bytearray | memoryview | mmap) -> Octets:
-    """Something that is ``bytes`` or a map of a file; other buffers are copied."""
-    return data if isinstance(data, bytes | mmap) else bytes(data)

@@ -80,6 +80,11 @@ def unfold(body: bytes) -> bytes:
     return body
 
 
+def unfold_all(header: bytes) -> bytes:
+    """A header section with every field on one line."""
+    return _FOLD.sub(b"", header)
+
+
 def field_body(row: FieldRow) -> bytes:
     """What stands after the colon in a row that is a field."""
     raw = row[0]

@@ -38,7 +38,8 @@ _NO_FIELD_NAMES: frozenset[bytes] = frozenset()
 _ADDRESS_COST = 4
 # What may follow the boundary in a delimiter line: "--" if it closes, then transport-padding.
 _DELIMITER_END = re.compile(rb"(--)?[ \t]*+\r?(?:\n|\Z)")
-_IDENTITY_ENCODINGS = frozenset({b"7bit", b"8bit", b"binary"})
+# Misspelt names of no encoding at all ("8-bit", "none") are common and hide nothing.
+_REAL_ENCODINGS = frozenset({b"base64", b"quoted-printable", b"uuencode", b"x-uuencode", b"x-uue"})
 _COUNTED_AT_ONCE = 1 << 20
 
 # Searching for boundaries may cost this many times the message's length (one pass for each level
@@ -105,7 +106,7 @@ class Scanner:
             if kind.media_type == b"multipart":
                 self._open_multipart(part, depth)
             elif kind.media_type == b"message" and kind.subtype == b"rfc822":
-                if part.encoding not in _IDENTITY_ENCODINGS:
+                if part.encoding in _REAL_ENCODINGS:
                     part.content_type = content_type(b"application", b"octet-stream", kind.parameters)
                 elif depth >= self.limits.nesting or len(self._parts) >= self.limits.parts:
                     part.content_type = TEXT_PLAIN

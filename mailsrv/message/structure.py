@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from attrs import define, field
 
+from mailsrv.message.encoded_words import decode_header
 from mailsrv.message.fields import unfold
 from mailsrv.message.parameters import (
     ContentType,
@@ -83,8 +84,6 @@ class Part:
 
     def file_names(self) -> tuple[str, ...]:
         """Every name a client may take for the file: all spellings and duplicates (R-MIME-2)."""
-        from mailsrv.message.decoding import decode_header  # decoding knows parts as well
-
         names: dict[str, None] = {}
         parameters = [pair for pair in self.content_type.parameters if pair[0].startswith(b"name")]
         disposition = self.disposition
