@@ -197,7 +197,7 @@ class DialogueTransport(StringTransport):
         *,
         is_tls: bool = False,
     ) -> None:
-        super().__init__(hostAddress=host, peerAddress=peer)  # type: ignore[no-untyped-call]
+        super().__init__(hostAddress=host, peerAddress=peer)
         self.protocol = protocol
         self.is_tls = is_tls
         self.is_aborted = False
@@ -216,7 +216,7 @@ class DialogueTransport(StringTransport):
         """Take what the server says. After the end it is lost, as on a real connection."""
         self.write_calls += 1
         if not self.is_gone:
-            super().write(data)  # type: ignore[no-untyped-call]
+            super().write(data)
 
     def writeSequence(self, data: Any) -> None:
         self.write(b"".join(data))
@@ -253,8 +253,8 @@ class DialogueTransport(StringTransport):
 
     def take(self) -> bytes:
         """What the server has said since the last call."""
-        octets: bytes = self.value()  # type: ignore[no-untyped-call]
-        self.clear()  # type: ignore[no-untyped-call]
+        octets: bytes = self.value()
+        self.clear()
         return octets
 
     def deliver(self, octets: bytes) -> None:

@@ -83,7 +83,7 @@ def make_server(*, tls="none", networks="127.0.0.0/8", limits=None, **settings):
         Pop3Settings(**settings),
         hostname="mail.example.test",
         portal=realm,  # type: ignore[arg-type]
-        context_factory=object(),  # type: ignore[arg-type]
+        context_factory=object(),
         tls_mode=TlsMode(tls),
         plaintext_networks=NetworkSet(networks.split()),
         connections=ConnectionTable(limits or LimitsSettings(), clock.seconds),
