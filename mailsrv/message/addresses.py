@@ -33,12 +33,9 @@ class EnvelopeAddress(NamedTuple):
 GROUP_END = EnvelopeAddress(None, None, None, None)
 
 _ATOM = rb"[^\x00-\x20\x7f\"(),:;<>@\[\]\\]"
-_SIMPLE = re.compile(
-    rb"[ \t]*+(?:"
-    rb'(?:"([^"\\]*+)"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+))<(' + _ATOM + rb"++)@(" + _ATOM + rb"++)>"
-    rb"|(" + _ATOM + rb"++)@(" + _ATOM + rb"++)"
-    rb")[ \t]*+(?:,|\Z)"
-)
+_PHRASE = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+)'
+_ADDR_SPEC = b"(" + _ATOM + b"++)@(" + _ATOM + b"++)"
+_SIMPLE = re.compile(rb"[ \t]*+(?:(?:" + _PHRASE + b")<" + _ADDR_SPEC + b">|" + _ADDR_SPEC + rb")[ \t]*+(?:,|\Z)")
 _SPACES = re.compile(rb"[ \t]{2,}|\t")
 _TOKEN = re.compile(
     rb"(?P<space>[\x00-\x20\x7f]++)|(?P<atom>" + _ATOM + rb"++)|(?P<literal>\[[^\[\]]*+\])|(?P<special>.)", re.DOTALL
@@ -66,9 +63,10 @@ def parse_addresses(body: bytes, limit: int = DEFAULT_LIMITS.addresses) -> list[
         if mailbox is None:
             found.append(EnvelopeAddress(None, None, bare_mailbox, bare_host))
         else:
-            name = quoted if quoted is not None else phrase.strip()
-            if name and quoted is None:
-                name = _SPACES.sub(b" ", name)
+            if quoted is None:
+                name = _SPACES.sub(b" ", phrase.strip())
+            else:
+                name = _ESCAPE.sub(rb"\1", quoted) if b"\\" in quoted else quoted
             found.append(EnvelopeAddress(name or None, None, mailbox, host))
         if len(found) >= limit:
             break
