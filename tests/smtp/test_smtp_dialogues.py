@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_dialogue(dialogue, mode, is_slow):
     is_tls = bool(options.pop("tls", ""))
     service = Service(options.pop("service", "mx"))
     messages = options.pop("messages", None)
-    changes = {name: float(value) if "." in value else int(value) for name, value in options.items()}
+    changes: dict[str, Any] = {name: float(value) if "." in value else int(value) for name, value in options.items()}
     server = make_server(
         service=service,
         plaintext=plaintext,

@@ -1,0 +1,173 @@
+"""STARTTLS and implicit TLS over real sockets on the loopback (R-TLS-1, RFC 3207)."""
+
+from __future__ import annotations
+
+import datetime
+import socket
+import ssl
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import reactor as untyped_reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.threads import deferToThread
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import TestCase
+
+from mailsrv.smtp.factory import SmtpServerFactory
+from mailsrv.smtp.settings import Service, SmtpSettings
+from mailsrv.testing.receiver import MemoryReceiver
+from mailsrv.wire.connection_limits import ConnectionTable
+from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.settings import LimitsSettings
+from mailsrv.wire.tls_mode import TlsMode
+
+reactor: Any = untyped_reactor
+
+
+def make_certificate() -> PrivateCertificate:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    certified: PrivateCertificate = PrivateCertificate.loadPEM(certificate.public_bytes(encoding) + private)
+    return certified
+
+
+class Conversation:
+    """A blocking client, for a thread."""
+
+    def __init__(self, port: int, *, is_tls: bool = False) -> None:
+        self.context = ssl.create_default_context()
+        self.context.check_hostname = False
+        self.context.verify_mode = ssl.CERT_NONE
+        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), timeout=10)
+        if is_tls:
+            self.start_tls()
+
+    def start_tls(self) -> None:
+        self.socket = self.context.wrap_socket(self.socket)
+
+    def read(self) -> str:
+        data = b""
+        while not (data.endswith(b"\r\n") and data[data.rfind(b"\n", 0, -1) + 1 :][3:4] == b" "):
+            more = self.socket.recv(4096)
+            if not more:
+                break
+            data += more
+        return data.decode()
+
+    def say(self, octets: bytes) -> str:
+        self.socket.sendall(octets)
+        return self.read()
+
+
+class TlsTests(TestCase):
+    def listen(self, tls_mode: TlsMode) -> int:
+        certificate = make_certificate()
+        self.receiver = MemoryReceiver()
+        self.factory = SmtpServerFactory(
+            SmtpSettings(),
+            self.receiver,
+            service=Service.MX,
+            hostname="mail.example.test",
+            portal=None,
+            context_factory=certificate.options(),
+            tls_mode=tls_mode,
+            plaintext_networks=NetworkSet(),
+            connections=ConnectionTable(LimitsSettings(), reactor.seconds),
+            clock=reactor,
+        )
+        factory: Any = self.factory
+        if tls_mode is TlsMode.IMPLICIT:
+            factory = TLSMemoryBIOFactory(certificate.options(), False, self.factory)
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(self.factory.drain)
+        self.addCleanup(port.stopListening)
+        number: int = port.getHost().port
+        return number
+
+    def test_starttls(self) -> Deferred[None]:
+        port = self.listen(TlsMode.STARTTLS)
+
+        def talk() -> None:
+            client = Conversation(port)
+            assert "220 " in client.read()
+            assert "STARTTLS" in client.say(b"EHLO c\r\n")
+            assert client.say(b"STARTTLS\r\n").startswith("220 2.0.0")
+            client.start_tls()
+            assert client.say(b"MAIL FROM:<a@b>\r\n").startswith("503")
+            assert "STARTTLS" not in client.say(b"EHLO again\r\n")
+            for line in (b"MAIL FROM:<a@b>\r\n", b"RCPT TO:<b@example.test>\r\n", b"DATA\r\n"):
+                client.say(line)
+            assert client.say(b"x" * 70 + b"\r\n" + b"y" * 300000 + b"\r\n.\r\n").startswith("554 5.5.6")
+            client.say(b"MAIL FROM:<a@b>\r\nRCPT TO:<b@example.test>\r\n")
+            client.say(b"DATA\r\n")
+            assert client.say((b"x" * 70 + b"\r\n") * 20000 + b".\r\n").startswith("250")
+            assert client.say(b"QUIT\r\n").startswith("221")
+            assert client.socket.recv(10) == b""
+            client.socket.close()
+
+        def check(_: object) -> None:
+            [message] = self.receiver.messages
+            assert len(message.content) == 72 * 20000
+            assert message.session.tls_version.startswith("TLSv1.")
+            assert message.session.tls_cipher
+            assert message.session.helo == "again"
+
+        return deferToThread(talk).addCallback(check)
+
+    def test_implicit_tls(self) -> Deferred[None]:
+        port = self.listen(TlsMode.IMPLICIT)
+
+        def talk() -> None:
+            client = Conversation(port, is_tls=True)
+            assert "220 " in client.read()
+            assert "STARTTLS" not in client.say(b"EHLO c\r\n")
+            assert client.say(b"STARTTLS\r\n").startswith("503")
+            assert client.say(b"QUIT\r\n").startswith("221")
+            client.socket.close()
+
+        def check(_: object) -> None:
+            assert self.receiver.sessions[0].tls_version.startswith("TLSv1.")
+
+        return deferToThread(talk).addCallback(check)
+
+    def test_r_tls_1_a_command_before_the_handshake_is_no_command(self) -> Deferred[None]:
+        port = self.listen(TlsMode.STARTTLS)
+
+        def talk() -> None:
+            client = Conversation(port)
+            client.read()
+            client.say(b"EHLO c\r\n")
+            assert client.say(b"STARTTLS\r\nMAIL FROM:<evil@b>\r\n").startswith("554 5.5.0")
+            assert client.socket.recv(10) == b""
+            client.socket.close()
+            # After the 220, in the clear: the TLS layer takes it for a broken handshake.
+            other = Conversation(port)
+            other.read()
+            other.say(b"EHLO c\r\n")
+            assert other.say(b"STARTTLS\r\n").startswith("220")
+            answer = other.say(b"MAIL FROM:<evil@b>\r\n")
+            assert "250" not in answer
+            other.socket.close()
+
+        def check(_: object) -> None:
+            assert self.receiver.transactions == []
+
+        return deferToThread(talk).addCallback(check)
