@@ -155,7 +155,8 @@ class ImapProtocol(Protocol):
 
     def _work_done(self, _: None) -> None:
         self._is_working = False
-        self._active_at = self.factory.clock.seconds()
+        if self._session is not None and self._session.idle_tag is None:  # news told in IDLE are no sign of life
+            self._active_at = self.factory.clock.seconds()
         if self._is_gone:
             self._end()
         elif not self._is_pumping:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from attrs import evolve, frozen
+from attrs import frozen
 from twisted.cred.portal import Portal
 from twisted.logger import Logger
 
@@ -436,22 +436,22 @@ class Session:
         try:
             outcome = await self._run(octets)
         except BadCommand as error:
-            self._abandon_literal()
             self.send(status_line(tag, b"BAD", error.text, error.code))
+            self._abandon_literal()
             self._count_error()
         except ConnectionOver as error:
             self.bye(error.text, error.code)
         except PeerGone:
             self.state = State.LOGOUT
         except MailError as error:
-            self._abandon_literal()
             if error.cause:
                 self._log.info("{connection}: refused: {error}", connection=self.peer.connection_id, error=str(error))
             self.send(status_line(tag, b"NO", error.text, refusal_code(error)))
-        except Exception:
             self._abandon_literal()
+        except Exception:
             self._log.failure("{connection}: a command failed", connection=self.peer.connection_id)
             self.send(status_line(tag, b"NO", _SERVER_FAULT, b"SERVERBUG"))
+            self._abandon_literal()
         else:
             if isinstance(outcome, Ok):
                 condition = b"NO" if outcome.is_partial else b"OK"
@@ -502,7 +502,7 @@ class Session:
         if self.selected is not None and self.selected is selected:
             await selected.tell(self, may_renumber=may_renumber, with_uid=is_uid)
         if isinstance(outcome, Ok) and not outcome.text:
-            return evolve(outcome, text=f"{word.decode('ascii')} completed")
+            return Ok(word.decode("ascii") + " completed", outcome.code, outcome.is_partial)
         return outcome
 
     async def _keep_to_rate(self, per_minute: int) -> None:

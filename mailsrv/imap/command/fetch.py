@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from attrs import evolve, frozen
 
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand
-from mailsrv.imap.fetch.items import FetchItem, SectionItem, parse_items
+from mailsrv.imap.fetch.items import SectionItem, parse_items
 from mailsrv.imap.fetch.plan import FetchPlan, make_plan, row_formatter
 from mailsrv.imap.fetch.row_cache import MailboxKey, Rows
 from mailsrv.imap.fetch.sections import OpenMessage, prepare, send_in_pieces, send_ready
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _OPEN_AT_ONCE = 64
 _FIRST_SLICE = 64
+_REMEMBERED_OCTETS = 1024
 
 
 @frozen
@@ -41,14 +43,14 @@ class Fetch:
 
     messages: SequenceSet
     is_uid: bool
-    items: tuple[FetchItem, ...]
+    plan: FetchPlan
     changed_since: int | None = None
 
     async def run(self, session: Session) -> Ok:
         selected = session.selected_mailbox()
         numbering = selected.numbering
         ranges = numbering.by_uid(self.messages) if self.is_uid else numbering.by_number(self.messages)
-        plan = make_plan(self.items, is_uid=self.is_uid, with_mod_seq=self.changed_since is not None)
+        plan = self.plan
         if plan.wants_mod_seq:
             session.enable_condstore()
         if self.changed_since is not None:
@@ -82,7 +84,6 @@ class _Answer:
             mailbox.mailbox_id,
             mailbox.uid_validity,
         )
-        self._formatter = row_formatter(plan)
         # Where flags end a row they bring its end with them.
         self._after_flags = b" " if plan.wants_mod_seq or plan.wants_uid or not plan.is_array_only else b")\r\n"
         self._plain = FlagTemplates(mailbox.flag_set, is_recent=False, after=self._after_flags)
@@ -193,7 +194,8 @@ class _Answer:
 
     async def _make_rows(self, uids: list[int]) -> dict[int, bytes]:
         """Rows by UID; an empty one where the fields asked for are not in the summary."""
-        format_row, plan = self._formatter, self._plan
+        plan = self._plan
+        format_row = plan.format_row
         summaries: Sequence[MessageSummary] = await self._selected.mailbox.summaries(uids)  # type: ignore[arg-type]
         needs_fields = bool(plan.cached_sections)
         made = {
@@ -300,7 +302,7 @@ class _Answer:
     async def _send_message(self, message: OpenMessage, row: RowSlice, *, with_flags: bool) -> None:
         session, plan, summary = self._session, self._plan, message.summary
         sections: list[SectionItem] = list(plan.sections)
-        format_row = self._formatter
+        format_row = plan.format_row
         if plan.cached_sections and not summary.cached_fields:
             format_row = row_formatter(evolve(plan, cached_sections=()))
             sections += plan.cached_sections
@@ -347,6 +349,17 @@ def parse(cursor: Cursor, context: ParseContext) -> Fetch:
     cursor.space()
     messages = cursor.sequence_set()
     cursor.space()
+    rest = cursor.octets[cursor.position :]
+    cursor.position = len(cursor.octets)
+    parse_rest = _parse_items if len(rest) <= _REMEMBERED_OCTETS else _parse_items.__wrapped__
+    plan, changed_since = parse_rest(rest, context.is_uid)
+    return Fetch(messages, context.is_uid, plan, changed_since)
+
+
+@lru_cache(maxsize=512)
+def _parse_items(octets: bytes, is_uid: bool) -> tuple[FetchPlan, int | None]:
+    """Items and modifiers. Clients ask for the same again and again, so what they mean is kept."""
+    cursor = Cursor(octets)
     items = parse_items(cursor)
     changed_since = None
     if cursor.skip(b" "):
@@ -356,4 +369,5 @@ def parse(cursor: Cursor, context: ParseContext) -> Fetch:
         cursor.space()
         changed_since = cursor.number(NUMBER64_MAX)
         cursor.expect(b")")
-    return Fetch(messages, context.is_uid, items, changed_since)
+    cursor.end()
+    return make_plan(items, is_uid=is_uid, with_mod_seq=changed_since is not None), changed_since

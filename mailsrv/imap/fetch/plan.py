@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import frozen
+from attrs import evolve, field, frozen
 
 from mailsrv.imap.dates import format_date_time
 from mailsrv.imap.fetch.items import Attribute, FetchItem, SectionForm, SectionItem
@@ -88,6 +88,8 @@ class FetchPlan:
     """Made from the summary, where it has the fields; else read from the message."""
     key: bytes
     """Names the rows made from ``columns`` (and UID) in the cache."""
+    format_row: Column = field(eq=False, default=_uid)
+    """What makes UID, ``columns`` and ``cached_sections`` from the summary, joined by spaces."""
 
     @property
     def sets_seen(self) -> bool:
@@ -107,7 +109,7 @@ def make_plan(items: tuple[FetchItem, ...], *, is_uid: bool, with_mod_seq: bool)
     cached = tuple(item for item in sections if item.form is SectionForm.OCTETS and _is_cached(item))
     fixed = [attribute for attribute in attributes if attribute in _COLUMNS and attribute is not Attribute.UID]
     labels = [attribute.value for attribute in fixed] + [item.label for item in cached]
-    return FetchPlan(
+    plan = FetchPlan(
         wants_flags=Attribute.FLAGS in attributes,
         wants_mod_seq=with_mod_seq or Attribute.MODSEQ in attributes,
         wants_uid=is_uid or Attribute.UID in attributes,
@@ -116,6 +118,7 @@ def make_plan(items: tuple[FetchItem, ...], *, is_uid: bool, with_mod_seq: bool)
         cached_sections=cached,
         key=b" ".join([b"UID", *labels] if is_uid or Attribute.UID in attributes else labels),
     )
+    return evolve(plan, format_row=row_formatter(plan))
 
 
 def row_formatter(plan: FetchPlan) -> Column:
