@@ -7,7 +7,7 @@ done. A lost connection lets go of the maildrop at once, or when what is under w
 
 from __future__ import annotations
 
-import itertools
+import secrets
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,6 @@ from mailsrv.wire.connection_limits import ConnectionSlot
 if TYPE_CHECKING:
     from mailsrv.pop3.factory import Pop3ServerFactory
 
-_connection_numbers = itertools.count(1)
-
 
 class MessageGone(MailError):
     """Another session removed it after this one began."""
@@ -61,7 +59,7 @@ class Pop3Protocol(Protocol):
     def __init__(self, factory: Pop3ServerFactory) -> None:
         self._shared = factory
         self._settings = factory.settings
-        self.connection_id = f"p{next(_connection_numbers)}"
+        self.connection_id = secrets.token_hex(6)
         self._client_address = ""
         self._engine: Pop3Session | None = None
         self._slot: ConnectionSlot | None = None
