@@ -202,6 +202,41 @@ def test_mail_that_goes_nowhere_is_put_aside_whole_and_can_be_tried_again(rig):
     assert last.applier.texts() == [b"L" * 5000, b"small text"]
 
 
+def test_mail_that_was_put_aside_is_not_replayed(rig):
+    rig.applier.failing[ALICE] = Unavailable()
+    rig.commit(b"text")
+    rig.pump()
+    while not result_of(rig, rig.journal.list_stuck()):
+        rig.reactor.advance(60)
+        rig.workers["journal-apply"].handler([])
+    rig.step("commit")
+    again = Rig(rig.disk.after_power_cut(0)).start()
+    assert again.applier.batches == []
+    assert len(result_of(again, again.journal.list_stuck())) == 1
+
+
+def test_r_dur_4_a_refused_record_does_not_come_back_with_the_next_start(rig):
+    """Its octets may well be on the disk: the seal in the next segment tells."""
+    rig.commit(b"before")
+    rig.pump()
+    slot = rig.slot
+    failed = slot.live[-1].segment.path
+    rig.disk.fail_at(len(rig.disk.operations) + 1, errno.EIO)
+    answer = rig.commit(b"refused")
+    rig.step("commit")
+    rig.reactor.run_calls()
+    assert isinstance(error_of(answer), Unavailable)
+    after = rig.commit(b"after")
+    rig.step("commit")
+    assert slot.live[-1].segment.path != failed
+    rig.step("apply")
+    rig.reactor.run_calls()
+    assert after == [None]
+    for seed in range(40):
+        again = Rig(rig.disk.after_power_cut(seed)).start()
+        assert again.applier.texts() == [b"after", b"before"]
+
+
 def test_r_dur_4_a_sync_error_closes_the_segment_for_good(rig):
     rig.commit(b"before")
     rig.pump()
