@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 .PHONY: run test check bench docs venv crashlab sample
 
 run: $(VENV)/.stamp-run          ## a working mail server on 127.0.0.1 in one command
-	@exec tools/demo.sh $(BIN)
+	@exec $(BIN)/python -P tools/demo.py $(BIN)
 
 test: venv                       ## everything CI runs
 	@exec tools/test.sh $(BIN)

@@ -141,6 +141,9 @@ class BoundSocket:
 class _InheritedUnixPort(unix.Port):
     """A Unix listener whose file belongs to whoever bound it: neither its mode nor its name is touched here."""
 
+    # shutdown(2) would end the socket for the other processes that listen at it too.
+    _shouldShutdown = False
+
     def startListening(self) -> None:
         tcp._reservedFD.reserve()
         factory: Any = self.factory

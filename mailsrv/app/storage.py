@@ -14,8 +14,12 @@ from mailsrv.config.schema import Settings
 from mailsrv.disk import RealDisk
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
+from mailsrv.store.account import AccountTable
+from mailsrv.store.apply import StoreApplier
 from mailsrv.store.bus import LocalChangeBus
+from mailsrv.store.mail_store import MailStore
 from mailsrv.store.memory import MemoryApplier, MemoryMailStore
+from mailsrv.store.settings import RepositoryType
 
 
 @frozen
@@ -39,11 +43,20 @@ class Storage:
 
 
 def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, worker: int = 1, workers: int = 1) -> Storage:
-    """Make the parts; nothing is read or written before ``start``."""
+    """Make the parts; nothing is read or written before ``start``.
+
+    ``run_id`` is of the whole run: all workers have the same, another run has another (DESIGN 5.5).
+    """
     directory = os.path.join(settings.state_dir, "journal")
-    store = MemoryMailStore(settings.store, LocalChangeBus())
-    journal = Journal(settings.journal, directory, RealDisk(), _ReactorApplier(MemoryApplier(store), reactor), reactor)
-    return Storage(store, journal)
+    disk = RealDisk()
+    bus = LocalChangeBus()
+    if settings.store.type is RepositoryType.MEMORY:
+        memory = MemoryMailStore(settings.store, bus)
+        applier = _ReactorApplier(MemoryApplier(memory), reactor)
+        return Storage(memory, Journal(settings.journal, directory, disk, applier, reactor))
+    accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
+    journal = Journal(settings.journal, directory, disk, StoreApplier(accounts), reactor)
+    return Storage(MailStore(accounts, journal), journal)
 
 
 @implementer(IApplier)

@@ -255,9 +255,10 @@ class WholeServer:
             client.sendmail(sender, recipients, message)
 
     def deliver(self, recipient: str | list[str], message: bytes, sender: str = "someone@example.org") -> None:
-        """Hand a message in by LMTP."""
+        """Hand a message in by LMTP, one transaction for each recipient (smtplib reads one reply only)."""
         with smtplib.LMTP(str(self.lmtp_path), local_hostname="relay.example.org") as client:
-            client.sendmail(sender, recipient, message)
+            for each in [recipient] if isinstance(recipient, str) else recipient:
+                client.sendmail(sender, [each], message)
 
     @contextlib.contextmanager
     def imap(self, user: str) -> Iterator[imaplib.IMAP4_SSL]:
