@@ -28,6 +28,7 @@ from mailsrv.smtp import replies
 from mailsrv.smtp.replies import Reply, Stage, internal_error_reply, make_reply, reply_for_error
 from mailsrv.smtp.session import (
     ClientGreeted,
+    CommandRejected,
     ContentReceived,
     ContentRefused,
     ContentRequested,
@@ -114,6 +115,7 @@ class SmtpProtocol(Protocol):
             )
             transport.write(make_reply(421, error.status, error.text).octets)
             transport.loseConnection()
+            self._linger()
             return
         handshake_is_due = ISSLTransport.providedBy(transport)
         self.view = evolve(self.view, local_address=str(getattr(transport.getHost(), "host", "") or ""))
@@ -183,11 +185,15 @@ class SmtpProtocol(Protocol):
         self._log_out()
         if self._slot is not None:
             self._slot.close()
+            session = self._session
+            last = session.closing_reply if session is not None else None
             log.info(
-                "smtp connection {connection_id} closed after {messages} messages, {errors} errors",
+                "smtp connection {connection_id} closed after {messages} messages, {errors} errors: {reason}",
                 connection_id=self.connection_id,
-                messages=self._session.messages if self._session is not None else 0,
-                errors=self._session.errors if self._session is not None else 0,
+                messages=session.messages if session is not None else 0,
+                errors=session.errors if session is not None else 0,
+                code=last.code if last is not None else 0,
+                reason=last.lines[0] if last is not None else "by the client",
             )
         self.factory.connection_closed(self)
 
@@ -251,7 +257,10 @@ class SmtpProtocol(Protocol):
         # loseConnection would wait for a producer.
         self.transport.unregisterProducer()
         self.transport.loseConnection()
-        # A client that does not read its last replies must not keep the connection open for ever.
+        self._linger()
+
+    def _linger(self) -> None:
+        """A client that does not read its last replies must not keep the connection open for ever."""
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = self._clock.callLater(_LINGER_SECONDS, self.abort)
@@ -366,6 +375,7 @@ class SmtpProtocol(Protocol):
                 stage=stage.value,
                 subject=subject,
                 connection_id=self.connection_id,
+                client_address=self.view.client_address,
                 transaction_id=self._mail.transaction_id if self._mail is not None else "",
                 code=reply.code,
                 error=str(error),
@@ -540,6 +550,15 @@ class SmtpProtocol(Protocol):
             )
         mail.abort()
 
+    def _command_rejected(self, event: CommandRejected) -> None:
+        log.info(
+            "smtp command refused in {connection_id}: {code} {reason}",
+            connection_id=self.connection_id,
+            transaction_id=self._mail.transaction_id if self._mail is not None else "",
+            code=event.reply.code,
+            reason=event.reply.lines[0],
+        )
+
     def _tls_requested(self, _event: TlsRequested) -> None:
         session, transport = self._session, self.transport
         if session is None:
@@ -568,6 +587,7 @@ class SmtpProtocol(Protocol):
             lambda: self.factory.portal.login(credentials, None, IAccount),
             Stage.AUTH,
             self._logged_in,
+            given.authcid,
         )
 
     def _logged_in(self, avatar: tuple[object, IAccount, Callable[[], object]]) -> None:
@@ -618,6 +638,7 @@ _HANDLERS: dict[type[Event] | type[Wait], Callable[[SmtpProtocol, Any], None]] =
     ContentRefused: SmtpProtocol._content_refused,
     MessageEnded: SmtpProtocol._message_ended,
     TransactionAborted: SmtpProtocol._transaction_aborted,
+    CommandRejected: SmtpProtocol._command_rejected,
     TlsRequested: SmtpProtocol._tls_requested,
     PasswordOffered: SmtpProtocol._password_offered,
     ReplyDelayed: SmtpProtocol._reply_delayed,

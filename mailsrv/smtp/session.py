@@ -102,6 +102,13 @@ class TransactionAborted:
 
 
 @frozen
+class CommandRejected:
+    """A command was refused by the engine itself, before anybody was asked; for the log."""
+
+    reply: Reply
+
+
+@frozen
 class TlsRequested:
     """Send what is to be sent, call ``start_tls``, and start TLS."""
 
@@ -130,6 +137,7 @@ Event = (
     | ContentRefused
     | MessageEnded
     | TransactionAborted
+    | CommandRejected
     | TlsRequested
     | PasswordOffered
     | ReplyDelayed
@@ -199,6 +207,8 @@ class SmtpSession:
         """Accepted so far."""
         self.errors = 0
         """Since the last accepted message."""
+        self.closing_reply: Reply | None = None
+        """The last word, where we had it."""
         self.transaction = TransactionState()
         self._offers_tls = offers_tls
         self._offers_authentication = offers_authentication and service is Service.SUBMISSION
@@ -484,7 +494,7 @@ class SmtpSession:
             return False
         self._discarded = 0
         self._state = _State.COMMAND
-        self._refuse(replies.LINE_TOO_LONG)
+        self._reject(replies.LINE_TOO_LONG)
         return True
 
     def _discard_chunk(self) -> bool:
@@ -493,7 +503,7 @@ class SmtpSession:
         if self._to_discard:
             return False
         self._state = _State.COMMAND
-        self._refuse(replies.NOT_IMPLEMENTED)
+        self._reject(replies.NOT_IMPLEMENTED)
         return True
 
     def _take_command(self, line: bytes) -> None:
@@ -505,11 +515,11 @@ class SmtpSession:
         if rule.synchronises and len(self._buffer):
             self._send(replies.NOT_SYNCHRONISED)
         elif self.service not in rule.services:
-            self._refuse(replies.UNKNOWN_COMMAND)
+            self._reject(replies.UNKNOWN_COMMAND)
         elif self._is_turned_away and rule.verb != "QUIT":
-            self._refuse(replies.SERVICE_REFUSED)
+            self._reject(replies.SERVICE_REFUSED)
         elif rule.needs_greeting and not self.helo:
-            self._refuse(replies.GREET_FIRST)
+            self._reject(replies.GREET_FIRST)
         elif rule.is_junk and self._is_too_much_junk():
             self._send(replies.TOO_MUCH_JUNK)
         else:
@@ -522,7 +532,7 @@ class SmtpSession:
             return
         if rule is not None and rule.verb == "RCPT" and self.transaction.mail is not None:
             self.transaction.refused_recipients += 1
-        self._refuse(refusal.reply)
+        self._reject(refusal.reply)
 
     def _is_too_much_junk(self) -> bool:
         self._junk += 1
@@ -549,16 +559,16 @@ class SmtpSession:
         settings = self.settings
         if self.service is Service.SUBMISSION and not self.is_authenticated:
             must_encrypt = self._offers_tls and not self.is_tls and not self._may_authenticate
-            self._refuse(replies.TLS_FIRST if must_encrypt else replies.AUTHENTICATE_FIRST)
+            self._reject(replies.TLS_FIRST if must_encrypt else replies.AUTHENTICATE_FIRST)
         elif self.transaction.mail is not None:
-            self._refuse(replies.NESTED_MAIL)
+            self._reject(replies.NESTED_MAIL)
         elif self.messages >= settings.messages_per_session and not self._is_exempt and not self._is_lmtp:
             self._send(replies.TOO_MANY_MESSAGES)
         elif not self.is_extended and (mail.size is not None or mail.is_8bit or mail.is_smtputf8):
-            self._refuse(_NO_PARAMETERS)
+            self._reject(_NO_PARAMETERS)
         elif mail.size is not None and mail.size > settings.message_octets:
             self.transaction = TransactionState(is_mail_refused=True)
-            self._refuse(replies.MESSAGE_TOO_LARGE, counts=False)
+            self._reject(replies.MESSAGE_TOO_LARGE, counts=False)
         else:
             self._pending = mail
             self._ask(_Owed.MAIL, MailGiven(mail))
@@ -568,10 +578,10 @@ class SmtpSession:
         if transaction.mail is None:
             transaction.overflow += 1
             excused = transaction.is_mail_refused and transaction.overflow <= self._recipient_limit
-            self._refuse(replies.MAIL_FIRST, counts=not excused)
+            self._reject(replies.MAIL_FIRST, counts=not excused)
         elif not command.is_ascii and not transaction.mail.is_smtputf8:
             transaction.refused_recipients += 1
-            self._refuse(replies.NEEDS_SMTPUTF8)
+            self._reject(replies.NEEDS_SMTPUTF8)
         elif transaction.recipients >= self._recipient_limit:
             transaction.overflow += 1
             is_endless = transaction.overflow > 10 * self._recipient_limit
@@ -586,11 +596,11 @@ class SmtpSession:
             return
         self._end_transaction()
         if transaction.mail is None:
-            self._refuse(replies.MAIL_FIRST, counts=not transaction.is_mail_refused)
+            self._reject(replies.MAIL_FIRST, counts=not transaction.is_mail_refused)
         elif transaction.refused_recipients:
-            self._refuse(replies.NO_VALID_RECIPIENTS, counts=False)
+            self._reject(replies.NO_VALID_RECIPIENTS, counts=False)
         else:
-            self._refuse(replies.RCPT_FIRST)
+            self._reject(replies.RCPT_FIRST)
 
     def _do_rset(self) -> None:
         self._end_transaction()
@@ -606,16 +616,16 @@ class SmtpSession:
         self._send(replies.CANNOT_VERIFY)
 
     def _do_unimplemented(self) -> None:
-        self._refuse(replies.NOT_IMPLEMENTED)
+        self._reject(replies.NOT_IMPLEMENTED)
 
     def _do_quit(self) -> None:
         self._send(_farewell(self.hostname))
 
     def _do_starttls(self) -> None:
         if self.is_tls:
-            self._refuse(replies.TLS_IS_ON)
+            self._reject(replies.TLS_IS_ON)
         elif not self._offers_tls:
-            self._refuse(replies.NOT_IMPLEMENTED)
+            self._reject(replies.NOT_IMPLEMENTED)
         else:
             self._send(replies.START_TLS)
             self._state = _State.TLS
@@ -638,15 +648,15 @@ class SmtpSession:
 
     def _do_auth(self, command: Auth) -> None:
         if not self._offers_authentication:
-            self._refuse(replies.NOT_IMPLEMENTED)
+            self._reject(replies.NOT_IMPLEMENTED)
         elif self.is_authenticated:
-            self._refuse(replies.ALREADY_AUTHENTICATED)
+            self._reject(replies.ALREADY_AUTHENTICATED)
         elif self.transaction.mail is not None:
-            self._refuse(replies.NESTED_MAIL)
+            self._reject(replies.NESTED_MAIL)
         elif not self._may_authenticate:
-            self._refuse(replies.ENCRYPT_FIRST)
+            self._reject(replies.ENCRYPT_FIRST)
         elif command.mechanism not in MECHANISM_NAMES:
-            self._refuse(replies.UNKNOWN_MECHANISM)
+            self._reject(replies.UNKNOWN_MECHANISM)
         else:
             self._exchange = SaslExchange(command.mechanism)
             self._advance_auth(command.initial_response, is_first=True)
@@ -665,7 +675,7 @@ class SmtpSession:
             step = exchange.begin(response) if is_first else exchange.receive(response or b"")
         except SaslCancelled as error:
             self._end_auth()
-            self._refuse(make_reply(501, AUTHENTICATION_REQUIRED, error.text))
+            self._reject(make_reply(501, AUTHENTICATION_REQUIRED, error.text))
             return
         except SaslError as error:
             self._end_auth()
@@ -750,7 +760,13 @@ class SmtpSession:
     def _send(self, reply: Reply) -> None:
         self._out.append(reply.octets)
         if reply.closes:
+            self.closing_reply = reply
             self._close()
+
+    def _reject(self, reply: Reply, *, counts: bool = True) -> None:
+        """Refuse a command without having asked anybody."""
+        self._events.append(CommandRejected(reply))
+        self._refuse(reply, counts=counts)
 
     def _refuse(self, reply: Reply, *, counts: bool = True) -> None:
         """Send a refusal; permanent ones count as errors of the client unless ``counts`` is False."""

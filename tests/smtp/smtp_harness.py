@@ -41,7 +41,7 @@ class Account:
         return succeed(address == self.address)
 
 
-@define
+@define(slots=False)
 class MemoryPortal:
     """alice@example.test has the password ``secret``; the directory is down for ``down``."""
 

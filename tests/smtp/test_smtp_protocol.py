@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 from twisted.internet.address import IPv4Address, UNIXAddress
+from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
@@ -368,3 +369,32 @@ def test_a_bug_of_the_receiver_is_logged_and_not_told(events):
     assert answer == "451 4.3.0 Temporary failure, try again later\r\n"
     [failure] = [event["log_failure"] for event in events if "log_failure" in event]
     assert failure.check(RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("before", "command"),
+    [([], b"EHLO c"), (["EHLO c", *ENVELOPE], b"DATA"), (["EHLO c"], PLAIN.encode())],
+    ids=["EHLO", "DATA", "AUTH"],
+)
+def test_r_smtp_6_octets_that_come_before_a_late_answer(before, command):
+    server = make_server(service=Service.SUBMISSION if command[:4] == b"AUTH" else Service.MX, plaintext=("127.0.0.1",))
+    client = server.connect()
+    client.hear()
+    client.say_lines(*before)
+    waiting: Any = Deferred()
+    server.portal.login = lambda *_: waiting  # type: ignore[method-assign]
+    server.receiver.clock, server.receiver.delay_seconds = server.clock, 5
+    assert client.say(command + b"\r\n") == b""
+    assert client.say(b"Subject: too early\r\n") == b""
+    server.clock.advance(5)
+    waiting.errback(Unavailable())
+    assert client.hear() == b"554 5.5.0 SMTP protocol synchronisation error\r\n"
+    assert client.transport.is_gone
+    assert all(transaction.is_aborted for transaction in server.receiver.transactions)
+
+
+def test_refusals_of_the_engine_and_the_reason_of_the_end_are_logged(events):
+    client = make_server(errors_before_drop=2).connect().begin()
+    client.say_lines("RCPT TO:<b@example.test>", "FOO")
+    found = [(event["code"], event["reason"]) for event in events if "reason" in event]
+    assert found == [(503, "MAIL first"), (500, "Command unrecognized"), (421, "Too many errors")]
