@@ -58,7 +58,7 @@ class FilterFunction:
 
     @property
     def description(self) -> str:
-        """The function's docstring, for ``mailsrvctl filter list``."""
+        """The function's docstring."""
         return inspect.getdoc(self.function) or ""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -9,8 +9,10 @@ in ``deferToThread``, for a timeout cannot interrupt it.
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from attrs import evolve, field, frozen
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004 - Twisted's own name
@@ -137,10 +139,12 @@ class FilterPipeline:
         settings = loaded.settings
         seconds = settings.message_timeout_seconds if phase is Phase.MESSAGE else settings.timeout_seconds
         try:
-            answer = loaded.filter.ask(phase, session, transaction, message)
+            answer: object = loaded.filter.ask(phase, session, transaction, message)
+            if inspect.iscoroutine(answer):  # a class may say ``async def ask``
+                answer = Deferred.fromCoroutine(answer)
             if isinstance(answer, Deferred):
                 answer = await answer.addTimeout(seconds, self._clock)
-            return checked(phase, answer)
+            return checked(phase, cast("Answer", answer))
         except Exception:
             self._log_loss(loaded, phase, session, transaction)
         if settings.on_failure is OnFailure.ACCEPT:

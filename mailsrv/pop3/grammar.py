@@ -13,8 +13,7 @@ from mailsrv.status import BAD_SYNTAX
 
 # schar = %x21-7F less DEL; a password may have spaces (RFC 1939 7, PASS)
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# keyword = 3*4VCHAR
-KEYWORD = re.compile(rb"[A-Za-z]{3,4}")
+_C1_CONTROL = re.compile("[\x80-\x9f]")
 # RFC 1939 3: message-numbers in decimal; leading zeros do no harm
 _NUMBER = re.compile(rb"[0-9]{1,10}")
 
@@ -53,6 +52,9 @@ def parse_text(argument: bytes) -> str:
     if not argument:
         raise SyntaxRefused("An argument is expected")
     try:
-        return argument.decode()
+        text = argument.decode()
     except UnicodeDecodeError as error:
         raise SyntaxRefused("Not UTF-8") from error
+    if _C1_CONTROL.search(text):
+        raise SyntaxRefused("Control characters in a command")
+    return text

@@ -11,7 +11,7 @@ is read past one whose answer is owed.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from attrs import field, frozen
 
@@ -38,7 +38,6 @@ from mailsrv.pop3.commands import (
     parse_command,
 )
 from mailsrv.pop3.maildrop import Maildrop
-from mailsrv.pop3.mechanisms import MECHANISMS, Credentials, Exchange, ExchangeFailed
 from mailsrv.pop3.replies import (
     ResponseCode,
     format_capabilities,
@@ -49,6 +48,7 @@ from mailsrv.pop3.replies import (
 )
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
+from mailsrv.sasl import MECHANISM_NAMES, Challenge, PasswordGiven, SaslExchange, encode_challenge
 from mailsrv.wire.dot_stuffing import DotEncoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
 
@@ -123,7 +123,7 @@ class Pop3Session:
         self._listing: Iterator[bytes] | None = None
         self._state = State.AUTHORIZATION
         self._name: str | None = None
-        self._exchange: Exchange | None = None
+        self._exchange: SaslExchange | None = None
         self._owed: Event | None = None
         self._encoder: DotEncoder | None = None
         self._top: TopReader | None = None
@@ -239,8 +239,9 @@ class Pop3Session:
 
     def _obey(self, line: bytes) -> Event | None:
         """Carry a line out, or answer with what the shell has to do for it."""
-        if self._exchange is not None:
-            return self._continue_exchange(self._exchange, line)
+        exchange = self._exchange
+        if exchange is not None:
+            return self._exchange_step(lambda: exchange.receive(line))
         try:
             return self._carry_out(parse_command(line, self._state))
         except MailError as error:
@@ -285,9 +286,7 @@ class Pop3Session:
     def _send_capabilities(self) -> None:
         may_log_in = self._may_log_in and self._state is State.AUTHORIZATION
         may_start_tls = self._may_start_tls and self._state is State.AUTHORIZATION
-        self._send(
-            format_capabilities(may_log_in=may_log_in, may_start_tls=may_start_tls, mechanisms=tuple(MECHANISMS))
-        )
+        self._send(format_capabilities(may_log_in=may_log_in, may_start_tls=may_start_tls, mechanisms=MECHANISM_NAMES))
 
     def _may_not_log_in(self) -> bool:
         if not self._may_log_in:
@@ -313,26 +312,24 @@ class Pop3Session:
         if self._may_not_log_in():
             return None
         if not mechanism:
-            self._send(("+OK Mechanisms\r\n" + "".join(f"{name}\r\n" for name in MECHANISMS) + ".\r\n").encode())
+            self._send(("+OK Mechanisms\r\n" + "".join(f"{name}\r\n" for name in MECHANISM_NAMES) + ".\r\n").encode())
             return None
-        if mechanism not in MECHANISMS:
+        if mechanism not in MECHANISM_NAMES:
             self._refuse_command("No such mechanism")
             return None
-        self._exchange = MECHANISMS[mechanism]()
-        if initial_response is None:
-            self._send(self._exchange.first_challenge())
-            return None
-        return self._continue_exchange(self._exchange, b"" if initial_response == b"=" else initial_response)
+        self._exchange = exchange = SaslExchange(mechanism)
+        return self._exchange_step(lambda: exchange.begin(initial_response))
 
-    def _continue_exchange(self, exchange: Exchange, line: bytes) -> Event | None:
+    def _exchange_step(self, step: Callable[[], Challenge | PasswordGiven]) -> Event | None:
+        """One step of RFC 5034 4; what is no answer of the mechanism ends the exchange and is no failed log-in."""
         try:
-            answer = exchange.respond(line)
-        except ExchangeFailed as error:
+            answer = step()
+        except MailError as error:
             self._exchange = None
             self._refuse_command(error.text)
             return None
-        if not isinstance(answer, Credentials):
-            self._send(answer)
+        if isinstance(answer, Challenge):
+            self._send(b"+ " + encode_challenge(answer) + b"\r\n")
             return None
         self._exchange = None
         self._name = None

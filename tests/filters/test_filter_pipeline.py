@@ -164,6 +164,17 @@ class PipelineTests(SynchronousTestCase):
         (event,) = [event for event in events if event.get("filter") == "says"]
         assert (event["phase"], event["policy"], event["transaction_id"]) == ("rcpt", "defer", "t1")
 
+    def test_a_class_may_say_async_def_ask(self):
+        @implementer(IFilter)
+        class Slow:
+            name = "slow"
+            phases = frozenset({Phase.RCPT})
+
+            async def ask(self, phase, session, transaction, message):  # type: ignore[override]
+                return Reject("No")
+
+        assert self.decided(Phase.RCPT, Slow()).refusal.text == "No"
+
 
 class FilterFunctionTests(SynchronousTestCase):
     def test_a_function_takes_the_views_it_names(self):
