@@ -23,9 +23,9 @@ from mailsrv.address import Address
 from mailsrv.disk import IDisk
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.store.index import reservation
-from mailsrv.store.index.connection import check_file_system, check_sqlite, open_connection
-from mailsrv.store.index.rows import all_mailboxes, update_mailbox
-from mailsrv.store.index.schema import FILE, prepare
+from mailsrv.store.index.connection import check_file_system, check_sqlite, make_index, open_connection, sync_index
+from mailsrv.store.index.rows import mailbox_by_name
+from mailsrv.store.index.schema import FILE, VERSION, prepare
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.maildir.layout import make_missing
 from mailsrv.store.maildir.names import account_path
@@ -53,6 +53,8 @@ class Account:
         self._writer: apsw.Connection | None = None
         self._reader: apsw.Connection | None = None
         self._inode = 0
+        self._is_full = True
+        """How the writer commits now: ``begin`` sets it, and nothing else begins a transaction of an open account."""
         self._is_name_durable = False
 
     @property
@@ -91,6 +93,7 @@ class Account:
                     os.rename(self.index_path + suffix, aside + suffix)
             connection = self._open_once()
         self._writer = connection
+        self._is_full = True
         self._inode = os.stat(self.index_path).st_ino
         self.generation += 1
         self.run_known = {}
@@ -99,16 +102,17 @@ class Account:
 
     def _open_once(self) -> apsw.Connection:
         table = self._table
-        disk = table.disk
         try:
             connection = open_connection(self.index_path, table.settings.busy_seconds)
-        except FileNotFoundError:
-            table.touch(make_missing(disk, self.root))
+        except apsw.CantOpenError:
+            table.touch(make_missing(table.disk, self.root))
             table.check_file_system(self.root)
+            make_index(self.index_path)
             connection = open_connection(self.index_path, table.settings.busy_seconds)
         try:
-            if connection.pragma("user_version") == 0:
-                self._make(connection)
+            version = connection.pragma("user_version")
+            if version != VERSION or connection.execute("SELECT 1 FROM account").fetchone() is None:
+                self._prepare(connection)
             if connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None:
                 finish_intents(self.transaction(connection))
         except BaseException:
@@ -116,16 +120,31 @@ class Account:
             raise
         return connection
 
-    def _make(self, connection: apsw.Connection) -> None:
-        transaction = self.transaction(connection, is_durable=True)
+    def _prepare(self, connection: apsw.Connection) -> None:
+        """Bring the tables up to date, and fill new ones.
+
+        A new account has nothing to lose: should a crash take it, its mail is in the journal and
+        it is made again with greater UIDVALIDITYs. So only what holds mail already is made durably.
+        """
+        is_new = self._table.disk.status(f"{self.root}/cur") is None
+        if is_new:
+            connection.execute("PRAGMA synchronous=NORMAL")
         try:
-            # Another worker may have been quicker.
-            if prepare(connection):
-                populate(transaction)
-            transaction.commit()
-        except BaseException:
-            transaction.roll_back()
-            raise
+            transaction = self.transaction(connection, is_durable=not is_new)
+            try:
+                prepare(connection)
+                # Another worker may have been quicker.
+                if connection.execute("SELECT 1 FROM account").fetchone() is None:
+                    populate(transaction)
+                if not is_new:
+                    self._make_name_durable(transaction)
+                transaction.commit()
+            except BaseException:
+                transaction.roll_back()
+                raise
+        finally:
+            if is_new:
+                connection.execute("PRAGMA synchronous=FULL")
         self._table.touch({self.root, *transaction.touched})
 
     def transaction(self, connection: apsw.Connection, *, is_durable: bool = True) -> Transaction:
@@ -134,8 +153,12 @@ class Account:
         return Transaction(connection, table.disk, self.root, table.settings, table.run_id, is_durable=is_durable)
 
     def begin(self, *, is_durable: bool = True) -> Transaction:
-        """Begin a transaction of a session; ``lock`` is held. The account's own name is durable by its commit."""
-        transaction = self.transaction(self.writer(), is_durable=is_durable)
+        """Begin a transaction; ``lock`` is held. If it is durable, so is the account's own name by its commit."""
+        connection = self.writer()
+        if is_durable != self._is_full:
+            connection.execute("PRAGMA synchronous=FULL" if is_durable else "PRAGMA synchronous=NORMAL")
+            self._is_full = is_durable
+        transaction = self.transaction(connection, is_durable=is_durable)
         try:
             if transaction.connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None:
                 # Another worker stopped between a commit and what follows it.
@@ -152,25 +175,31 @@ class Account:
         found = transaction.connection.execute("SELECT is_name_durable FROM account").fetchone()
         if found is not None and not found[0]:
             directory = self.root
+            sync_index(self.index_path)
             for _ in range(3):
                 transaction.disk.sync_directory(directory)
                 directory = os.path.dirname(directory)
             transaction.connection.execute("UPDATE account SET is_name_durable = 1")
         self._is_name_durable = True
 
+    def room(self, name: str) -> int:
+        """Messages that still fit into the range reserved in a mailbox; ``lock`` is held, the index open."""
+        known = self.run_known.get(name)
+        if known is None:
+            row = mailbox_by_name(self.writer(), name)
+            known = reservation.room(row, self._table.run_id) if row is not None else 0
+            self.run_known[name] = known
+        return known
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[apsw.Connection]:
         """A read transaction on the reader's connection, opened where needed. In a thread."""
         # Locks are taken in this order only: lock, then reader_lock.
         while True:
-            if self._reader is None or not self._is_in_place():
-                with self.lock:
-                    self.writer()
-                    with self.reader_lock:
-                        if self._reader is None:
-                            self._reader = open_connection(self.index_path, self._table.settings.busy_seconds)
+            self._open_reader()
             with self.reader_lock:
-                reader = self._reader
+                # Another thread may have closed it since.
+                reader: apsw.Connection | None = self._reader
                 if reader is None:
                     continue
                 reader.execute("BEGIN")
@@ -179,6 +208,14 @@ class Account:
                 finally:
                     reader.execute("ROLLBACK")
                 return
+
+    def _open_reader(self) -> None:
+        if self._reader is None or not self._is_in_place():
+            with self.lock:
+                self.writer()
+                with self.reader_lock:
+                    if self._reader is None:
+                        self._reader = open_connection(self.index_path, self._table.settings.busy_seconds)
 
     def try_reader(self) -> apsw.Connection | None:
         """The reader, where it is open and free: then ``reader_lock`` is taken and must be released."""
@@ -227,18 +264,17 @@ class Account:
             if connection is None:
                 return
             run_id = self._table.run_id
-            connection.execute("BEGIN IMMEDIATE")
+            transaction = self.begin()
             try:
-                for row in all_mailboxes(connection):
+                for row in transaction.mailboxes():
                     if row.run_id == run_id and (
                         row.uid_reserved > row.uid_next or row.mod_seq_reserved > row.mod_seq + 1
                     ):
                         reservation.give_back(row)
-                        update_mailbox(connection, row)
-                connection.execute("COMMIT")
+                        transaction.save(row)
+                transaction.commit()
             except BaseException:
-                with contextlib.suppress(apsw.Error):
-                    connection.execute("ROLLBACK")
+                transaction.roll_back()
                 raise
             self.run_known = {}
 

@@ -110,7 +110,12 @@ class StoreApplier:
                 self._table.account(group[0].delivery.account).run_known = {}
                 return self._apply_together(group, sources, placed)
         except Exception as error:
-            if len(group) == 1:
+            # Nobody knows now whether these were committed: from here on their keys are looked up.
+            with self._lock:
+                self._doubted.update(pending.key for pending in group)
+            if isinstance(error, apsw.ConstraintError):
+                self._log.warn("a delivery was given twice: {error}", error=str(error))
+            elif len(group) == 1:
                 return [self._refusal(group[0], error)]
             self._log.warn(
                 "a batch for {account} failed and is taken apart: {error}",
@@ -143,26 +148,19 @@ class StoreApplier:
         account = self._table.account(group[0].delivery.account)
         self._table.used(account)
         with account.lock:
-            connection = account.writer()
-            is_durable = not self._is_reserved(account, group)
+            account.writer()
+            transaction = account.begin(is_durable=not self._is_reserved(account, group))
+            batch = _AccountBatch(account, transaction, sources=sources, placed=placed, doubted=self._doubted)
             try:
-                if not is_durable:
-                    connection.execute("PRAGMA synchronous=NORMAL")
-                transaction = account.begin(is_durable=is_durable)
-                batch = _AccountBatch(self._table, account, transaction, sources, placed, self._doubted)
-                try:
-                    answers = [batch.apply(pending) for pending in group]
-                    batch.finish()
-                    transaction.commit()
-                except BaseException:
-                    # Links made from a file that is taken back would have nothing to link to.
-                    for path in batch.placed_here:
-                        placed.pop(path, None)
-                    transaction.roll_back()
-                    raise
-            finally:
-                if not is_durable:
-                    connection.execute("PRAGMA synchronous=FULL")
+                answers = [batch.apply(pending) for pending in group]
+                batch.finish()
+                transaction.commit()
+            except BaseException:
+                # Links made from a file that is taken back would have nothing to link to.
+                for number in batch.placed_here:
+                    placed.pop(number, None)
+                transaction.roll_back()
+                raise
             account.run_known.update(batch.left())
         if self._doubted:
             with self._lock:
@@ -181,8 +179,7 @@ class StoreApplier:
         for pending in group:
             name = pending.delivery.mailbox
             needed[name] = needed.get(name, 0) + 1
-        known = account.run_known
-        return all(known.get(name, 0) >= count + 1 for name, count in needed.items())
+        return all(account.room(canonical_name(name)) > count for name, count in needed.items())
 
     def _source(self, message: JournaledMessage) -> _Source:
         content = message.content
@@ -202,14 +199,13 @@ class _AccountBatch:
 
     def __init__(
         self,
-        table: AccountTable,
         account: Account,
         transaction: Transaction,
+        *,
         sources: dict[int, _Source],
         placed: dict[int, str],
         doubted: Collection[DeliveryKey],
     ) -> None:
-        self._table = table
         self._account = account
         self._transaction = transaction
         self._sources = sources
@@ -221,7 +217,7 @@ class _AccountBatch:
 
     def apply(self, pending: PendingDelivery) -> Applied | NotApplied:
         key = pending.key.to_octets()
-        answer = self._find(pending, key)
+        answer = self._find(pending, key) if pending.is_replay or pending.key in self._doubted else self._new.get(key)
         if answer is None:
             try:
                 row = self._mailbox(pending)
@@ -369,15 +365,12 @@ class _AccountBatch:
         transaction = self._transaction
         if transaction.is_durable:
             for row in self._rows.values():
-                reservation.reserve(row, self._table.settings.reservation)
+                reservation.reserve(row, transaction.settings.reservation)
                 transaction.save(row)
 
     def left(self) -> dict[str, int]:
         """By the names used: how many messages still fit into the range reserved."""
-        return {
-            name: min(row.uid_reserved - row.uid_next, row.mod_seq_reserved - row.mod_seq - 1)
-            for name, row in self._rows.items()
-        }
+        return {row.name: reservation.room(row, self._transaction.run_id) for row in self._rows.values()}
 
 
 def _write(disk: IDisk, path: str, source: _Source) -> None:

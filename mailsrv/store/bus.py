@@ -41,3 +41,8 @@ class LocalChangeBus:
                     del self._listeners[account]
 
         return end
+
+    def publish_everything(self) -> None:
+        """Tell every listener that anything about its account may have changed."""
+        for account in list(self._listeners):
+            self.publish(ChangeNotice(account, 0, 0))

@@ -76,7 +76,7 @@ class OpenedContent:
 
 
 def open_content(
-    disk: IDisk, path: str, stored: int, size: int, temporary_directory: str, threads: IThreads, load_octets: int
+    disk: IDisk, path: str, *, stored: int, size: int, temporary_directory: str, threads: IThreads, load_octets: int
 ) -> LoadedContent | OpenedContent:
     """Open a message; whole where it has at most ``load_octets``. In a thread.
 

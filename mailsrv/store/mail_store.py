@@ -81,7 +81,12 @@ class MailStore:
         found = self._accounts.get(account)
         if found is None:
             found = AccountMailboxes(
-                self._table, account, self._journal, self._threads, self._cache, self._account_released
+                self._table,
+                account,
+                self._journal,
+                threads=self._threads,
+                cache=self._cache,
+                released=self._account_released,
             )
             found.on_open = self._mailbox_opened
             found.on_close = self._mailbox_closed

@@ -6,6 +6,8 @@ change bus ask for it, and ``refresh`` asks whenever a session wants to be sure.
 nobody changes costs a few ``stat`` calls a refresh and holds no index open.
 """
 
+# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
+
 from __future__ import annotations
 
 import os
@@ -273,7 +275,13 @@ class StoredMailbox:
 
         return self._owner.write(
             lambda transaction: flag_operation.store_flags(
-                transaction, self.mailbox_id, wanted, operation, bits, keywords, unchanged_since
+                transaction,
+                self.mailbox_id,
+                wanted,
+                operation=operation,
+                bits=bits,
+                words=keywords,
+                unchanged_since=unchanged_since,
             )
         ).addCallback(note)
 
@@ -403,7 +411,13 @@ class StoredMailbox:
                     load = min(settings.load_message_octets, budget)
                     try:
                         content = open_content(
-                            disk, f"{path}/{file}", stored, size, f"{path}/{layout.TMP}", threads, load
+                            disk,
+                            f"{path}/{file}",
+                            stored=stored,
+                            size=size,
+                            temporary_directory=f"{path}/{layout.TMP}",
+                            threads=threads,
+                            load_octets=load,
                         )
                     except FileNotFoundError:
                         lost.append(at)

@@ -88,6 +88,7 @@ class AccountMailboxes:
         table: AccountTable,
         account: Address,
         journal: IJournal,
+        *,
         threads: IThreads,
         cache: SummaryCache,
         released: Callable[[AccountMailboxes], None],

@@ -7,6 +7,8 @@ what a crash interrupted between two commits (RENAME and DELETE of folders).
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from mailsrv.store.index import reservation
 from mailsrv.store.index.rows import MailboxRow
 from mailsrv.store.index.transaction import Transaction
@@ -34,6 +36,8 @@ def populate(transaction: Transaction) -> None:
         )
         if path is not None:
             _take_in(transaction, row, path, was_ours=identity is not None)
+        elif name == INBOX:
+            reservation.reserve(row, transaction.settings.reservation)
         transaction.save(row)
     transaction.flush()
     subscribed = set(uses) if is_new else uidlist.read_subscriptions(disk, root) or set(uses)
@@ -91,17 +95,20 @@ def redo_intents(transaction: Transaction) -> None:
     """Each can be done twice."""
     disk, root = transaction.disk, transaction.root
     rows = transaction.connection.execute("SELECT id, kind, mailbox_id, source, target FROM intent ORDER BY id")
-    for intent_id, kind, mailbox_id, source, target in rows.fetchall():
+    found: list[tuple[int, str, int, str, str]] = cast(Any, rows.fetchall())
+    for intent_id, kind, mailbox_id, source, target in found:
+        is_moved = True
         if kind == "delete":
             layout.remove_mailbox(disk, layout.join(root, source))
         elif kind == "rename":
             if disk.status(f"{root}/{source}") is not None:
-                if disk.status(f"{root}/{target}") is not None:
-                    # Another program has a folder of that name: ours stays where it is, under its new name.
-                    target = source
-                else:
+                if disk.status(f"{root}/{target}") is None:
                     disk.rename(f"{root}/{source}", f"{root}/{target}")
-            transaction.connection.execute("UPDATE mailbox SET directory = ? WHERE id = ?", (target, mailbox_id))
+                else:
+                    # Another program has a folder of that name: ours stays where it is, under its new name.
+                    is_moved = False
+            if is_moved:
+                transaction.connection.execute("UPDATE mailbox SET directory = ? WHERE id = ?", (target, mailbox_id))
         transaction.to_sync.add(root)
         transaction.connection.execute("DELETE FROM intent WHERE id = ?", (intent_id,))
 

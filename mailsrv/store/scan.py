@@ -15,10 +15,13 @@ An adopted message's structure is not looked at before somebody asks for it; its
 depends on line ends: ``size`` counts CRLF, ``stored`` what is on disk (R-SIZE-1).
 """
 
+# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
+
 from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Collection
 
 from attrs import define
 from twisted.logger import Logger
@@ -76,7 +79,7 @@ def scan(transaction: Transaction, row: MailboxRow, now_ns: int, live_segments: 
         listed.update((base, again[base]) for base in missing & again.keys())
         missing -= again.keys()
     _merge(transaction, row, known, listed, found)
-    fresh = _sort_out(transaction, row, listed, known, found, live_segments)
+    fresh = _sort_out(transaction, row, listed, known.keys(), found=found, live_segments=live_segments)
     if missing:
         gone = [known[base] for base in sorted(missing)]
         transaction.remove_messages(row, gone, is_unlinked=True)
@@ -151,7 +154,8 @@ def _sort_out(
     transaction: Transaction,
     row: MailboxRow,
     listed: dict[str, str],
-    known: dict[str, MessageRow],
+    known: Collection[str],
+    *,
     found: Scanned,
     live_segments: frozenset[bytes] | None,
 ) -> list[str]:
@@ -242,9 +246,8 @@ def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_u
         else:
             uid = transaction.take_uid(row)
         taken.add(uid)
-        if parts.uid != uid:
-            file = _rename_with_uid(transaction, path, file, uid)
-        info = filename.info_of(file)
+        name = file if parts.uid == uid else _rename_with_uid(transaction, path, file, uid)
+        info = filename.info_of(name)
         words = keywords.keywords_of(filename.keyword_letters(info), meanings)
         key = filename.key_of(parts.token)
         octets = key.to_octets() if key is not None else None
@@ -256,7 +259,7 @@ def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_u
         date = _arrival(file)[0] if parts.token is not None else modified // 1_000_000_000
         transaction.add_message(
             row,
-            MessageRow(message_id, mod_seq, filename.bits_of(info), words, size, stored, file, octets, ""),
+            MessageRow(message_id, mod_seq, filename.bits_of(info), words, size, stored, name, octets, ""),
             SummaryRow(message_id, size, date, 0, 0, None, None, None, None, -1, f"M{row.uid_validity:x}-{uid:x}"),
         )
         count += 1

@@ -100,7 +100,7 @@ class StoreSettings:
     tombstones: int = field(
         default=1000, metadata={"help": "Expunged messages of an account remembered before the list is cleaned."}
     )
-    notice_backlog_octets: int = field(
-        default=256 * 1024,
-        metadata={"help": "Change notices buffered for another worker that does not read.", "unit": "octets"},
+    notice_backlog: int = field(
+        default=4096,
+        metadata={"help": "Change notices kept for a worker that does not read; more become one that says: anything."},
     )

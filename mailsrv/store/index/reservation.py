@@ -26,13 +26,11 @@ def enter_run(row: MailboxRow, run_id: bytes) -> bool:
     return True
 
 
-def is_reserved(row: MailboxRow, run_id: bytes, messages: int) -> bool:
-    """Whether so many new messages, in one operation each, fit into the range."""
-    return (
-        row.run_id == run_id
-        and row.uid_next + messages <= row.uid_reserved
-        and row.mod_seq + messages < row.mod_seq_reserved
-    )
+def room(row: MailboxRow, run_id: bytes) -> int:
+    """How many new messages, in one operation each, fit into the range."""
+    if row.run_id != run_id:
+        return 0
+    return max(0, min(row.uid_reserved - row.uid_next, row.mod_seq_reserved - row.mod_seq - 1))
 
 
 def reserve(row: MailboxRow, count: int) -> None:

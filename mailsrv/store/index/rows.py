@@ -1,5 +1,7 @@
 """Rows of the index as values."""
 
+# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
@@ -95,24 +97,29 @@ class MailboxRow:
 
 
 def mailbox_by_name(connection: apsw.Connection, name: str) -> MailboxRow | None:
+    """The row of that name."""
     found = connection.execute(_BY_NAME, (name,)).fetchone()
     return MailboxRow(*found) if found else None
 
 
 def mailbox_by_id(connection: apsw.Connection, mailbox_id: int) -> MailboxRow | None:
+    """The row of that number."""
     found = connection.execute(_BY_ID, (mailbox_id,)).fetchone()
     return MailboxRow(*found) if found else None
 
 
 def all_mailboxes(connection: apsw.Connection) -> list[MailboxRow]:
+    """Every row, by name."""
     return [MailboxRow(*found) for found in connection.execute(_ALL)]
 
 
 def insert_mailbox(connection: apsw.Connection, row: MailboxRow) -> None:
+    """A new row."""
     connection.execute(_INSERT, row.values())
 
 
 def update_mailbox(connection: apsw.Connection, row: MailboxRow) -> None:
+    """Write a row back."""
     connection.execute(_UPDATE, row.values())
 
 

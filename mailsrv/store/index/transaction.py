@@ -89,7 +89,9 @@ class Transaction:
 
     def successor(self) -> Transaction:
         """Another transaction, begun after this one's commit."""
-        return Transaction(self.connection, self.disk, self.root, self.settings, self.run_id)
+        return Transaction(
+            self.connection, self.disk, self.root, self.settings, self.run_id, is_durable=self.is_durable
+        )
 
     # Mailboxes
 
@@ -396,13 +398,17 @@ class Transaction:
                     rows.append((new, cur, row.id, row.new_mtime, row.cur_mtime))
         if rows:
             with contextlib.suppress(apsw.Error):
-                self.connection.execute("PRAGMA synchronous=NORMAL")
-                self.connection.executemany(
-                    "UPDATE mailbox SET new_mtime=?, cur_mtime=?, is_settled=0"
-                    " WHERE id=? AND new_mtime=? AND cur_mtime=?",
-                    rows,
-                )
-            self.connection.execute("PRAGMA synchronous=FULL")
+                if self.is_durable:
+                    self.connection.execute("PRAGMA synchronous=NORMAL")
+                try:
+                    self.connection.executemany(
+                        "UPDATE mailbox SET new_mtime=?, cur_mtime=?, is_settled=0"
+                        " WHERE id=? AND new_mtime=? AND cur_mtime=?",
+                        rows,
+                    )
+                finally:
+                    if self.is_durable:
+                        self.connection.execute("PRAGMA synchronous=FULL")
 
     def roll_back(self) -> None:
         """Nothing happened: files made go, rows stay as they were."""

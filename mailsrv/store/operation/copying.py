@@ -5,6 +5,8 @@ of a MOVE unlinked. A copy that was never committed is a file with the name of a
 scan removes it, for its octets are in the source.
 """
 
+# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
+
 from __future__ import annotations
 
 import errno
@@ -86,7 +88,9 @@ def copy_rows(
         known = _keywords_for(transaction, target, messages)
     for message in messages:
         uid = transaction.take_uid(target)
-        file = _link(transaction, source, target, message, uid, keywords.letters_of(message.keywords, known))
+        file = _link(
+            transaction, source, target, message, uid=uid, letters=keywords.letters_of(message.keywords, known)
+        )
         if file is None:
             continue
         new_id = target.first_id | uid
@@ -112,7 +116,7 @@ def _keywords_for(transaction: Transaction, target: MailboxRow, messages: list[M
 
 
 def _link(
-    transaction: Transaction, source: MailboxRow, target: MailboxRow, message: MessageRow, uid: int, letters: str
+    transaction: Transaction, source: MailboxRow, target: MailboxRow, message: MessageRow, *, uid: int, letters: str
 ) -> str | None:
     disk = transaction.disk
     token = filename.token_of("C", _process + next(_numbers).to_bytes(8, "big"))

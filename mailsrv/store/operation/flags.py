@@ -19,6 +19,7 @@ def store_flags(
     transaction: Transaction,
     mailbox_id: int,
     uids: Sequence[int],
+    *,
     operation: FlagOperation,
     bits: int,
     words: str,

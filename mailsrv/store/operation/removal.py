@@ -1,13 +1,16 @@
 """EXPUNGE, and what POP3 removes: tombstones first, files after the commit (R-DUR-3)."""
 
+# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
+
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import apsw
 
 from mailsrv.interfaces.mailbox import Uid
-from mailsrv.store.index.rows import MESSAGE_COLUMNS, UID_MASK, MessageRow
+from mailsrv.store.index.rows import MESSAGE_COLUMNS, UID_MASK, MessageRow, Tombstone
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.maildir import filename, layout
 from mailsrv.store.operation.selection import selected
@@ -51,9 +54,10 @@ def purge_tombstones(transaction: Transaction, live_segments: frozenset[bytes]) 
     purged: list[tuple[int]] = []
     forgotten: dict[int, int] = {}
     gone: dict[str, dict[str, str]] = {}
-    for tombstone_id, mod_seq, directory, file, key, is_unlinked in connection.execute(
+    found = connection.execute(
         "SELECT id, mod_seq, directory, file, delivery_key, is_unlinked FROM tombstone"
-    ).fetchall():
+    ).fetchall()
+    for tombstone_id, mod_seq, directory, file, key, is_unlinked in cast(list[Tombstone], found):
         if key is not None and key[:16] in live_segments:
             continue
         if not is_unlinked and not _is_gone(transaction, directory, file, gone):
