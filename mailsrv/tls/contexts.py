@@ -24,6 +24,7 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailsrv.tls.certificates import ServerCertificate, TlsError, load_certificate
+from mailsrv.tls.lean_connection import make_connection
 from mailsrv.tls.settings import TlsSettings, TlsVersion
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
@@ -115,7 +116,7 @@ class ListenerContext:
         self.context = context
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return SSL.Connection(self.context, None)
+        return make_connection(self.context)
 
     def getContext(self) -> SSL.Context:
         """For what still asks by the older interface."""
