@@ -38,6 +38,7 @@ from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
 
 _SLICE_OCTETS = 65536
+"""Text is looked at in slices of this at most."""
 
 
 class Wait(enum.Enum):
@@ -703,7 +704,8 @@ class SmtpSession:
 
     def _take_content(self) -> bool:
         decoder = self._decoder
-        octets = self._buffer.take(_SLICE_OCTETS)
+        # A line within one slice is no longer than the slice; longer ones the decoder measures.
+        octets = self._buffer.take(max(1, min(_SLICE_OCTETS, self.settings.text_line_octets)))
         if not octets or decoder is None:
             return False
         content = decoder.feed(octets)

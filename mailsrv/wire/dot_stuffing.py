@@ -63,33 +63,40 @@ class DotDecoder:
         self.has_bare_line_break = False
         """A stray CR, or a stray LF that was not mended, has come."""
         self.line_octets = 0
-        """Length of the longest line so far as far as it is longer than one chunk's part, CRLF not counted."""
+        """Longest line met at the borders of chunks, without CRLF: none is longer than both this and every chunk."""
 
     def feed(self, octets: bytes) -> bytes:
         """The content that is certain after these octets; often empty for very short chunks."""
         text = self._held + octets
-        end = text.find(_END)
+        content = text.replace(b"\r\n.", b"\r\n")
+        dots = len(text) - len(content)
+        if dots == 1 and text.endswith(_END):
+            # The usual last chunk: that one dot is the end. No further search is needed.
+            self._finish(b"")
+            return self._check(text[:-3], content[:-2])
+        end = text.find(_END) if dots else -1
         if end >= 0:
-            self.is_finished = True
-            self.unused = text[end + 5 :]
-            self._held = b""
+            self._finish(text[end + 5 :])
             text = text[: end + 2]
-        else:
-            held = _length_of_possible_end(text)
-            self._held = text[len(text) - held :]
-            text = text[: len(text) - held]
-        if not text:
-            return b""
-        return self._decode(text)
+            return self._check(text, text.replace(b"\r\n.", b"\r\n"))
+        held = _length_of_possible_end(text)
+        self._held = text[len(text) - held :]
+        if held:
+            text = text[:-held]
+            content = text.replace(b"\r\n.", b"\r\n") if dots else text
+        return self._check(text, content) if text else b""
 
-    def _decode(self, text: bytes) -> bytes:
-        # No CRLF is cut here: a CR at the end of a chunk is always held back.
+    def _finish(self, unused: bytes) -> None:
+        self.is_finished = True
+        self.unused = unused
+        self._held = b""
+
+    def _check(self, text: bytes, content: bytes) -> bytes:
+        """Look at line breaks and lengths. No CRLF is cut here: a CR at the end of a chunk is always held back."""
         if self._skip:
-            content = text.replace(b"\r\n.", b"\r\n")[self._skip :]
             text = text[self._skip :]
+            content = content[self._skip :]
             self._skip = 0
-        else:
-            content = text.replace(b"\r\n.", b"\r\n")
         self._measure(text)
         if has_bare_line_break(text):
             content = self._mend(content)

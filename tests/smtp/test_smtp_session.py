@@ -266,6 +266,15 @@ def test_r_smtp_9_long_text_lines_are_kept_up_to_the_limit(service):
         assert out.startswith(b"250 " if is_kept else b"554 5.5.6 ")
 
 
+@pytest.mark.parametrize(("length", "is_kept"), [(1000, True), (1001, False), (1999, False)])
+def test_r_lim_2_a_lower_limit_of_text_lines_holds_within_one_segment(length, is_kept):
+    session = make_session(settings=evolve(PATIENT, text_line_octets=1000))
+    drive(session, b"EHLO c\r\n")
+    drive(session, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+    text = b"short\r\n" * 300 + b"y" * length + b"\r\n" + b"short\r\n" * 300
+    assert drive(session, text + b".\r\n")[1].startswith(b"250 " if is_kept else b"554 5.5.6 ")
+
+
 def test_work_on_a_slow_sender_is_linear():
     """Doubling the number of octets that come one by one no more than doubles the work."""
 
