@@ -306,6 +306,7 @@ class _AccountBatch:
         transaction = self._transaction
         path = transaction.path(row)
         target = f"{path}/{file}"
+        transaction.undo(target)
         try:
             self._put(message, source, path, base, target)
         except FileNotFoundError:
@@ -313,7 +314,6 @@ class _AccountBatch:
                 raise
             transaction.make_mailbox(row)
             self._put(message, source, path, base, target)
-        transaction.undo(target)
         transaction.touched.update((self._account.root, f"{path}/{file[:3]}"))
         if len(message.deliveries) > 1 and id(message) not in self._placed:
             self._placed[id(message)] = target

@@ -1,0 +1,386 @@
+"""Deliveries: exactly once, whatever step a crash falls between (R-DUR-2, R-Q-2, R-DUR-5)."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import apsw
+import pytest
+
+from mailsrv.address import Address
+from mailsrv.disk import RealDisk
+from mailsrv.errors import InsufficientStorage, Unavailable
+from mailsrv.interfaces.content import FileContent, InlineContent
+from mailsrv.interfaces.journal import (
+    Applied,
+    DeliveryKey,
+    JournaledMessage,
+    JournalRecord,
+    LocalDelivery,
+    NotApplied,
+    PendingDelivery,
+)
+from mailsrv.interfaces.mailbox import NoSuchMailbox
+from mailsrv.store.check import check_account
+from mailsrv.store.settings import StoreSettings
+from tests.store.store_setting import StoreSetting
+
+ALICE = Address("alice", "example.test")
+BOB = Address("bob", "example.test")
+SEGMENT = bytes(range(16))
+
+
+def octets(number: int) -> bytes:
+    return b"Subject: message %d\r\n\r\nBody of %d\r\n" % (number, number)
+
+
+def pending(number: int, *accounts: Address, is_replay: bool = False, **kw: Any) -> list[PendingDelivery]:
+    deliveries = tuple(LocalDelivery(account, recipient=str(account), **kw) for account in accounts or (ALICE,))
+    message = JournaledMessage(InlineContent(octets(number)), deliveries, 1_700_000_000 + number)
+    return [
+        PendingDelivery(DeliveryKey(SEGMENT, number * 4096, place), message, delivery, is_replay)
+        for place, delivery in enumerate(deliveries)
+    ]
+
+
+class FailingDisk(RealDisk):
+    """Fails (or dies) at the n-th call that changes something."""
+
+    def __init__(self, fail_at: int = -1, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.calls = 0
+        self.fail_at = fail_at
+        self.error = error or OSError(errno.ENOSPC, "full")
+
+    def _step(self) -> None:
+        self.calls += 1
+        if self.calls - 1 == self.fail_at:
+            raise self.error
+
+    def create(self, path: str) -> Any:
+        self._step()
+        return super().create(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self._step()
+        super().rename(source, target)
+        self._step()
+
+    def link(self, source: str, target: str) -> None:
+        self._step()
+        super().link(source, target)
+        self._step()
+
+    def unlink(self, path: str) -> None:
+        self._step()
+        super().unlink(path)
+
+    def sync_directory(self, path: str) -> None:
+        self._step()
+        super().sync_directory(path)
+
+
+class Killed(BaseException):
+    """What the process would not have survived."""
+
+
+@pytest.fixture
+def store_settings(tmp_path: Path) -> StoreSettings:
+    return StoreSettings(path=str(tmp_path / "{local}"))
+
+
+@pytest.fixture
+def setting(store_settings: StoreSettings) -> Iterator[StoreSetting]:
+    setting = StoreSetting(store_settings)
+    yield setting
+    for account in list(setting.table._open):
+        report = check_account(setting.table.disk, account.root)
+        assert report.is_sound, report
+    setting.stop()
+
+
+def result(deferred: Any) -> Any:
+    found: list[Any] = []
+    deferred.addCallbacks(found.append, lambda failure: failure.raiseException())
+    return found[0]
+
+
+def inbox_of(setting: StoreSetting, account: Address = ALICE, name: str = "INBOX") -> Any:
+    return result(result(setting.store.open_account(account)).open_mailbox(name))
+
+
+def contents(mailbox: Any) -> list[bytes]:
+    opened = result(mailbox.contents(list(mailbox.uids)))
+    return [one.octets if one is not None else None for one in opened]
+
+
+def files(path: Path) -> list[str]:
+    return sorted(name for part in ("new", "cur") for name in os.listdir(path / part))
+
+
+def test_a_delivery_is_a_file_and_a_row(setting: StoreSetting, tmp_path: Path):
+    [applied] = setting.applier.apply(pending(1, flags=frozenset({"\\Flagged", "todo"})))
+    assert isinstance(applied, Applied)
+    assert applied.uid == 1
+    inbox = inbox_of(setting)
+    assert contents(inbox) == [octets(1)]
+    assert inbox.flag_set(inbox.flag_set_numbers[0]) == {"\\Flagged", "todo"}
+    [name] = files(tmp_path / "alice")
+    assert f",S={len(octets(1))},W={len(octets(1))},U=1:2,Fa" in name
+    assert (tmp_path / "alice" / "dovecot-keywords").read_text() == "0 todo\n"
+
+
+def test_r_q_2_a_key_is_applied_once(setting: StoreSetting):
+    first = setting.applier.apply(pending(1))
+    again = setting.applier.apply(pending(1, is_replay=True))
+    assert list(first) == list(again)
+    # Even where nobody said that it is a repetition.
+    assert list(setting.applier.apply(pending(1))) == list(first)
+    both = pending(2)
+    twice = setting.applier.apply([*both, *both])
+    assert twice[0] == twice[1]
+    assert contents(inbox_of(setting)) == [octets(1), octets(2)]
+
+
+def test_an_expunged_key_stays_expunged(setting: StoreSetting):
+    [first] = setting.applier.apply(pending(1))
+    inbox = inbox_of(setting)
+    assert result(inbox.delete_messages([1])) == [1]
+    [again] = setting.applier.apply(pending(1, is_replay=True))
+    assert isinstance(again, Applied)
+    assert isinstance(first, Applied)
+    assert (again.uid, again.uid_validity) == (first.uid, first.uid_validity)
+    assert contents(inbox) == []
+
+
+def test_a_key_moved_or_deleted_with_its_mailbox_stays_so(setting: StoreSetting):
+    setting.applier.apply([*pending(1), *pending(2, mailbox="Sent")])
+    mail = result(setting.store.open_account(ALICE))
+    result(inbox_of(setting).move([1], "Archive"))
+    result(mail.delete("Sent"))
+    answers = setting.applier.apply([*pending(1, is_replay=True), *pending(2, is_replay=True, mailbox="Sent")])
+    assert all(isinstance(answer, Applied) for answer in answers)
+    assert contents(inbox_of(setting)) == []
+    assert contents(inbox_of(setting, name="Archive")) == [octets(1)]
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "zeros"])
+def test_a_replay_restores_a_file_that_a_crash_took(setting: StoreSetting, tmp_path: Path, damage: str):
+    setting.applier.apply(pending(1))
+    [name] = files(tmp_path / "alice")
+    path = tmp_path / "alice" / "new" / name
+    path.unlink()
+    if damage != "gone":
+        path.write_bytes(b"" if damage == "empty" else bytes(len(octets(1))))
+    setting.applier.apply(pending(1, is_replay=True))
+    assert path.read_bytes() == octets(1)
+
+
+def test_after_a_failed_checkpoint_files_are_looked_at_again(setting: StoreSetting, tmp_path: Path):
+    one = pending(1)
+    setting.applier.apply(one)
+    [name] = files(tmp_path / "alice")
+    (tmp_path / "alice" / "new" / name).write_bytes(b"")
+    setting.applier.checkpoint_failed([one[0].key])
+    setting.applier.apply(one)
+    assert (tmp_path / "alice" / "new" / name).read_bytes() == octets(1)
+
+
+def test_further_recipients_share_the_file(setting: StoreSetting, tmp_path: Path):
+    answers = setting.applier.apply(pending(1, ALICE, BOB))
+    assert all(isinstance(answer, Applied) for answer in answers)
+    [one], [other] = files(tmp_path / "alice"), files(tmp_path / "bob")
+    assert (tmp_path / "alice" / "new" / one).samefile(tmp_path / "bob" / "new" / other)
+
+
+@pytest.mark.parametrize("number", [errno.EMLINK, errno.EXDEV, errno.EPERM])
+def test_where_links_cannot_be_files_are_copied(store_settings: StoreSettings, tmp_path: Path, number: int):
+    class NoLinks(RealDisk):
+        def link(self, source: str, target: str) -> None:
+            raise OSError(number, "no links")
+
+    setting = StoreSetting(store_settings, disk=NoLinks())
+    setting.applier.apply(pending(1, ALICE, BOB))
+    result(inbox_of(setting, BOB).copy([1], "Archive"))
+    assert contents(inbox_of(setting, BOB)) == contents(inbox_of(setting, BOB, "Archive")) == [octets(1)]
+    setting.stop()
+
+
+def test_a_file_is_linked_and_left_to_the_journal(setting: StoreSetting, tmp_path: Path):
+    spooled = tmp_path / "spooled"
+    spooled.write_bytes(octets(5))
+    message = JournaledMessage(FileContent(str(spooled), len(octets(5)), b""), (LocalDelivery(ALICE),), 1)
+    [applied] = setting.applier.apply([PendingDelivery(DeliveryKey(SEGMENT, 0, 0), message, message.deliveries[0])])
+    assert isinstance(applied, Applied)
+    assert spooled.exists()
+    [name] = files(tmp_path / "alice")
+    assert (tmp_path / "alice" / "new" / name).samefile(spooled)
+
+
+def test_trouble_of_one_account_is_its_own(setting: StoreSetting, tmp_path: Path):
+    (tmp_path / "bob").write_text("no folder")
+    answers = setting.applier.apply([*pending(1), *pending(2, BOB), *pending(3)])
+    assert [type(answer) for answer in answers] == [Applied, NotApplied, Applied]
+    assert isinstance(answers[1], NotApplied)
+    assert isinstance(answers[1].error, Unavailable)
+    (tmp_path / "bob").unlink()
+    assert isinstance(setting.applier.apply(pending(2, BOB))[0], Applied)
+
+
+def test_mail_for_a_deleted_mailbox_goes_to_inbox_and_an_append_fails(setting: StoreSetting):
+    setting.applier.apply(pending(1, mailbox="Gone"))
+    assert contents(inbox_of(setting)) == [octets(1)]
+    delivery = LocalDelivery(ALICE, "Gone")
+    message = JournaledMessage(InlineContent(octets(2)), (delivery,), 1)
+    [answer] = setting.applier.apply([PendingDelivery(DeliveryKey(SEGMENT, 9, 0), message, delivery)])
+    assert isinstance(answer, NotApplied)
+    assert isinstance(answer.error, NoSuchMailbox)
+
+
+def count_steps(store_settings: StoreSettings, tmp_path: Path) -> int:
+    disk = FailingDisk()
+    setting = StoreSetting(store_settings, disk=disk)
+    setting.applier.apply([*pending(1, ALICE, BOB), *pending(2)])
+    setting.stop()
+    return disk.calls
+
+
+@pytest.mark.parametrize("is_kill", [False, True], ids=["full disk", "kill"])
+def test_r_dur_2_a_failure_at_any_step_loses_and_doubles_nothing(tmp_path: Path, is_kill: bool):
+    steps = count_steps(StoreSettings(path=str(tmp_path / "count" / "{local}")), tmp_path)
+    assert steps > 5
+    for step in range(steps):
+        folder = tmp_path / f"{is_kill}{step}"
+        store_settings = StoreSettings(path=str(folder / "{local}"))
+        disk = FailingDisk(step, Killed() if is_kill else None)
+        setting = StoreSetting(store_settings, disk=disk, segment_id=SEGMENT)
+        work = [*pending(1, ALICE, BOB), *pending(2)]
+        try:
+            answers = setting.applier.apply(work)
+        except Killed:
+            setting.kill()
+        else:
+            for answer in answers:
+                if isinstance(answer, NotApplied):
+                    assert isinstance(answer.error, InsufficientStorage)
+            # R-DUR-5: what was not applied is not visible.
+            visible = sum(len(contents(inbox_of(setting, who))) for who in (ALICE, BOB))
+            assert visible == sum(isinstance(answer, Applied) for answer in answers)
+            setting.kill()
+        again = StoreSetting(store_settings, segment_id=SEGMENT)
+        replayed = [*pending(1, ALICE, BOB, is_replay=True), *pending(2, is_replay=True)]
+        answers = again.applier.apply(replayed)
+        assert all(isinstance(answer, Applied) for answer in answers), step
+        assert sorted(contents(inbox_of(again))) == [octets(1), octets(2)], step
+        assert contents(inbox_of(again, BOB)) == [octets(1)], step
+        for who in ("alice", "bob"):
+            report = check_account(again.table.disk, str(folder / who))
+            assert report.is_sound, (step, report)
+            assert not report.differs, (step, report)
+        again.stop()
+
+
+def test_r_dur_2_a_file_without_a_row_is_left_to_the_replay(store_settings: StoreSettings, tmp_path: Path):
+    """A kill between the rename and the commit."""
+    setting = StoreSetting(store_settings, segment_id=SEGMENT)
+    setting.applier.apply(pending(1))
+    [name] = files(tmp_path / "alice")
+    setting.stop()
+    with apsw.Connection(str(tmp_path / "alice" / "mailsrv.index")) as connection:
+        connection.execute(
+            "DELETE FROM message; DELETE FROM summary; UPDATE mailbox SET messages=0, unseen=0, octets=0"
+        )
+    connection.close()
+    again = StoreSetting(store_settings, segment_id=SEGMENT)
+    assert contents(inbox_of(again)) == []
+    assert files(tmp_path / "alice") == [name]
+    again.applier.apply(pending(1, is_replay=True))
+    assert contents(inbox_of(again)) == [octets(1)]
+    again.stop()
+
+
+def test_uids_are_reserved_ahead_and_never_given_twice(store_settings: StoreSettings):
+    """RELIABILITY 8.5: another run goes on above what may have been told; a clean end leaves no gap."""
+    setting = StoreSetting(store_settings)
+    setting.applier.apply([one for number in range(3) for one in pending(number)])
+    setting.kill()
+    killed = StoreSetting(store_settings)
+    [applied] = killed.applier.apply(pending(10))
+    assert isinstance(applied, Applied)
+    assert applied.uid == 257
+    before = applied.mod_seq
+    killed.stop()
+    clean = StoreSetting(store_settings)
+    [applied] = clean.applier.apply(pending(11))
+    assert isinstance(applied, Applied)
+    assert applied.uid == 258
+    assert applied.mod_seq > before
+    clean.stop()
+
+
+def test_only_reservations_wait_for_the_disk(store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch):
+    setting = StoreSetting(store_settings)
+    account = setting.table.account(ALICE)
+    durable: list[bool] = []
+    begin = account.begin
+    monkeypatch.setattr(
+        account, "begin", lambda *, is_durable=True: (durable.append(is_durable), begin(is_durable=is_durable))[1]
+    )
+    for number in range(600):
+        setting.applier.apply(pending(number))
+    assert len(durable) == 600
+    assert sum(durable) == 2
+    setting.stop()
+
+
+def test_touched_directories_are_named_once(setting: StoreSetting, tmp_path: Path):
+    setting.applier.apply(pending(1))
+    touched = set(setting.applier.take_touched())
+    assert {str(tmp_path / "alice"), str(tmp_path / "alice" / "new")} <= touched
+    assert str(tmp_path) in touched
+    assert not setting.applier.take_touched()
+    setting.applier.apply(pending(2))
+    assert set(setting.applier.take_touched()) == {str(tmp_path / "alice"), str(tmp_path / "alice" / "new")}
+
+
+def test_sessions_hear_of_deliveries(setting: StoreSetting):
+    inbox = inbox_of(setting)
+    told: list[int] = []
+    inbox.watch(lambda: told.append(len(inbox.uids)))
+    setting.applier.apply(pending(1))
+    setting.reactor.advance(0)
+    assert told == [1]
+
+
+def test_tombstones_go_when_no_segment_can_hold_their_key(store_settings: StoreSettings):
+    setting = StoreSetting(store_settings, segment_id=SEGMENT)
+    mail = result(setting.store.open_account(ALICE))
+    setting.table.settings = mail.settings = StoreSettings(path=store_settings.path, tombstones=1)
+    setting.applier.apply([one for number in range(3) for one in pending(number)])
+    inbox = inbox_of(setting)
+    result(inbox.delete_messages([1, 2]))
+    assert result(mail.purge()) == 0
+    setting.journal.live.clear()
+    assert result(mail.purge()) == 2
+    assert list(inbox.uids) == [3]
+    # A view from before the purge still learns of everything.
+    other = StoreSetting(store_settings, run_id=setting.run_id, segment_id=SEGMENT)
+    assert list(inbox_of(other).uids) == [3]
+    other.kill()
+    setting.stop()
+
+
+def test_an_append_of_many_is_all_or_none(setting: StoreSetting):
+    record = JournalRecord(
+        tuple(
+            JournaledMessage(InlineContent(octets(number)), (LocalDelivery(ALICE, name),), 1)
+            for number, name in enumerate(["INBOX", "INBOX"])
+        )
+    )
+    applied = result(setting.journal.commit_and_note(record))
+    assert [one.uid for one in applied] == [1, 2]
+    assert applied[0].mod_seq == applied[1].mod_seq
