@@ -22,7 +22,6 @@ from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
-from twisted.python.systemd import ListenFDs
 
 INHERITABLE_KINDS = frozenset({"tcp", "tcp6", "unix", "systemd"})
 _SYSTEMD_FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
@@ -239,21 +238,18 @@ def _remove_stale_socket(path: str) -> None:
 
 def _take_from_systemd(description: EndpointDescription) -> BoundSocket:
     """A socket that systemd bound (sd_listen_fds(3)), by its ``FileDescriptorName=`` or its number."""
-    listen_fds = ListenFDs.fromEnvironment()
-    name = description.options.get("name")
-    index = description.options.get("index")
+    domain = description.argument(0, "domain")
+    wanted = next(f"{key}={description.options[key]}" for key in ("name", "index") if key in description.options)
     try:
-        if name is not None:
-            descriptor = listen_fds.inheritedNamedDescriptors()[name]
-        else:
-            descriptor = listen_fds.inheritedDescriptors()[int(index or "")]
-    except (KeyError, IndexError):
-        raise EndpointError(f"systemd did not pass a socket {name or index!r} to this process") from None
-    listener = socket.socket(fileno=os.dup(descriptor))
+        # Twisted read $LISTEN_FDS when it was imported and has removed it since: it has to be asked.
+        endpoint: Any = serverFromString(None, f"systemd:domain={domain}:{wanted}")
+        listener = socket.socket(fileno=os.dup(endpoint.fileno))
+    except (KeyError, IndexError, OSError):
+        raise EndpointError(f"systemd passed no socket with {wanted} to this process") from None
     listener.setblocking(False)
     if listener.family != _systemd_family(description):
         listener.close()
-        raise EndpointError(f"the socket {name or index!r} that systemd passed is of another domain")
+        raise EndpointError(f"the socket with {wanted} that systemd passed is of another domain")
     return BoundSocket(listener)
 
 

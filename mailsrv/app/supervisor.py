@@ -137,6 +137,13 @@ class WorkerProcess(ProcessProtocol):
         except ProcessExitedAlready:
             return
 
+    def not_spawned(self, reason: str) -> None:
+        """The program could not be started at all."""
+        self.exit_text = reason
+        self.state = WorkerState.ENDED
+        self._changed(self)
+        self.ended.callback(None)
+
     def processEnded(self, reason: Any) -> None:
         status = reason.value
         self.exit_text = f"signal {status.signal}" if status.signal is not None else f"status {status.exitCode}"
@@ -237,7 +244,11 @@ class SupervisorService(Service):
         descriptors.update({first + index: bound.socket.fileno() for index, bound in enumerate(self._listeners)})
         command = [*self._command, f"worker-{number}"]
         self._workers[number] = worker
-        self._reactor.spawnProcess(worker, command[0], command, env=worker_environment(), childFDs=descriptors)
+        try:
+            self._reactor.spawnProcess(worker, command[0], command, env=worker_environment(), childFDs=descriptors)
+        except OSError as error:
+            worker.not_spawned(str(error))
+            return worker
         _log.info("worker {worker} started", worker=number, process_id=worker.process_id)
         return worker
 

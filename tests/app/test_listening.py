@@ -10,6 +10,7 @@ import stat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.python.systemd import ListenFDs
 
 from mailsrv.app.listening import EndpointError, PluginListener, bind, open_listener, parse_endpoint, resolve_unix_path
 
@@ -88,9 +89,10 @@ def test_systemd_sockets_are_found_by_name_and_checked(monkeypatch):
     with socket.socket() as passed:
         passed.bind(("127.0.0.1", 0))
         passed.listen()
-        monkeypatch.setattr(
-            "mailsrv.app.listening.ListenFDs.fromEnvironment", lambda: _ListenFds([passed.fileno()], ["mx"])
+        found = ListenFDs.fromEnvironment(
+            {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "mx"}, passed.fileno()
         )
+        monkeypatch.setattr("twisted.internet.endpoints._SystemdParser._sddaemon", found)
         bound = bind(parse_endpoint("systemd:domain=INET:name=mx"), 10)
         assert bound.socket.getsockname() == passed.getsockname()
         bound.close()
@@ -99,17 +101,6 @@ def test_systemd_sockets_are_found_by_name_and_checked(monkeypatch):
         for wrong in ("systemd:domain=INET:name=imap", "systemd:domain=INET:index=3", "systemd:domain=UNIX:name=mx"):
             with pytest.raises(EndpointError):
                 bind(parse_endpoint(wrong), 10)
-
-
-class _ListenFds:
-    def __init__(self, descriptors, names):
-        self._descriptors, self._names = descriptors, names
-
-    def inheritedDescriptors(self):
-        return self._descriptors
-
-    def inheritedNamedDescriptors(self):
-        return dict(zip(self._names, self._descriptors, strict=True))
 
 
 def test_other_endpoint_types_are_left_to_their_plugins():

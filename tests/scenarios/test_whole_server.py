@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import imaplib
 import os
+import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from mailsrv.tls.self_signed import write_self_signed
+from tests.scenarios.server import ALICE, BOB, ROOT, WholeServer
 
 pytestmark = pytest.mark.slow
-from tests.scenarios.server import ALICE, BOB, ROOT, WholeServer
 
 
 def letter(subject: str) -> bytes:
@@ -222,3 +224,58 @@ def test_it_runs_as_a_daemon_with_a_pid_file(make_server, tmp_path: Path, worker
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert '"stopped"' in log_file.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_sockets_come_from_systemd_by_name(make_server, workers: int) -> None:
+    server = make_server(workers=workers)
+    with socket.create_server(("127.0.0.1", 0)) as mx, socket.create_server(("127.0.0.1", 0)) as other:
+        text = server.config_path.read_text()
+        text = text.replace("tcp:0:interface=127.0.0.1", "systemd:domain=INET:name=mx", 1)
+        server.config_path.write_text(text)
+        twistd = Path(sys.executable).with_name("twistd")
+        arguments = f"{twistd} --nodaemon --pidfile= mailsrv --config {server.config_path}"
+        # What systemd does: sockets from descriptor 3 on, told apart by name, meant for this process only.
+        script = (
+            f"exec 3<&{other.fileno()} 4<&{mx.fileno()}; "
+            f"LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=other:mx exec {arguments}"
+        )
+        with server.log_path.open("ab") as log:
+            server.process = subprocess.Popen(
+                ["/bin/bash", "-c", script], cwd=ROOT, pass_fds=(mx.fileno(), other.fileno()), stdout=log, stderr=log
+            )
+        server.wait_for_event("mailsrv is ready", 30)
+        with smtplib.SMTP("127.0.0.1", mx.getsockname()[1], timeout=30) as client:
+            client.sendmail("someone@example.org", BOB, letter("by systemd"))
+        server.stop()
+
+
+def test_root_is_given_up_after_the_ports_are_bound(make_server, tmp_path: Path) -> None:
+    """Only root can give root up: another user's run shows that nothing is left to give up."""
+    uid = 65534 if os.geteuid() == 0 else os.geteuid()
+    folder = Path(tempfile.mkdtemp(prefix="mailsrv-", dir="/tmp"))
+    try:
+        folder.chmod(0o755)
+        # One process: the interpreter may stand where only root can start it again.
+        server = WholeServer(folder / "server")
+        for path in [server.folder, *server.folder.rglob("*")]:
+            os.chown(path, uid, -1)
+        with server.log_path.open("ab") as log:
+            twistd = Path(sys.executable).with_name("twistd")
+            options = ["--nodaemon", "--pidfile=", f"--logfile={server.log_path}"]
+            if os.geteuid() == 0:
+                options += [f"--uid={uid}", "--gid=65534"]
+            command: list[str | Path] = [twistd, *options, "mailsrv", "--config", server.config_path]
+            server.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
+        server.wait_for_event("mailsrv is ready", 30)
+        for pid in server.processes():
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
+            assert "CapEff:\t0000000000000000" in status
+        server.reload()
+        assert not server.events_with("reload refused")
+        server.stop()
+        assert (server.folder / "state").stat().st_mode & 0o777 == 0o700
+    finally:
+        server.kill()
+        shutil.rmtree(folder)
