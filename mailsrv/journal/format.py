@@ -34,6 +34,8 @@ from mailsrv.interfaces.journal import (
 _HEAD = struct.Struct(">4sBBHIIQ16s")
 _CHECKSUM = struct.Struct(">I")
 HEAD_OCTETS = _HEAD.size + _CHECKSUM.size
+ID_AT = _HEAD.size - 16
+"""Where in the head the segment id stands."""
 _MAGIC = b"mjr\x01"
 
 _SHORT = struct.Struct(">H")

@@ -71,6 +71,8 @@ def read_control_state(slot: Slot) -> ControlState:
     for live in reversed(segments):
         if live.is_from_earlier_run:
             live.valid_end = ends.get(live.segment.segment_id)
+            if live.segment.find_damage(live.valid_end):
+                slot.keep_damaged(live)
         for record in live.segment.records(live.readable_end()):
             kind = record.type
             if kind == RecordType.DELIVERIES:

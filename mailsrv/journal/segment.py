@@ -14,12 +14,13 @@ from collections.abc import Iterator, Sequence
 from attrs import frozen
 
 from mailsrv.disk import IDisk, IDiskFile
-from mailsrv.journal.format import HEAD_OCTETS, RecordType, decode_head, encode_record
+from mailsrv.journal.format import HEAD_OCTETS, ID_AT, RecordType, decode_head, encode_record
 
 FIRST_RECORD = 4096
 CONTROL_RESERVE = 64 * 1024
 """The end of a segment is kept for notes, withdrawals and seals."""
 _SECTOR = 512
+_PIECE = 1 << 20
 _HEADER = struct.Struct(">8sQ16s")
 _CHECKSUM = struct.Struct(">I")
 _MAGIC = b"MSJRNL\x00\x01"
@@ -55,6 +56,8 @@ class Segment:
         self.end = FIRST_RECORD
         """Where the next record goes."""
         self.batch = 0
+        self._resume: dict[int, int] = {}
+        """Where reading goes on behind damaged records."""
 
     def __repr__(self) -> str:
         return f"<Segment {self.segment_id.hex()} #{self.sequence}>"
@@ -104,6 +107,7 @@ class Segment:
         self.sequence = sequence
         self.end = FIRST_RECORD
         self.batch = 0
+        self._resume = {}
 
     def has_room(self, payload_octets: int, at: int, *, is_control: bool) -> bool:
         """Whether a record with this payload fits at offset ``at``."""
@@ -126,9 +130,45 @@ class Segment:
         """From the first on; ends at the first octets that are no whole record of this life."""
         offset = FIRST_RECORD
         end = self.size if valid_end is None else valid_end
-        while (record := self._read_record(offset, end)) is not None:
-            yield record
-            offset = record.end
+        while True:
+            record = self._read_record(offset, end)
+            if record is not None:
+                yield record
+                offset = record.end
+            elif offset in self._resume:
+                offset = self._resume[offset]
+            else:
+                return
+
+    def find_damage(self, valid_end: int | None = None) -> int:
+        """Places where synced records are no longer whole; ``records`` passes over them from now on."""
+        while True:
+            end, last_batch = FIRST_RECORD, -1
+            for record in self.records(valid_end):
+                end, last_batch = record.end, record.batch
+            beyond = self._find_beyond(end, last_batch, self.size if valid_end is None else valid_end)
+            if beyond is None:
+                return len(self._resume)
+            self._resume[end] = beyond.offset
+
+    def _find_beyond(self, end: int, last_batch: int, limit: int) -> StoredRecord | None:
+        """A whole record behind the first that is not: the sign of a damaged disk.
+
+        What a power cut tears is the last batch. Where a later batch than the one torn lies behind it,
+        the torn one had been synced. ``end`` and ``last_batch`` are those of the last whole record.
+        """
+        offset = end
+        while offset < limit:
+            piece = self.file.read(offset, _PIECE)
+            at = piece.find(self.segment_id)
+            while at >= 0:
+                start = offset + at - ID_AT
+                record = self._read_record(start, limit) if start > end else None
+                if record is not None and record.batch > last_batch + 1:
+                    return record
+                at = piece.find(self.segment_id, at + 1)
+            offset += max(1, _PIECE - len(self.segment_id))
+        return None
 
     def _read_record(self, offset: int, limit: int) -> StoredRecord | None:
         head = decode_head(self.file.read(offset, HEAD_OCTETS))

@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from attrs import define, field
 from twisted.logger import Logger
 
-from mailsrv.disk import IDisk, IDiskFile, make_directories, write_durably
+from mailsrv.disk import IDisk, IDiskFile, make_directories, opened, write_durably
 from mailsrv.errors import InsufficientStorage, Unavailable
 from mailsrv.journal.segment import Segment
 from mailsrv.journal.settings import JournalSettings
@@ -181,7 +181,7 @@ class Slot:
             self._disk.sync_directory(self.directory)
             return
         self._next_sequence = max(self._next_sequence, segment.sequence + 1)
-        if next(segment.records(), None) is not None:
+        if segment.find_damage() or next(segment.records(), None) is not None:
             self.live.append(LiveSegment(segment, is_closed=True, is_from_earlier_run=True))
         elif segment.size == self._settings.segment_octets:
             self._idle.append(segment)
@@ -194,6 +194,22 @@ class Slot:
     def most_record_octets(self) -> int:
         """A record with more content than this has its messages put into files."""
         return self._settings.segment_octets // 4
+
+    def keep_damaged(self, live: LiveSegment) -> None:
+        """Copy a segment that lost records to a file for the administrator."""
+        copy = f"{live.segment.path}.{live.segment.segment_id.hex()}.damaged"
+        if self._disk.status(copy) is not None:
+            return
+        with opened(self._disk.create(copy)) as file:
+            offset = 0
+            while octets := live.segment.file.read(offset, 1 << 20):
+                offset += file.write(offset, [octets])
+            file.sync()
+        self._log.critical(
+            "the disk damaged journal records that were synced; a copy of the segment is {path}",
+            log_alarm="journal-damaged",
+            path=copy,
+        )
 
     # -- in use ---------------------------------------------------------------
 

@@ -471,6 +471,19 @@ def test_a_record_that_fits_nowhere_is_refused_and_the_rest_goes_on(rig):
     assert rig.journal.status().unapplied_octets == 0
 
 
+def test_records_behind_damaged_ones_are_delivered_and_the_segment_is_kept(rig):
+    for number in range(4):
+        rig.commit(b"%d" % number * 100)
+        rig.step("commit")
+    segment = rig.slot.live[-1].segment
+    first = next(segment.records())
+    after = rig.disk.after_power_cut(0)
+    after.open(segment.path, write=True).write(first.offset + 60, [b"\xff"])
+    again = Rig(after).start()
+    assert again.applier.texts() == [b"%d" % number * 100 for number in (1, 2, 3)]
+    assert any(entry.name.endswith(".damaged") for entry in after.list_directory(f"{DIRECTORY}/slot-0"))
+
+
 # -- spool -----------------------------------------------------------------------
 
 

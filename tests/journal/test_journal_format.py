@@ -221,6 +221,27 @@ def test_an_earlier_life_is_never_read_again():
     assert payloads_of(again) == [b"new"]
 
 
+def test_what_lies_behind_damaged_records_is_found_again():
+    """A torn last batch is the trace of a power cut; one in the middle is a disk that lost what was synced."""
+    disk, segment = new_segment()
+    for payload in (b"one", b"two", b"three", b"four"):
+        append(segment, payload * 20)
+    records = list(segment.records())
+    whole = segment.file.read(0, 1 << 20)
+    for index, expected in ((0, [1, 2, 3]), (1, [0, 2, 3]), (2, [0, 1, 3])):
+        damaged = Segment.open(disk, "/one.segment")
+        assert damaged is not None
+        damaged.file.write(records[index].offset + 50, [b"\xff"])
+        assert damaged.find_damage() == 1
+        assert payloads_of(damaged) == [records[kept].payload for kept in expected]
+        damaged.file.write(0, [whole])
+    torn = Segment.open(disk, "/one.segment")
+    assert torn is not None
+    torn.file.write(records[3].offset + 50, [b"\xff"])
+    assert torn.find_damage() == 0
+    assert payloads_of(torn) == [record.payload for record in records[:3]]
+
+
 @given(st.lists(st.lists(st.binary(max_size=400), min_size=1, max_size=3), max_size=5), st.integers(0, 40), st.data())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 def test_r_dur_6_after_a_power_cut_synced_batches_are_whole_and_the_torn_one_is_a_prefix(batches, seed, data):
