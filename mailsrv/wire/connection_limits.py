@@ -33,15 +33,20 @@ class ConnectionTable:
     """Counts connections. ``seconds`` is a monotonic clock."""
 
     def __init__(self, settings: LimitsSettings, seconds: Callable[[], float]) -> None:
-        self.settings = settings
-        self.exempt_networks = NetworkSet(settings.exempt_networks)
+        self._seconds = seconds
         self.total = 0
         """Connections open now."""
         self.refusals: Counter[str] = Counter()
         """How often each limit was hit, for metrics."""
         self._per_network: Counter[tuple[str, str]] = Counter()
         self._per_user: Counter[tuple[str, str, str]] = Counter()
-        self._rates = _RateTable(settings.new_connections_per_minute, settings.networks_remembered, seconds)
+        self.replace_settings(settings)
+
+    def replace_settings(self, settings: LimitsSettings) -> None:
+        """Use these from now on. Connections that are open stay and count; rates are counted anew."""
+        self.settings = settings
+        self.exempt_networks = NetworkSet(settings.exempt_networks)
+        self._rates = _RateTable(settings.new_connections_per_minute, settings.networks_remembered, self._seconds)
         self._network_limits: Mapping[str, tuple[str, int]] = {
             "smtp": ("smtp_connections_per_network", settings.smtp_connections_per_network),
             "imap": ("imap_connections_per_network", settings.imap_connections_per_network),

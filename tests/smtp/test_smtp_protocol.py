@@ -157,7 +157,7 @@ def test_reading_stops_while_the_receiver_is_behind():
 
 
 def test_reading_stops_while_an_answer_is_owed_and_much_has_come():
-    server = make_server(input_buffer_octets=1000, junk_commands=1000)
+    server = make_server(input_buffer_octets=1024, junk_commands=1000)
     client = server.connect().begin()
     client.say_lines("MAIL FROM:<a@b>")
     server.receiver.clock, server.receiver.delay_seconds = server.clock, 9

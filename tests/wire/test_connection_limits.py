@@ -101,3 +101,16 @@ def test_the_memory_of_rates_is_bounded():
         table.open(f"192.0.2.{number}", "smtp").close()
     assert len(table._rates._buckets) == 10
     assert not table._per_network
+
+
+def test_new_settings_hold_for_new_connections():
+    table = table_of(smtp_connections_per_network=1)
+    first = table.open("192.0.2.1", "smtp")
+    table.replace_settings(LimitsSettings(smtp_connections_per_network=2, exempt_networks=("192.0.2.9",)))
+    table.open("192.0.2.1", "smtp")
+    with pytest.raises(TooManyConnections):
+        table.open("192.0.2.1", "smtp")
+    assert table.open("192.0.2.9", "smtp").is_exempt
+    first.close()
+    table.open("192.0.2.1", "smtp")
+    assert table.total == 3
