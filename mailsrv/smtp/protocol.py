@@ -317,7 +317,13 @@ class SmtpProtocol(Protocol):
         if session is None or self._is_ended:
             return
         now = self._clock.seconds()
-        if session.is_paused or self._is_awaiting_write:
+        if not self._has_begun:
+            # Implicit TLS, and the handshake has not come: there is nobody to say a word to.
+            if now - self._active_at >= self._settings.command_timeout_seconds:
+                log.info("smtp connection {connection_id} timed out before TLS", connection_id=self.connection_id)
+                self.abort()
+                return
+        elif session.is_paused or self._is_awaiting_write:
             # The silence is ours: the client's time begins anew.
             self._active_at = now
         else:

@@ -398,3 +398,15 @@ def test_refusals_of_the_engine_and_the_reason_of_the_end_are_logged(events):
     client.say_lines("RCPT TO:<b@example.test>", "FOO")
     found = [(event["code"], event["reason"]) for event in events if "reason" in event]
     assert found == [(503, "MAIL first"), (500, "Command unrecognized"), (421, "Too many errors")]
+
+
+def test_a_client_that_never_begins_tls_is_cut_off():
+    server = make_server(tls_mode=TlsMode.IMPLICIT)
+    client = server.connect(is_tls=True)
+    for _ in range(6):
+        server.clock.advance(60)
+    assert client.transport.is_aborted
+    client.transport._handshake_is_due = False
+    client.hear()
+    assert server.connections.total == 0
+    assert server.clock.getDelayedCalls() == []
