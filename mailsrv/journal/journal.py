@@ -130,6 +130,8 @@ class Journal:
         self._noting: set[Entry] = set()
         self._sweep_call: IDelayedCall | None = None
         self._next_recovery = 0.0
+        self._is_starting = False
+        self._wants_stop: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
 
     # -- life -----------------------------------------------------------------
@@ -141,6 +143,7 @@ class Journal:
         journal cannot be read or written, FormatError where a record is not understood.
         """
         started: Deferred[None] = Deferred()
+        self._is_starting = True
         for worker in self._workers():
             worker.start()
         self._apply_worker.post(lambda: self._open_in_thread(started))
@@ -219,7 +222,9 @@ class Journal:
         self._stages = None
         for worker in self._workers():
             worker.stop()
+        self._is_starting = False
         started.errback(failure)
+        self._stop_as_wanted()
 
     def _started(self, stages: _Stages, started: Deferred[None]) -> None:
         self._stages = stages
@@ -227,13 +232,25 @@ class Journal:
         self._next_recovery = self._reactor.seconds() + self._settings.recovery_interval
         self.spool.open()
         self._wake_keeper()
+        self._is_starting = False
         started.callback(None)
+        self._stop_as_wanted()
+
+    def _stop_as_wanted(self) -> None:
+        """``stop`` was called before the start was over."""
+        waiting, self._wants_stop = self._wants_stop, []
+        for stopped in waiting:
+            self.stop().chainDeferred(stopped)
 
     def stop(self) -> Deferred[None]:
         """Finish what was accepted, make it durable in its mailboxes, let the slot go.
 
         After this a start replays nothing, except what an account could not take.
         """
+        if self._is_starting:
+            later: Deferred[None] = Deferred()
+            self._wants_stop.append(later)
+            return later
         if self._stopped is not None or self._stages is None:
             return succeed(None)
         self._refusal = Unavailable("Server is shutting down")

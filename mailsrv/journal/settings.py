@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import field, frozen, validators
 
 MEBIBYTE = 1 << 20
 
@@ -13,14 +13,17 @@ class JournalSettings:
 
     segment_octets: int = field(
         default=32 * MEBIBYTE,
+        validator=validators.ge(8192),
         metadata={"help": "Size of a journal segment, filled with zeros ahead.", "unit": "octets"},
     )
     most_segments: int = field(
         default=16,
+        validator=validators.ge(3),
         metadata={"help": "Segments a process may have; when all hold mail that is not yet stored, new mail gets 452."},
     )
     inline_limit: int = field(
         default=128 * 1024,
+        validator=validators.ge(0),
         metadata={
             "help": "Messages up to this size are written into the journal, larger ones beside it.",
             "unit": "octets",
@@ -28,14 +31,18 @@ class JournalSettings:
     )
     apply_wait: float = field(
         default=0.25,
+        validator=validators.ge(0.0),
         metadata={
             "help": "How long the answer to an accepted message waits for it to appear in the mailbox.",
             "unit": "seconds",
         },
     )
-    apply_batch: int = field(default=256, metadata={"help": "Deliveries handed to the store at once."})
+    apply_batch: int = field(
+        default=256, validator=validators.ge(1), metadata={"help": "Deliveries handed to the store at once."}
+    )
     backlog_octets: int = field(
         default=128 * MEBIBYTE,
+        validator=validators.ge(1),
         metadata={"help": "Accepted mail not yet in its mailboxes; beyond this, new mail gets 452.", "unit": "octets"},
     )
     free_space_floor: int = field(
@@ -54,26 +61,40 @@ class JournalSettings:
     )
     checkpoint_interval: float = field(
         default=60.0,
+        validator=validators.gt(0.0),
         metadata={"help": "Mail is moved out of the journal for good at least this often.", "unit": "seconds"},
     )
     retry_first: float = field(
         default=1.0,
+        validator=validators.gt(0.0),
         metadata={"help": "First pause after a delivery into a mailbox failed; it doubles.", "unit": "seconds"},
     )
-    retry_most: float = field(default=60.0, metadata={"help": "Longest such pause.", "unit": "seconds"})
+    retry_most: float = field(
+        default=60.0, validator=validators.gt(0.0), metadata={"help": "Longest such pause.", "unit": "seconds"}
+    )
     stuck_after: int = field(
-        default=12, metadata={"help": "After so many failures a delivery is put into the folder stuck/, with an alarm."}
+        default=12,
+        validator=validators.ge(1),
+        metadata={"help": "After so many failures a delivery is put into the folder stuck/, with an alarm."},
     )
     spool_buffer: int = field(
         default=MEBIBYTE,
+        validator=validators.ge(1),
         metadata={
             "help": "Octets of one large message waiting for the disk before its sender has to wait.",
             "unit": "octets",
         },
     )
-    spool_threads: int = field(default=2, metadata={"help": "Threads that write large messages."})
-    most_slots: int = field(default=64, metadata={"help": "Processes that may have a journal in one state folder."})
+    spool_threads: int = field(
+        default=2, validator=validators.ge(1), metadata={"help": "Threads that write large messages."}
+    )
+    most_slots: int = field(
+        default=64,
+        validator=validators.ge(1),
+        metadata={"help": "Processes that may have a journal in one state folder."},
+    )
     recovery_interval: float = field(
         default=60.0,
+        validator=validators.gt(0.0),
         metadata={"help": "How often the journals of ended processes are looked for.", "unit": "seconds"},
     )

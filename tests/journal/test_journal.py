@@ -391,6 +391,27 @@ def test_after_a_clean_stop_nothing_is_replayed(rig):
     assert isinstance(error_of(rig.commit(b"late")), Unavailable)
 
 
+def test_stop_waits_for_the_start(rig):
+    other = Rig(rig.disk)
+    order: list[str] = []
+    other.journal.start().addCallback(lambda _: order.append("started"))
+    other.journal.stop().addCallback(lambda _: order.append("stopped"))
+    assert order == []
+    other.pump()
+    assert order == ["started", "stopped"]
+    assert all(worker.is_stopped for worker in other.workers.values())
+
+
+def test_a_start_that_fails_ends_its_threads():
+    disk = ModelDisk()
+    disk.fail_from(0, errno.EIO)
+    rig = Rig(disk)
+    with pytest.raises(OSError, match="error"):
+        rig.start()
+    assert all(worker.is_stopped for worker in rig.workers.values())
+    assert isinstance(rig.journal.check_acceptance(1), Unavailable)
+
+
 def test_what_an_account_cannot_take_survives_a_clean_stop(rig):
     rig.applier.failing[ALICE] = Unavailable()
     rig.commit(b"text", ALICE, BOB)
