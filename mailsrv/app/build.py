@@ -249,7 +249,7 @@ def build_server(settings: Settings, reactor: Any) -> MailServer:
 
 def build_worker(settings: Settings, reactor: Any, start: Start) -> MailServer:
     """The server in one of several workers."""
-    storage = open_storage(settings, reactor, start.run_id, worker=start.worker, workers=start.workers)
+    storage = open_storage(settings, reactor, start.run_id, workers=start.workers)
     return MailServer(settings, reactor, storage)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import blockingCallFromThread
 from zope.interface import implementer
 
@@ -20,6 +21,7 @@ from mailsrv.store.bus import LocalChangeBus
 from mailsrv.store.mail_store import MailStore
 from mailsrv.store.memory import MemoryApplier, MemoryMailStore
 from mailsrv.store.settings import RepositoryType
+from mailsrv.store.worker_bus import WorkerChangeBus
 
 
 @frozen
@@ -28,9 +30,12 @@ class Storage:
 
     store: Any
     journal: Journal
+    worker_bus: WorkerChangeBus | None = None
 
     async def start(self) -> None:
         """The store first: the journal's replay delivers into it."""
+        if self.worker_bus is not None:
+            self.worker_bus.start()
         await self.store.start()
         await self.journal.start()
 
@@ -40,23 +45,26 @@ class Storage:
             await self.journal.stop()
         finally:
             await self.store.stop()
+            if self.worker_bus is not None:
+                await maybeDeferred(self.worker_bus.stop)
 
 
-def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, worker: int = 1, workers: int = 1) -> Storage:
+def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: int = 1) -> Storage:
     """Make the parts; nothing is read or written before ``start``.
 
     ``run_id`` is of the whole run: all workers have the same, another run has another (DESIGN 5.5).
     """
     directory = os.path.join(settings.state_dir, "journal")
     disk = RealDisk()
-    bus = LocalChangeBus()
+    worker_bus = WorkerChangeBus(reactor, os.path.join(settings.state_dir, "changes")) if workers > 1 else None
+    bus = worker_bus or LocalChangeBus()
     if settings.store.type is RepositoryType.MEMORY:
         memory = MemoryMailStore(settings.store, bus)
         applier = _ReactorApplier(MemoryApplier(memory), reactor)
         return Storage(memory, Journal(settings.journal, directory, disk, applier, reactor))
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
     journal = Journal(settings.journal, directory, disk, StoreApplier(accounts), reactor)
-    return Storage(MailStore(accounts, journal), journal)
+    return Storage(MailStore(accounts, journal), journal, worker_bus)
 
 
 @implementer(IApplier)

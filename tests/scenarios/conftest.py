@@ -15,11 +15,14 @@ MakeServer = Callable[..., WholeServer]
 
 @pytest.fixture
 def make_server(tmp_path: Path) -> Iterator[MakeServer]:
-    """Make servers that are not started yet; whatever still runs at the end is killed."""
+    """Make servers that are not started yet; whatever still runs at the end is killed.
+
+    Short folder names: the path of a Unix socket has 107 octets.
+    """
     made: list[WholeServer] = []
 
     def make(**settings: Any) -> WholeServer:
-        server = WholeServer(tmp_path / f"server-{len(made)}", **settings)
+        server = WholeServer(tmp_path / f"s{len(made)}", **settings)
         made.append(server)
         return server
 
