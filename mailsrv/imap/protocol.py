@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _COMPUTE_IN_PLACE_OCTETS = 262144
 """Scanning this much takes less than a third of a millisecond: no thread is worth it."""
+_WORK_AT_ONCE = 32
+"""Commands of one client that are carried out before others have their turn."""
 _log = Logger()
 
 
@@ -126,13 +128,16 @@ class ImapProtocol(Protocol):
             return
         self._is_pumping = True
         try:
-            while not self._is_working and self._is_writable and not self._is_gone:
+            for _ in range(_WORK_AT_ONCE):
+                if self._is_working or not self._is_writable or self._is_gone:
+                    break
                 work = session.next_work()
                 if work is None:
                     break
                 self._run(work)
-                if session.idle_tag is None:
-                    self.flush()
+                self.flush()
+            else:
+                self.wake()  # the rest in another turn of the reactor
         finally:
             self._is_pumping = False
         if not self._is_working:
@@ -182,10 +187,8 @@ class ImapProtocol(Protocol):
         session = self._session
         if session is None or self._is_gone or self._is_closing:
             return
-        may_read = self._waiting_input is not None or (
-            not (self._is_working or not self._is_writable) or session.wants_input()
-        )
-        if may_read:
+        is_busy = self._is_working or self._wake_is_due or not self._is_writable
+        if self._waiting_input is not None or not is_busy or session.wants_input():
             self._resume_reading()
         elif self._is_reading:
             self._is_reading = False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from attrs import define, field
-from twisted.cred.portal import IRealm, Portal
+from twisted.cred.portal import Portal
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -87,7 +88,6 @@ class MemoryUser:
         return succeed(True)
 
 
-@implementer(IRealm)
 @define
 class MemoryRealm:
     store: MemoryMailStore
@@ -127,11 +127,11 @@ class OnePassword:
 
 class MemoryPortal(Portal):
     def __init__(self, realm: MemoryRealm, checker: OnePassword) -> None:
-        self.realm = realm
+        self.realm: Any = realm
         self.checker = checker
 
-    def login(self, credentials, mind, *interfaces):
-        found = self.checker.requestAvatarId(credentials)
+    def login(self, credentials: Any, mind: object, *interfaces: Any) -> Any:
+        found: Any = self.checker.requestAvatarId(credentials)
         return found.addCallback(self.realm.requestAvatar, mind, *interfaces)
 
 
@@ -250,7 +250,8 @@ class Client:
 
     def __init__(self, server: Server, make: Callable[[], DialogueTransport] | None = None) -> None:
         self.server = server
-        self.protocol = server.factory.buildProtocol(CLIENT)
+        protocol: Any = server.factory.buildProtocol(CLIENT)
+        self.protocol = protocol
         self.transport = DialogueTransport(self.protocol, peer=CLIENT)
         self.protocol.makeConnection(self.transport)
         self.tags = 0

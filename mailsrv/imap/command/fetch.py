@@ -113,7 +113,7 @@ class _Answer:
                 before = self._unsent
                 if plan.is_array_only:
                     self._send(self._array_rows(rows))
-                elif plan.sections:
+                elif plan.sections or plan.sets_seen:
                     is_whole = await self._send_messages(rows) and is_whole
                 else:
                     is_whole = await self._send_summaries(rows) and is_whole

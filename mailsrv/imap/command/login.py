@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import field, frozen
 
-from mailsrv.errors import MailError
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused, ConnectionOver
 from mailsrv.imap.grammar import Cursor
@@ -70,7 +69,7 @@ async def log_in(session: Session, authcid: str, password: str, authzid: str = "
     try:
         peer.logged_in(str(account.address))
         mailboxes = await account.open_mailboxes()
-    except MailError:
+    except BaseException:
         logout()
         raise
     session.enter_account(account, mailboxes, logout)

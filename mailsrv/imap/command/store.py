@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -15,6 +16,7 @@ from mailsrv.imap.sequence_set import SequenceSet, format_sequence_set
 from mailsrv.interfaces.mailbox import FlagOperation, FlagSet
 
 if TYPE_CHECKING:
+    from mailsrv.imap.selected import SelectedMailbox
     from mailsrv.imap.session import Session
 
 _OPERATIONS = {
@@ -44,18 +46,22 @@ class Store:
         wanted = numbering.uids_in(ranges)
         if not wanted:
             return Ok()
+        expected = self._expected(selected, wanted) if self.is_silent else {}
         stored = await selected.mailbox.store_flags(
             wanted,  # type: ignore[arg-type]
             self.operation,
             self.flags,
             self.unchanged_since,
         )
-        selected.keep_quiet(stored.changed, stored.mod_seq)
         modified = set(stored.modified)
         if not self.is_silent:
+            selected.keep_quiet(stored.changed, stored.mod_seq)
             told = [uid for uid in wanted if uid not in modified]
             await selected.tell_flags(session, told, with_uid=self.is_uid)
-        elif session.has_condstore:
+        elif not session.has_condstore:
+            selected.keep_quiet(_as_expected(selected, stored.changed, expected), stored.mod_seq)
+        else:
+            selected.keep_quiet(stored.changed, stored.mod_seq)
             # RFC 7162 3.1.3: the new mod-sequences are told even then.
             await selected.tell_flags(session, stored.changed, with_uid=self.is_uid)
         rows = selected.rows_of_uids(wanted)
@@ -71,6 +77,42 @@ class Store:
             # RFC 2180 4.2.1: the others were changed.
             return Ok("Some of the messages no longer exist", code or b"EXPUNGEISSUED", is_partial=True)
         return Ok("Conditional STORE failed" if code else "", code)
+
+    def _expected(self, selected: SelectedMailbox, uids: Sequence[int]) -> dict[int, FlagSet]:
+        """What the client will take the flags to be after a STORE it wants to hear nothing of.
+
+        Messages that others have changed and the client was not told of are left out: those
+        it is told of, and also those that turn out otherwise because somebody was faster.
+        """
+        mailbox = selected.mailbox
+        untold = set(mailbox.changed_since(selected.told_mod_seq))
+        after: dict[int, FlagSet] = {}
+        expected: dict[int, FlagSet] = {}
+        rows = selected.rows_of_uids(uids)
+        for uid, number in zip(rows.uids, rows.flag_set_numbers, strict=True):
+            if uid in untold:
+                continue
+            flags = after.get(number)
+            if flags is None:
+                flags = after[number] = self._apply(mailbox.flag_set(number))
+            expected[uid] = flags
+        return expected
+
+    def _apply(self, flags: FlagSet) -> FlagSet:
+        if self.operation is FlagOperation.ADD:
+            return flags | self.flags
+        return flags - self.flags if self.operation is FlagOperation.REMOVE else self.flags
+
+
+def _as_expected(selected: SelectedMailbox, changed: Sequence[int], expected: Mapping[int, FlagSet]) -> list[int]:
+    """The messages whose flags are what the client works out for itself."""
+    rows = selected.rows_of_uids(changed)
+    flag_set = selected.mailbox.flag_set
+    return [
+        uid
+        for uid, number in zip(rows.uids, rows.flag_set_numbers, strict=True)
+        if expected.get(uid) == flag_set(number)
+    ]
 
 
 def parse(cursor: Cursor, context: ParseContext) -> Store:

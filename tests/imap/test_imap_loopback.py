@@ -1,0 +1,104 @@
+"""The real thing on loopback: the reactor, TLS from pyOpenSSL, and the standard library's client."""
+
+from __future__ import annotations
+
+import imaplib
+import ssl
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from twisted.internet import endpoints, reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.ssl import PrivateCertificate
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from mailsrv.imap.factory import ImapServerFactory
+from mailsrv.imap.settings import ImapSettings
+from mailsrv.wire.connection_limits import ConnectionTable
+from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.settings import LimitsSettings
+from mailsrv.wire.tls_mode import TlsMode
+from tests.imap.server import Server
+
+
+def certificate():
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ) + made.public_bytes(serialization.Encoding.PEM)
+    return PrivateCertificate.loadPEM(pem)
+
+
+class LoopbackTests(TestCase):
+    timeout = 60
+
+    async def serve(self, tls: TlsMode):
+        parts = Server()
+        self.store = parts
+        factory = ImapServerFactory(
+            ImapSettings(),
+            hostname="mail.example.test",
+            portal=parts.factory.services.portal,
+            spool=parts.spool,
+            context_factory=certificate().options(),
+            tls_mode=tls,
+            plaintext_networks=NetworkSet(),
+            connections=ConnectionTable(LimitsSettings(), reactor.seconds),
+            clock=reactor,
+        )
+        port = await endpoints.serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        self.addCleanup(port.stopListening)
+        self.factory = factory
+        return port.getHost().port
+
+    def test_starttls_login_append_fetch_idle_and_a_large_body(self):
+        return Deferred.fromCoroutine(self.dialogue())
+
+    async def dialogue(self):
+        number = await self.serve(TlsMode.STARTTLS)
+        self.store.fill("plain*50")
+        large = b"Subject: large\r\n\r\n" + (b"0123456789" * 7 + b"\r\n") * 150_000
+
+        def client():
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            imap: Any = imaplib.IMAP4("127.0.0.1", number, timeout=30)
+            assert "LOGINDISABLED" in imap.capabilities
+            imap.starttls(context)
+            assert "LOGINDISABLED" not in imap.capabilities
+            imap.login("alice", "secret")
+            assert imap.append("INBOX", "(\\Seen)", None, large)[0] == "OK"
+            assert imap.select("INBOX") == ("OK", [b"51"])
+            kind, data = imap.fetch("1:*", "(FLAGS ENVELOPE)")
+            assert kind == "OK"
+            assert len(data) == 51
+            kind, data = imap.fetch("51", "(BODY.PEEK[])")
+            assert data[0][1] == large
+            kind, data = imap.fetch("51", "(BINARY.SIZE[1])")
+            assert b"BINARY.SIZE[1] %d" % (len(large) - 18) in data[0]
+            assert imap.search(None, "BODY", "0123456789")[1] == [b"51"]
+            assert imap.uid("STORE", "1:2", "+FLAGS.SILENT", "(\\Deleted)")[0] == "OK"
+            assert imap.expunge()[1] == [b"2", b"1"]
+            imap.logout()
+
+        await deferToThread(client)
+        await self.factory.drain()
+        assert self.factory.connection_count == 0
