@@ -52,7 +52,7 @@ class ApplyHooks:
 
 
 class ApplyStage:
-    """See the module. ``seconds`` is the reactor's clock."""
+    """See the module. ``seconds`` is a clock that is never set."""
 
     _log = Logger()
 
@@ -165,8 +165,8 @@ class ApplyStage:
             if not tasks:
                 self._entry_done(entry)
                 continue
-            if self._blocked and entry.wants_note and self._is_behind(tasks):
-                entry.error = Unavailable(cause="earlier deliveries of the account fail")
+            if self._blocked and entry.wants_note and (error := self._error_ahead(tasks)) is not None:
+                entry.error = error
                 self._withdraw(entry)
                 continue
             batch += tasks
@@ -178,8 +178,13 @@ class ApplyStage:
         self._apply_tasks(batch)
         self._flush_done()
 
-    def _is_behind(self, tasks: Iterable[Task]) -> bool:
-        return any(task.pending.delivery.account in self._blocked for task in tasks)
+    def _error_ahead(self, tasks: Iterable[Task]) -> MailError | None:
+        """What earlier deliveries of one of the accounts fail with."""
+        for task in tasks:
+            blocked = self._blocked.get(task.pending.delivery.account)
+            if blocked is not None:
+                return blocked.tasks[0].error or Unavailable(cause="earlier deliveries of the account fail")
+        return None
 
     def _apply_tasks(self, batch: list[Task]) -> None:
         if self._blocked or any(task.is_unreadable for task in batch):

@@ -47,7 +47,7 @@ class CommitHooks:
 
 
 class CommitStage:
-    """See the module. ``seconds`` is the reactor's clock."""
+    """See the module. ``seconds`` is a clock that is never set."""
 
     _log = Logger()
 

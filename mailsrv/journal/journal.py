@@ -15,6 +15,7 @@ that one batch finished is answered in one call. The wait for the apply is bound
 from __future__ import annotations
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -44,9 +45,7 @@ from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
 
 
 class IJournalReactor(Protocol):
-    """What the journal needs of the reactor. ``seconds`` is also called in threads."""
-
-    def seconds(self) -> float: ...
+    """What the journal needs of the reactor."""
 
     def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> IDelayedCall: ...
 
@@ -105,6 +104,7 @@ class Journal:
         reactor: IJournalReactor,
         *,
         worker_factory: WorkerFactory[Any] = ThreadWorker,
+        seconds: Callable[[], float] = time.monotonic,
         recovers_others: bool = True,
     ) -> None:
         self._settings = settings
@@ -112,6 +112,8 @@ class Journal:
         self._disk = disk
         self._applier = applier
         self._reactor = reactor
+        # Not the reactor's clock: that one moves with the system's time, and threads ask, too.
+        self._seconds = seconds
         self._recovers_others = recovers_others
         self._stages: _Stages | None = None
         self._refusal: MailError | None = Unavailable(cause="the journal is not open")
@@ -154,18 +156,17 @@ class Journal:
 
     def _open_in_thread(self, started: Deferred[None]) -> None:
         """In the apply thread."""
+        slot: Slot | None = None
         try:
             slot = Slot.claim_free(self._directory, self._disk, self._settings)
-            try:
-                stages = self._make_stages(slot)
-                self._replay_own(stages)
-            except BaseException:
-                slot.close()
-                raise
+            stages = self._make_stages(slot)
+            self._replay_own(stages)
             if self._recovers_others:
                 recover_all_slots(self._settings, self._directory, self._disk, self._applier)
         except Exception:
             failure = Failure()
+            if slot is not None:
+                slot.close()
             self._reactor.callFromThread(self._start_failed, started, failure)
             return
         self._reactor.callFromThread(self._started, stages, started)
@@ -176,7 +177,7 @@ class Journal:
         commit = CommitStage(
             slot=slot,
             spool=self._spool_files,
-            seconds=self._reactor.seconds,
+            seconds=self._seconds,
             hooks=CommitHooks(
                 lambda entries: self._apply_worker.post(list(entries)),
                 self._refused_in_thread,
@@ -194,7 +195,7 @@ class Journal:
                 self._commit_worker.post,
                 self._wake_keeper,
             ),
-            seconds=self._reactor.seconds,
+            seconds=self._seconds,
         )
         keeper = Keeper(
             self._settings,
@@ -203,7 +204,7 @@ class Journal:
             applier=self._applier,
             stage=apply,
             hooks=KeeperHooks(self._apply_worker.post, self._commit_worker.post, self._keeper_worker.post),
-            seconds=self._reactor.seconds,
+            seconds=self._seconds,
         )
         return _Stages(slot, commit, apply, keeper, self._spool_files)
 
@@ -229,7 +230,7 @@ class Journal:
     def _started(self, stages: _Stages, started: Deferred[None]) -> None:
         self._stages = stages
         self._refusal = None
-        self._next_recovery = self._reactor.seconds() + self._settings.recovery_interval
+        self._next_recovery = self._seconds() + self._settings.recovery_interval
         self.spool.open()
         self._wake_keeper()
         self._is_starting = False
@@ -345,7 +346,7 @@ class Journal:
 
     def _recover_others(self) -> None:
         """In the apply thread, now and then: the slots of processes that ended since."""
-        now = self._reactor.seconds()
+        now = self._seconds()
         if not self._recovers_others or self._refusal is not None or now < self._next_recovery:
             return
         self._next_recovery = now + self._settings.recovery_interval
@@ -454,7 +455,7 @@ class Journal:
         """Answer what was synced ``apply_wait`` ago and is still not applied: it is durable."""
         self._sweep_call = None
         waiting = self._waiting
-        limit = self._reactor.seconds() - self._settings.apply_wait
+        limit = self._seconds() - self._settings.apply_wait
         while waiting:
             entry = waiting[0]
             if entry.waiter is not None:

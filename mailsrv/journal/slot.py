@@ -56,7 +56,7 @@ class LiveSegment:
     valid_end: int | None = None
     """Where it met the error; what follows was refused."""
     opened_at: float = 0.0
-    """When the first record came (reactor's seconds)."""
+    """When the first record came (seconds of a clock that is never set)."""
     opened_ns: int = 0
     """The same on the wall clock, for file times."""
     spool_files: set[str] = field(factory=set)

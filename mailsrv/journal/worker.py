@@ -41,8 +41,9 @@ class ThreadWorker(Generic[T]):
     def __init__(self, name: str, handler: Handler[T]) -> None:
         self._handler = handler
         self._inbox: queue.SimpleQueue[T | None] = queue.SimpleQueue()
-        # Not a daemon: the interpreter waits for it, so that no write is cut in the middle by a normal end.
-        self._thread = threading.Thread(target=self._run, name=name)
+        # A daemon: a process that ends without stopping the journal is one more crash it survives,
+        # and better than one that hangs.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from attrs import evolve
 from zope.interface import implementer
 
 from mailsrv.address import Address
@@ -127,12 +128,28 @@ class JournalLoad:
         return problems
 
 
-def main(directory: str) -> None:
+class FullDiskLoad(JournalLoad):
+    """The same without a floor: on a small image (``--megabytes 40``) it runs into the full disk (R-DUR-5)."""
+
+    def command(self, directory: str) -> Sequence[str]:
+        return [*super().command(directory), "full"]
+
+    def audit(self, directory: str, acknowledged: Sequence[str], later: Sequence[str]) -> Sequence[str]:
+        # What is accepted stays in the journal until there is room again.
+        self._make_room(directory)
+        return super().audit(directory, acknowledged, later)
+
+    def _make_room(self, directory: str) -> None:
+        if os.path.exists(f"{directory}/ballast"):
+            os.unlink(f"{directory}/ballast")
+
+
+def main(directory: str, settings: JournalSettings = SETTINGS) -> None:
     """Commit without end; every answer is printed."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    journal = Journal(SETTINGS, f"{directory}/journal", RealDisk(), FolderApplier(f"{directory}/mail"), reactor)
+    journal = Journal(settings, f"{directory}/journal", RealDisk(), FolderApplier(f"{directory}/mail"), reactor)
     state = {"number": 0}
 
     def send(_: object = None) -> None:
@@ -157,7 +174,9 @@ def main(directory: str) -> None:
 
         return waiting.addCallback(told)
 
-    def refused(_: object) -> None:
+    def refused(failure: object) -> None:
+        if not isinstance(getattr(failure, "value", None), InsufficientStorage):
+            sys.stderr.write(f"refused: {failure}\n")
         reactor.callLater(0.05, send)
 
     def begin(_: object) -> None:
@@ -169,4 +188,9 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[2:] == ["full"]:
+        with open(f"{sys.argv[1]}/ballast", "wb") as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, 12 << 20)
+        main(sys.argv[1], evolve(SETTINGS, free_space_floor=0, free_space_floor_percent=0.0))
+    else:
+        main(sys.argv[1])

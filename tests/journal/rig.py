@@ -212,7 +212,15 @@ class Rig:
         self.reactor = FakeReactor()
         self.applier = applier or FileApplier(disk)
         self.workers: dict[str, ManualWorker] = {}
-        self.journal = Journal(settings, directory, disk, self.applier, self.reactor, worker_factory=self._make_worker)
+        self.journal = Journal(
+            settings,
+            directory,
+            disk,
+            self.applier,
+            self.reactor,
+            worker_factory=self._make_worker,
+            seconds=self.reactor.seconds,
+        )
 
     def _make_worker(self, name: str, handler: Callable[[list[Any]], float | None]) -> ManualWorker:
         worker = self.workers[name] = ManualWorker(name, handler)
