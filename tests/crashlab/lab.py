@@ -80,7 +80,8 @@ class Working:
 
     def __init__(self, command: Sequence[str]) -> None:
         self.lines: list[str] = []
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        # A group of its own: its server dies with it.
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
         stdout = self._process.stdout
         if stdout is None:
             raise RuntimeError("no pipe")
@@ -97,7 +98,8 @@ class Working:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        self._process.send_signal(signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
 
