@@ -493,7 +493,7 @@ class Session:
             cursor.end()
         selected = self.selected
         may_renumber = is_uid or spec.may_renumber
-        if selected is not None and (is_uid or spec.refreshes):
+        if selected is not None and (spec.uid_refreshes if is_uid else spec.refreshes):
             await selected.mailbox.refresh()
             if is_uid or not spec.may_renumber:
                 # The command is to be carried out on what is there now.

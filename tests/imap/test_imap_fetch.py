@@ -86,6 +86,24 @@ def test_seen_is_stored_once_a_slice_before_the_octets_go_out():
     assert client.say("FETCH 1:8 BODY[TEXT]").count(b"\\Seen") == 0
 
 
+def test_a_set_with_holes_is_answered_in_as_few_steps_as_one_without():
+    server = Server()
+    server.fill("plain*40")
+    client = server.connect().select()
+    mailbox = server.mailbox()
+    calls = []
+    summaries = mailbox.summaries
+
+    def counting(uids):
+        calls.append(list(uids))
+        return summaries(uids)
+
+    mailbox.summaries = counting
+    rows = client.ok("FETCH 1,3,5,7,9,11:15,21,23,25,39 (UID ENVELOPE)")
+    assert [int(row.split()[1]) for row in rows] == [1, 3, 5, 7, 9, 11, 12, 13, 14, 15, 21, 23, 25, 39]
+    assert len(calls) == 1
+
+
 def test_header_fields_without_peek_set_seen():
     server = Server()
     server.fill("plain")

@@ -14,7 +14,9 @@ from attrs import define
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from twisted.internet.defer import Deferred
 
+from mailsrv.interfaces.mailbox import FlagOperation
 from mailsrv.wire.settings import LimitsSettings
 from tests.imap.server import Client, Server
 
@@ -77,8 +79,9 @@ class Believer:
 
 
 class Sessions(RuleBasedStateMachine):
-    @initialize(condstore=st.lists(st.booleans(), min_size=3, max_size=3))
-    def begin(self, condstore):
+    @initialize(condstore=st.lists(st.booleans(), min_size=3, max_size=3), is_slow=st.booleans())
+    def begin(self, condstore, is_slow):
+        self.surprises = []
         self.server = Server(limits=LimitsSettings(exempt_networks=("192.0.2.0/24",)))
         self.inbox = self.server.mailbox()
         for _ in range(3):
@@ -88,6 +91,50 @@ class Sessions(RuleBasedStateMachine):
             Believer(self.server, condstore=condstore[1], read_only=False),
             Believer(self.server, condstore=condstore[2], read_only=True),
         ]
+        if is_slow:
+            for name in ("refresh", "claim_recent", "store_flags", "expunge", "copy", "move", "summaries", "contents"):
+                setattr(self.inbox, name, self.slowly(getattr(self.inbox, name)))
+
+    def slowly(self, method):
+        """The store takes a turn of the reactor, and in it others change the mailbox: before or after."""
+
+        def call(*arguments):
+            answer: Deferred[object] = Deferred()
+
+            def work():
+                is_after, change = self.surprises.pop(0) if self.surprises else (False, lambda: None)
+                if not is_after:
+                    change()
+                done = method(*arguments)
+                if is_after:
+                    change()
+                done.chainDeferred(answer)
+
+            self.server.clock.callLater(0, work)
+            return answer
+
+        return call
+
+    @rule(
+        is_after=st.booleans(),
+        kind=st.sampled_from(["deliver", "vanish", "flag"]),
+        at=st.integers(0, 4),
+        flags=FLAGS,
+        times=st.integers(1, 4),
+    )
+    def plan(self, is_after, kind, at, flags, times):
+        """What happens in the middle of the next commands (where the store is slow)."""
+
+        def change():
+            uids = self.inbox.uids
+            if kind == "deliver":
+                self.server.add(MESSAGE, flags=tuple(flags))
+            elif at < len(uids) and kind == "vanish":
+                self.inbox.remove([uids[at]])
+            elif at < len(uids):
+                self.inbox._store_flags([uids[at]], FlagOperation.REPLACE, frozenset(flags), None)
+
+        self.surprises += [(is_after, change)] * times
 
     who = st.integers(0, 2)
     writer = st.integers(0, 1)
@@ -151,7 +198,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(at=st.integers(0, 5))
     def vanish(self, at):
         if at < len(self.inbox.uids):
-            self.inbox.delete_messages([self.inbox.uids[at]])
+            self.inbox.remove([self.inbox.uids[at]])
 
     @rule(who=who, uid=st.booleans(), low=st.integers(1, 6))
     def fetch(self, who, uid, low):
@@ -171,19 +218,14 @@ class Sessions(RuleBasedStateMachine):
     @rule(who=who, uid=st.booleans(), flag=st.sampled_from(["SEEN", "DELETED", "KEYWORD work"]))
     def search(self, who, uid, flag):
         believer = self.pick(who)
+        is_surprised = bool(self.surprises)
         said = believer.say(f"{'UID ' if uid else ''}SEARCH {flag}")
         line = next(line for line in said.split(b"\r\n") if line.startswith(b"* SEARCH"))
         wanted = "\\" + flag.capitalize() if " " not in flag else "Work"
         for number in map(int, line.split()[2:]):
-            if uid:
-                assert number in set(self.inbox.uids)
-                found = number
-            else:
-                known = believer.messages[number - 1]
-                if known.uid is None:
-                    continue
-                found = known.uid
-            assert wanted in self.server.account.flags_of("INBOX", found)
+            found = number if uid else believer.messages[number - 1].uid
+            if found is not None and not is_surprised and found in set(self.inbox.uids):
+                assert wanted in self.server.account.flags_of("INBOX", found)
 
     @rule(who=writer, at=st.integers(0, 4), moves=st.booleans())
     def copy(self, who, at, moves):
@@ -201,6 +243,7 @@ class Sessions(RuleBasedStateMachine):
     @rule(who=who)
     def noop(self, who):
         believer = self.pick(who)
+        self.surprises.clear()
         believer.say("NOOP")
         self.check(believer)
 
@@ -209,6 +252,7 @@ class Sessions(RuleBasedStateMachine):
     def who_idles_knows(self):
         for believer in self.believers:
             if believer.is_idling:
+                self.surprises.clear()
                 believer.listen()
                 self.check(believer)
 
@@ -221,6 +265,7 @@ class Sessions(RuleBasedStateMachine):
                 assert known.flags == self.server.account.flags_of("INBOX", uid)
 
     def teardown(self):
+        self.surprises = []
         for believer in getattr(self, "believers", ()):
             self.pick(self.believers.index(believer))
             believer.say("NOOP")

@@ -226,13 +226,13 @@ class FaultTests(SynchronousTestCase):
 
     def test_a_message_that_cannot_be_read_to_its_end_closes_the_connection(self):
         server = Server()
-        server.add(b"A: b\r\n\r\n" + b"x" * 200_000)
+        server.add(b"A: b\r\n\r\n" + b"x" * 600_000)
         client = server.connect().select()
         mailbox = server.mailbox()
 
         class Short:
             octets = None
-            size = 200_008
+            size = 600_008
 
             def read(self, offset, count):
                 from twisted.internet.defer import succeed
@@ -251,7 +251,7 @@ class FaultTests(SynchronousTestCase):
 
         mailbox.contents = contents
         said = client.say("FETCH 1 BODY.PEEK[]")
-        assert b"{200008}" in said
+        assert b"{600008}" in said
         assert b" OK" not in said
         assert client.transport.disconnecting
         assert closed == [1]

@@ -8,6 +8,7 @@ prefixes and flags are shared octets, the rest of a row is kept from the last ti
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _OPEN_AT_ONCE = 64
 _FIRST_SLICE = 64
+_WORTH_SENDING = 16384
 _REMEMBERED_OCTETS = 1024
 
 
@@ -100,27 +102,34 @@ class _Answer:
             self._rows = self._session.services.row_cache.rows(self._key, plan.key)
         is_whole = True
         count = settings.output_slice_messages if plan.is_array_only else _FIRST_SLICE
-        is_first = True
-        for first, last in ranges:
-            start = first
-            while start <= last:
-                if self._unsent and not is_first:
-                    await self._breathe_if_due()
-                is_first = False
-                end = min(last, start + count - 1)
-                rows = self._selected.rows(start, end)
-                is_whole = is_whole and rows.is_whole
-                before = self._unsent
-                if plan.is_array_only:
-                    self._send(self._array_rows(rows))
-                elif plan.sections or plan.sets_seen:
-                    is_whole = await self._send_messages(rows) and is_whole
-                else:
-                    is_whole = await self._send_summaries(rows) and is_whole
-                start = end + 1
-                made = max(self._unsent - before, 1)
-                count = self._next_count(made, len(rows.numbers), count)
+        pending = deque(ranges)
+        while pending:
+            rows = self._next_rows(pending, count)
+            is_whole = is_whole and rows.is_whole
+            before = self._unsent
+            if plan.is_array_only:
+                self._send(self._array_rows(rows))
+            elif plan.sections or plan.sets_seen:
+                is_whole = await self._send_messages(rows) and is_whole
+            else:
+                is_whole = await self._send_summaries(rows) and is_whole
+            count = self._next_count(max(self._unsent - before, 1), len(rows.numbers), count)
+            if pending and self._unsent >= _WORTH_SENDING:
+                self._unsent = 0
+                await self._session.breathe()
         return is_whole
+
+    def _next_rows(self, pending: deque[NumberRange], count: int) -> RowSlice:
+        """The next ``count`` messages, of as many ranges as that takes."""
+        taken: list[RowSlice] = []
+        while pending and count:
+            first, last = pending.popleft()
+            end = min(last, first + count - 1)
+            if end < last:
+                pending.appendleft((end + 1, last))
+            taken.append(self._selected.rows(first, end))
+            count -= end - first + 1
+        return taken[0] if len(taken) == 1 else _joined(taken)
 
     def _next_count(self, octets: int, messages: int, count: int) -> int:
         """Slices of about the same size in octets, growing at most fourfold at a time."""
@@ -132,12 +141,6 @@ class _Answer:
     def _send(self, octets: bytes) -> None:
         self._session.send(octets)
         self._unsent += len(octets)
-
-    async def _breathe_if_due(self) -> None:
-        """Small slices of a set with many holes go out together."""
-        if self._unsent >= 16384:
-            self._unsent = 0
-            await self._session.breathe()
 
     # Rows from the arrays and the cache
 
@@ -327,6 +330,17 @@ class _Answer:
             elif section.octets is not None:
                 self._unsent += len(section.octets)
         session.send(b")\r\n")
+
+
+def _joined(slices: Sequence[RowSlice]) -> RowSlice:
+    """Several slices as one, so that a set with many holes takes no more steps than one without."""
+    uids, flag_set_numbers, mod_seqs = array("I"), array("I"), array("Q")
+    for rows in slices:
+        uids += rows.uids
+        flag_set_numbers += rows.flag_set_numbers
+        mod_seqs += rows.mod_seqs
+    numbers = list(chain.from_iterable(rows.numbers for rows in slices))
+    return RowSlice(numbers, uids, flag_set_numbers, mod_seqs, all(rows.is_whole for rows in slices))
 
 
 def _present(rows: RowSlice, fixed: Sequence[bytes | None]) -> tuple[RowSlice, list[bytes | None]]:

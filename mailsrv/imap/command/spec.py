@@ -50,3 +50,5 @@ class CommandSpec:
     """Whether EXPUNGE may be told with it (RFC 3501 7.4.1); with UID it always may."""
     refreshes: bool = False
     """Whether changes by others are looked for first, and told before it is carried out."""
+    uid_refreshes: bool = True
+    """The same for the UID variant. Not for STORE: a client could take flags told first for the outcome."""

@@ -70,7 +70,7 @@ COMMANDS: Mapping[bytes, CommandSpec] = {
     b"EXPUNGE": CommandSpec(expunge.parse, SELECTED, has_uid_variant=True, refreshes=True),
     b"SEARCH": CommandSpec(search.parse, SELECTED, has_uid_variant=True, may_renumber=False, refreshes=True),
     b"FETCH": CommandSpec(fetch.parse, SELECTED, has_uid_variant=True, may_renumber=False),
-    b"STORE": CommandSpec(store.parse, SELECTED, has_uid_variant=True, may_renumber=False),
+    b"STORE": CommandSpec(store.parse, SELECTED, has_uid_variant=True, may_renumber=False, uid_refreshes=False),
     b"COPY": CommandSpec(copy.parse, SELECTED, has_uid_variant=True),
     b"MOVE": CommandSpec(copy.parse_move, SELECTED, has_uid_variant=True),
 }

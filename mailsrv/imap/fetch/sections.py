@@ -31,7 +31,8 @@ from mailsrv.message import (
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session
 
-_PIECE = 65536
+_AT_HAND = 65536
+_PIECE = 262144
 _COMPOSED = frozenset({SectionKind.HEADER_FIELDS, SectionKind.HEADER_FIELDS_NOT})
 _log = Logger()
 
@@ -71,7 +72,7 @@ async def prepare(session: Session, message: OpenMessage, item: SectionItem) -> 
         return Prepared(item.label, octets)
     if item.partial is not None:
         located = located.partial(*item.partial)
-    if located.length <= _PIECE:
+    if located.length <= _AT_HAND:
         return Prepared(item.label, await _read(message, located.offset, located.length))
     return Prepared(item.label, located=located)
 
