@@ -120,6 +120,7 @@ def test_serves_then_stops_with_status_0_and_tells_every_session_r_stop_1(start,
     assert not server.socket_path.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_session_that_does_not_end_is_closed_after_the_drain_time(start, workers):
     server = start(workers)
@@ -132,6 +133,7 @@ def test_a_session_that_does_not_end_is_closed_after_the_drain_time(start, worke
     assert server.wait_for("sessions still busy")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_replaced_and_nobody_waits_in_vain(start):
     server = start(2)
     server.wait_for("mailsrv is ready")
@@ -145,6 +147,7 @@ def test_a_worker_that_dies_is_replaced_and_nobody_waits_in_vain(start):
     assert len({connection.run_id for connection in [victim, server.connect()]}) == 1
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_supervisor_that_was_killed(start):
     server = start(2)
     server.wait_for("mailsrv is ready")
@@ -157,6 +160,7 @@ def test_workers_do_not_outlive_a_supervisor_that_was_killed(start):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_sigusr2_replaces_all_workers_without_a_refused_connection(start):
     server = start(2)
     server.wait_for("mailsrv is ready")
@@ -173,6 +177,7 @@ def test_sigusr2_replaces_all_workers_without_a_refused_connection(start):
     assert server.stop() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_broken_start_ends_with_status_1_and_says_why(start, workers, tmp_path):
     (tmp_path / "broken").touch()
@@ -200,6 +205,7 @@ def test_sighup_takes_a_good_file_and_refuses_a_broken_one_with_the_reasons(star
     assert server.stop() == 0
 
 
+@pytest.mark.slow
 def test_the_log_file_is_opened_anew_by_everybody_at_sigusr1(start):
     server = start(2)
     server.wait_for("mailsrv is ready")
@@ -214,6 +220,7 @@ def test_the_log_file_is_opened_anew_by_everybody_at_sigusr1(start):
     assert "stopped" in server.log_path.read_text()
 
 
+@pytest.mark.slow
 def test_systemd_hears_ready_reloading_watchdog_and_stopping(start, tmp_path):
     path = tmp_path / "notify"
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
