@@ -21,6 +21,8 @@ from mailsrv.wire.tls_mode import TlsMode
 
 _LOOK_EVERY_SECONDS = 5.0
 _STOPPING = "Server shutting down"
+_connection_numbers = count(1)
+"""One sequence for all listeners of a process, so that a name in the log means one connection."""
 
 
 @implementer(IDrainable)
@@ -49,7 +51,6 @@ class ImapServerFactory(ServerFactory):
         self.connections = connections
         self.clock = clock
         self._open: dict[ImapProtocol, None] = {}
-        self._ids = count(1)
         self._look: IDelayedCall | None = None
         self._is_draining = False
         self._drained: list[Deferred[None]] = []
@@ -71,7 +72,7 @@ class ImapServerFactory(ServerFactory):
 
     def next_connection_id(self) -> str:
         """A name for a connection in the log."""
-        return f"imap-{next(self._ids)}"
+        return f"imap-{next(_connection_numbers)}"
 
     @property
     def connection_count(self) -> int:

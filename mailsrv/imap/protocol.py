@@ -203,6 +203,7 @@ class ImapProtocol(Protocol):
 
     def pauseProducing(self) -> None:
         self._is_writable = False
+        self._active_at = self.factory.clock.seconds()
 
     def resumeProducing(self) -> None:
         self._is_writable = True
@@ -306,7 +307,10 @@ class ImapProtocol(Protocol):
             # Where the command waits for the client, and not for ourselves.
             if (self._waiting_input or self._waiting_output) and (is_late or silent > settings.command_timeout_seconds):
                 self.abort()
-        elif self._is_closing or not self._is_writable:
+        elif self._is_closing:
+            if silent > 2 * settings.login_timeout_seconds:
+                self.abort()
+        elif not self._is_writable:
             if silent > settings.command_timeout_seconds:
                 self.abort()
         elif is_late or (not is_new and silent > settings.idle_timeout_seconds):

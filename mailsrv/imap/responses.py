@@ -18,6 +18,7 @@ from mailsrv.interfaces.mailbox import (
     NoSuchMailbox,
     OverQuota,
 )
+from mailsrv.wire.connection_limits import TooManyConnections
 
 _UNSAFE_TEXT = re.compile(r"[^\x20-\x7e]")
 
@@ -56,6 +57,7 @@ _CODES: tuple[tuple[type[MailError], bytes], ...] = (
     (MailboxInUse, b"INUSE"),
     (OverQuota, b"OVERQUOTA"),
     (LimitReached, b"LIMIT"),
+    (TooManyConnections, b"LIMIT"),
     (MailboxError, b"CANNOT"),
     (Unavailable, b"UNAVAILABLE"),
     (InsufficientStorage, b"UNAVAILABLE"),

@@ -87,6 +87,17 @@ class BackPressureTests(SynchronousTestCase):
         client.take()
         assert server.factory.connection_count == 0
 
+    def test_a_client_that_idled_long_has_time_to_take_news(self):
+        server, client = self.big()
+        client.say("IDLE")
+        for _ in range(200):
+            server.clock.advance(5)
+        client.protocol.pauseProducing()
+        server.clock.advance(5)
+        assert not client.transport.is_aborted
+        client.protocol.resumeProducing()
+        assert b"OK IDLE terminated" in client.send(b"DONE\r\n")
+
     def test_a_long_listing_is_made_in_slices(self):
         server = Server(ImapSettings(output_slice_messages=10))
         server.fill("plain*60")

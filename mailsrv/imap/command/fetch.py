@@ -217,14 +217,16 @@ class _Answer:
         format_row = row_formatter(evolve(self._plan, cached_sections=()))
         has_columns = self._plan.wants_uid or bool(self._plan.columns)
         for start in range(0, len(uids), _OPEN_AT_ONCE):
-            for message in await self._open(uids[start : start + _OPEN_AT_ONCE]):
-                try:
+            messages = await self._open(uids[start : start + _OPEN_AT_ONCE])
+            try:
+                for message in messages:
                     parts = [format_row(message.summary)] if has_columns else []
                     for item in self._plan.cached_sections:
                         fields = (await prepare(self._session, message, item)).octets or b""
                         parts.append(b"%b {%d}\r\n%b" % (item.label, len(fields), fields.replace(b"\0", b"\x80")))
                     made[int(message.summary.uid)] = b" ".join(parts)
-                finally:
+            finally:
+                for message in messages:
                     message.content.close()
         return made
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve, field, frozen
@@ -179,10 +180,11 @@ class InHeader:
                 elif summary is not None and self.search.is_in_header(summary.cached_fields, self.name):
                     found.append(place)
         if unknown:
-            async for place, message in page.messages(unknown):
-                header = await message.content.read(0, message.summary.header_octets)
-                if self.search.is_in_header(header, self.name):
-                    found.append(place)
+            async with aclosing(page.messages(unknown)) as messages:
+                async for place, message in messages:
+                    header = await message.content.read(0, message.summary.header_octets)
+                    if self.search.is_in_header(header, self.name):
+                        found.append(place)
             found.sort()
         return found
 
@@ -197,9 +199,10 @@ class InMessage:
 
     async def select(self, page: Page, places: Places) -> Places:
         found = []
-        async for place, message in page.messages(places):
-            if await self._is_in(page, message):
-                found.append(place)
+        async with aclosing(page.messages(places)) as messages:
+            async for place, message in messages:
+                if await self._is_in(page, message):
+                    found.append(place)
         return found
 
     async def _is_in(self, page: Page, message: OpenMessage) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from mailsrv.imap.fetch.row_cache import MailboxKey
@@ -36,7 +36,7 @@ class Page:
             known.update((int(summary.uid), summary) for summary in found)
         return known
 
-    async def messages(self, places: Sequence[int]) -> AsyncIterator[tuple[int, OpenMessage]]:
+    async def messages(self, places: Sequence[int]) -> AsyncGenerator[tuple[int, OpenMessage], None]:
         """These messages one after the other, opened; closed as soon as the next is asked for."""
         summaries = await self.summaries(places)
         uids = self.rows.uids
