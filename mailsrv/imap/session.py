@@ -187,7 +187,10 @@ class Session:
 
     def greet(self) -> None:
         """The greeting (RFC 3501 7.1.1)."""
-        self.send(b"* OK [CAPABILITY %b] %b ready\r\n" % (self.capability(), self.services.hostname.encode("ascii")))
+        self.send(
+            b"* OK [CAPABILITY %b] %b ready\r\n"
+            % (self.capability(), self.services.hostname.encode("ascii", "replace"))
+        )
 
     def receive_octets(self, data: bytes) -> None:
         """What came from the client."""

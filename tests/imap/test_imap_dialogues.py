@@ -36,7 +36,13 @@ def test_dialogue(dialogue: Dialogue, mode: Mode) -> None:
     else:
         steps = dialogue
     run_dialogue(
-        steps, lambda: server.factory.buildProtocol(CLIENT), mode=mode, clock=server.clock, hooks=hooks, peer=CLIENT
+        steps,
+        lambda: server.factory.buildProtocol(CLIENT),
+        mode=mode,
+        clock=server.clock,
+        hooks=hooks,
+        peer=CLIENT,
+        is_tls=options.get("tls") == "implicit",
     )
     assert server.spool.open == 0, "a spool writer was left open"
 

@@ -11,6 +11,7 @@ from mailsrv.imap.fetch.row_cache import RowCache
 from mailsrv.imap.numbering import Numbering
 from mailsrv.imap.settings import ImapSettings
 from mailsrv.interfaces.mailbox import FlagOperation
+from mailsrv.message import scan
 from tests.imap.server import MESSAGES, Server
 
 LISTING = "UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER.FIELDS (From Subject X-Label)])"
@@ -65,6 +66,31 @@ def test_the_cache_keeps_to_its_budget():
     big = cache.rows(("b", 1, 1), b"x")
     cache.add(big, dict.fromkeys(range(1000), b"y" * 100))
     assert len(big) == 0
+
+
+def test_rows_that_were_dropped_while_somebody_answers_are_not_counted():
+    cache = RowCache(5_000)
+    old = cache.rows(("a", 1, 1), b"x")
+    cache.add(old, dict.fromkeys(range(10), b"y" * 100))
+    new = cache.rows(("a", 2, 1), b"x")
+    cache.add(new, dict.fromkeys(range(15), b"y" * 100))
+    assert (len(old), len(new)) == (0, 15)
+    before = cache.octets
+    cache.add(old, dict.fromkeys(range(3), b"y"))
+    assert (len(old), cache.octets) == (0, before)
+
+
+def test_neither_lists_of_items_nor_structures_pile_up():
+    cache = RowCache(5_000)
+    for number in range(5000):
+        cache.rows(("a", 1, 1), b"%d" % number)
+    assert len(cache._rows) == 4096
+    structure = scan(MESSAGES["parts"])
+    for uid in range(5000):
+        cache.keep_structure(("a", 1, 1), uid, structure)
+    assert sum(len(kept.parts) for kept in cache._structures.values()) <= 10_000
+    assert cache.structure(("a", 1, 1), 4999) is structure
+    assert cache.structure(("a", 1, 1), 1) is None
 
 
 def test_seen_is_stored_once_a_slice_before_the_octets_go_out():

@@ -18,18 +18,22 @@ MailboxKey = tuple[str, int, int]
 _ROW_OVERHEAD = 150
 """What Python needs beside a row's own octets: objects and the dictionary's entry."""
 _LONGEST_ROW = 65536
-_STRUCTURES = 256
-_LARGEST_STRUCTURE = 500
+_SETS_MAX = 4096
+_PARTS_KEPT = 10_000
+_PARTS_OF_ONE = 500
+_HEADER_OCTETS_OF_ONE = 65536
 
 
 class Rows(dict[int, bytes]):
     """Rows by UID of one mailbox and one list of items."""
 
-    __slots__ = ("octets",)
+    __slots__ = ("is_dropped", "octets")
 
     def __init__(self) -> None:
         super().__init__()
         self.octets = 0
+        self.is_dropped = False
+        """No longer in the cache, but maybe still in the hands of somebody who is answering."""
 
 
 class RowCache:
@@ -39,6 +43,7 @@ class RowCache:
         self._limit = octet_limit
         self._rows: OrderedDict[tuple[MailboxKey, bytes], Rows] = OrderedDict()
         self._structures: OrderedDict[tuple[MailboxKey, int], MessageStructure] = OrderedDict()
+        self._parts = 0
         self.octets = 0
         """What the rows take now."""
 
@@ -48,11 +53,15 @@ class RowCache:
         rows = self._rows.get(key)
         if rows is None:
             rows = self._rows[key] = Rows()
+            if len(self._rows) > _SETS_MAX:
+                self._drop_oldest(rows)
         self._rows.move_to_end(key)
         return rows
 
     def add(self, rows: Rows, made: dict[int, bytes]) -> None:
         """Keep rows that were just made, as far as the budget allows."""
+        if rows.is_dropped:
+            return
         fresh = {uid: row for uid, row in made.items() if len(row) <= _LONGEST_ROW}
         cost = sum(map(len, fresh.values())) + _ROW_OVERHEAD * len(fresh)
         while self.octets + cost > self._limit and self._drop_oldest(rows):
@@ -67,6 +76,7 @@ class RowCache:
             if rows is not but:
                 self.octets -= rows.octets
                 rows.octets = 0
+                rows.is_dropped = True
                 rows.clear()
                 del self._rows[key]
                 return True
@@ -81,9 +91,13 @@ class RowCache:
         return found
 
     def keep_structure(self, mailbox: MailboxKey, uid: int, structure: MessageStructure) -> None:
-        """Keep a structure; very large ones are scanned again."""
-        if len(structure.parts) > _LARGEST_STRUCTURE:
+        """Keep a structure, if it is not too large, and of all of them not too many parts."""
+        parts = structure.parts
+        header_octets = sum(part.body_start - part.header_start for part in parts[:_PARTS_OF_ONE])
+        if len(parts) > _PARTS_OF_ONE or header_octets > _HEADER_OCTETS_OF_ONE or (mailbox, uid) in self._structures:
             return
         self._structures[mailbox, uid] = structure
-        if len(self._structures) > _STRUCTURES:
-            self._structures.popitem(last=False)
+        self._parts += len(parts)
+        while self._parts > _PARTS_KEPT:
+            _, dropped = self._structures.popitem(last=False)
+            self._parts -= len(dropped.parts)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import evolve, field, frozen
 
 from mailsrv.imap.dates import local_day
-from mailsrv.imap.fetch.sections import OpenMessage, structure_of, whole
+from mailsrv.imap.fetch.sections import OpenMessage
 from mailsrv.imap.numbering import Numbering, NumberRange
 from mailsrv.imap.sequence_set import SequenceSet
 from mailsrv.interfaces.mailbox import FlagSet, MessageSummary
@@ -209,14 +209,12 @@ class InMessage:
         session = page.session
         most = session.services.settings.search_octets
         limits = evolve(DEFAULT_LIMITS, search_text_octets=most)
-        if message.content.octets is None and message.content.size > most:
-            octets = await message.content.read(0, most)
-            structure = await session.peer.compute(len(octets), lambda: scan(octets))
-        else:
-            octets = await whole(session, message)
-            structure = await structure_of(session, message)
+        octets = message.content.octets
+        if octets is None:
+            octets = await message.content.read(0, min(message.content.size, most))
+        text = octets[:most]
         find = self.search.is_in_message if self.with_header else self.search.is_in_body
-        return await session.peer.compute(len(octets), lambda: find(octets, structure, limits))
+        return await session.peer.compute(len(text), lambda: find(text, scan(text), limits))
 
 
 @frozen
