@@ -23,17 +23,7 @@ from mailsrv.config.schema import Settings
 _log = Logger()
 
 # Where a new value needs a restart: the sockets are bound, the workers run, the journal is open.
-RESTART_KEYS = {
-    "hostname": "hostname",
-    "state_dir": "state_dir",
-    "workers": "workers",
-    "listen": "listen",
-    "journal": "journal",
-    "store": "store",
-    "limits": "limits",
-    "passwords": "passwords",
-    "server": "server",
-}
+RESTART_KEYS = ("hostname", "state_dir", "workers", "listen", "journal", "store", "limits", "passwords", "server")
 
 
 @frozen
@@ -65,7 +55,11 @@ def read_again(current: LoadedConfiguration) -> LoadedConfiguration | None:
 
 def warn_of_restart_keys(old: Settings, new: Settings) -> None:
     """Say which changes wait for the next start."""
-    waiting = [key for name, key in RESTART_KEYS.items() if getattr(old, name, None) != getattr(new, name, None)]
+    waiting: list[str] = [
+        key for name, key in RESTART_KEYS.items() if getattr(old, name, None) != getattr(new, name, None)
+    ]
+    if (old.log.path, old.log.format) != (new.log.path, new.log.format):
+        waiting.append("log")
     if waiting:
         _log.warn("changes of {keys} take effect at the next start", keys=", ".join(waiting))
 

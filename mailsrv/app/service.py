@@ -7,8 +7,10 @@ its user id, and calls ``startService``: the journal is replayed, then connectio
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -50,13 +52,21 @@ def bind_all(settings: Settings) -> list[Listener]:
     return bound
 
 
-def bind_or_exit(settings: Settings) -> list[Listener]:
-    """:func:`bind_all`; a failure is one line in the log (the terminal's, in the foreground) and the end."""
-    try:
-        return bind_all(settings)
-    except CannotListen as error:
-        _log.critical("{reason}", reason=str(error))
-        raise SystemExit(1) from error
+def bind_or_exit(settings: Settings, patience_seconds: float = 0.0) -> list[Listener]:
+    """:func:`bind_all`; a failure is one line in the log (the terminal's, in the foreground) and the end.
+
+    Before the reactor runs: it may wait for ``patience_seconds`` while ports are still taken.
+    """
+    deadline = time.monotonic() + patience_seconds
+    while True:
+        try:
+            return bind_all(settings)
+        except CannotListen as error:
+            is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
+            if not is_taken or time.monotonic() >= deadline:
+                _log.critical("{reason}", reason=str(error))
+                raise SystemExit(1) from error
+            time.sleep(0.05)
 
 
 class MailService(Service):

@@ -44,6 +44,8 @@ _log = Logger()
 
 _STABLE_SECONDS = 60.0
 """A worker that lived this long owes its death to itself: the pause before its replacement starts anew."""
+_BIND_PATIENCE_SECONDS = 3.0
+"""Workers of a supervisor that was killed hold the ports for a moment longer."""
 _KILL_GRACE_SECONDS = 15.0
 """How much longer than the drain a worker may take to stop before it is killed."""
 # These speak to twistd's process alone.
@@ -204,7 +206,7 @@ class SupervisorService(Service):
             except CannotStart as error:
                 _log.critical("{reason}", reason=str(error))
                 raise SystemExit(1) from error
-        bound: list[Listener] = bind_or_exit(settings)
+        bound: list[Listener] = bind_or_exit(settings, _BIND_PATIENCE_SECONDS)
         self._listeners = [listener for listener in bound if isinstance(listener, BoundSocket)]
 
     def startService(self) -> None:
