@@ -63,7 +63,11 @@ class LoopbackTests(TestCase):
             connections=ConnectionTable(LimitsSettings(), reactor.seconds),
             clock=reactor,
         )
-        port = await endpoints.serverFromString(reactor, "tcp:0:interface=127.0.0.1").listen(factory)
+        if tls is TlsMode.IMPLICIT:
+            options = certificate().options()
+            port = await endpoints.SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1").listen(factory)
+        else:
+            port = await endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(port.stopListening)
         self.factory = factory
         return port.getHost().port
@@ -100,5 +104,32 @@ class LoopbackTests(TestCase):
             imap.logout()
 
         await deferToThread(client)
+        await self.factory.drain()
+        assert self.factory.connection_count == 0
+
+    def test_tls_from_the_first_octet_and_more_than_any_buffer_holds(self):
+        return Deferred.fromCoroutine(self.read_much())
+
+    async def read_much(self):
+        number = await self.serve(TlsMode.IMPLICIT)
+        large = b"Subject: large\r\n\r\n" + (b"0123456789" * 7 + b"\r\n") * 100_000
+        for _ in range(3):
+            self.store.add(large)
+
+        def client():
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            imap: Any = imaplib.IMAP4_SSL("127.0.0.1", number, ssl_context=context, timeout=30)
+            imap.login("alice", "secret")
+            imap.select("INBOX")
+            imap.send(b"x FETCH 1:3 (BODY.PEEK[])\r\n")
+            octets = 0
+            while not (line := imap.readline()).startswith(b"x OK"):
+                octets += len(line)
+            return octets
+
+        octets = await deferToThread(client)
+        assert octets > 3 * len(large)
         await self.factory.drain()
         assert self.factory.connection_count == 0
