@@ -55,9 +55,7 @@ def read_again(current: LoadedConfiguration) -> LoadedConfiguration | None:
 
 def warn_of_restart_keys(old: Settings, new: Settings) -> None:
     """Say which changes wait for the next start."""
-    waiting: list[str] = [
-        key for name, key in RESTART_KEYS.items() if getattr(old, name, None) != getattr(new, name, None)
-    ]
+    waiting = [key for key in RESTART_KEYS if getattr(old, key) != getattr(new, key)]
     if (old.log.path, old.log.format) != (new.log.path, new.log.format):
         waiting.append("log")
     if waiting:
