@@ -1,0 +1,190 @@
+"""Load that remembers what it was promised, and the audit that holds the server to it.
+
+A sender notes a message once the server has acknowledged it (250, APPEND OK); a reader notes each UID it was
+told with the message it stood for. After any number of crashes :func:`audit` wants every acknowledged message
+exactly once and whole, no message twice, and no UID that means something else than it did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import imaplib
+import random
+import re
+import smtplib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from attrs import Factory, define
+
+IDENTIFIER = re.compile(rb"^Message-ID: <([^>]+)>", re.MULTILINE | re.IGNORECASE)
+CHECKSUM = re.compile(rb"^X-Checksum: (\w+)", re.MULTILINE)
+FETCHED = re.compile(rb"UID (\d+)")
+APPEND_UID = re.compile(rb"APPENDUID (\d+) (\d+)")
+CONNECTION_TROUBLE = (OSError, smtplib.SMTPException, imaplib.IMAP4.error, EOFError)
+
+
+@define
+class Ledger:
+    """What was promised. One lock guards it; ``told`` maps (account, UIDVALIDITY, UID) to the Message-ID."""
+
+    lock: threading.Lock = Factory(threading.Lock)
+    acknowledged: dict[str, str] = Factory(dict)
+    told: dict[tuple[str, int, int], str] = Factory(dict)
+    broken: list[str] = Factory(list)
+    refused: Counter[str] = Factory(Counter)
+
+    def promise(self, identifier: str, account: str) -> None:
+        with self.lock:
+            self.acknowledged[identifier] = account
+
+    def tell(self, account: str, uid_validity: int, uid: int, identifier: str) -> None:
+        with self.lock:
+            known = self.told.setdefault((account, uid_validity, uid), identifier)
+        if known != identifier:
+            self.broken.append(f"UID {uid} of {account} was {known} and is now {identifier}")
+
+
+def make_message(identifier: str, rng: random.Random) -> bytes:
+    """A message that carries the checksum of its body; now and then too large for a record of the journal."""
+    size = 300_000 if rng.random() < 0.02 else rng.randint(20, 4000)
+    body = b"".join(b"%060d\r\n" % rng.getrandbits(150) for _ in range(size // 62 + 1))
+    digest = hashlib.sha256(body).hexdigest()
+    header = f"From: <load@example.org>\r\nMessage-ID: <{identifier}>\r\nX-Checksum: {digest}\r\n\r\n"
+    return header.encode() + body
+
+
+def identify(octets: bytes) -> tuple[str, bool]:
+    """The Message-ID of a stored message, and whether its body is whole."""
+    header, _, body = octets.partition(b"\r\n\r\n")
+    identifier, checksum = IDENTIFIER.search(header), CHECKSUM.search(header)
+    if identifier is None or checksum is None:
+        return "", False
+    return identifier[1].decode(), hashlib.sha256(body).hexdigest() == checksum[1].decode()
+
+
+class Load:
+    """Threads that keep sending and reading until :meth:`stop`; they live through any number of restarts."""
+
+    def __init__(self, *, smtp_port: int, imap_port: int, accounts: list[str], password: str, seed: int) -> None:
+        self.smtp_port, self.imap_port = smtp_port, imap_port
+        self.accounts, self.password = accounts, password
+        self.ledger = Ledger()
+        self.seed = seed
+        self._stop = threading.Event()
+        jobs: list[tuple[Callable[[random.Random, str], None], int]] = [
+            (self._send_by_smtp, 4),
+            (self._append, 2),
+            (self._read, 1),
+        ]
+        self._threads = [
+            threading.Thread(target=self._keep_on, args=(job, f"{job.__name__}.{number}.{seed}"), daemon=True)
+            for job, count in jobs
+            for number in range(count)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> Ledger:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+        return self.ledger
+
+    def _keep_on(self, job: Callable[[random.Random, str], None], name: str) -> None:
+        rng = random.Random(name)
+        while not self._stop.is_set():
+            try:
+                job(rng, name)
+            except CONNECTION_TROUBLE:
+                time.sleep(0.02)
+
+    def _send_by_smtp(self, rng: random.Random, name: str) -> None:
+        with smtplib.SMTP("127.0.0.1", self.smtp_port, local_hostname="load.example.org", timeout=30) as client:
+            while not self._stop.is_set():
+                account = rng.choice(self.accounts)
+                identifier = f"{rng.getrandbits(80):x}.{name}"
+                try:
+                    client.sendmail("load@example.org", [account], make_message(identifier, rng))
+                except (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError, smtplib.SMTPSenderRefused) as refusal:
+                    self.ledger.refused[str(refusal)] += 1
+                    raise
+                self.ledger.promise(identifier, account)
+
+    def _append(self, rng: random.Random, name: str) -> None:
+        with self._reader(account := rng.choice(self.accounts)) as client:
+            while not self._stop.is_set():
+                identifier = f"{rng.getrandbits(80):x}.{name}"
+                answer, data = client.append("INBOX", "(\\Seen)", "", make_message(identifier, rng))
+                if answer != "OK":
+                    self.ledger.refused[str(data)] += 1
+                    return
+                self.ledger.promise(identifier, account)
+                if match := APPEND_UID.search(data[0]):
+                    self.ledger.tell(account, int(match[1]), int(match[2]), identifier)
+
+    def _read(self, rng: random.Random, name: str) -> None:
+        account = rng.choice(self.accounts)
+        with self._reader(account) as client:
+            client.select("INBOX")
+            uid_validity = int(client.response("UIDVALIDITY")[1][0] or 0)
+            first = 1
+            while not self._stop.is_set():
+                for uid, octets in fetch(client, f"{first}:*", "BODY.PEEK[HEADER.FIELDS (MESSAGE-ID)]"):
+                    match = IDENTIFIER.search(octets)
+                    self.ledger.tell(account, uid_validity, uid, match[1].decode() if match else "")
+                    first = max(first, uid)
+                client.noop()
+                time.sleep(0.005)
+
+    @contextlib.contextmanager
+    def _reader(self, account: str) -> Iterator[imaplib.IMAP4]:
+        client = imaplib.IMAP4("127.0.0.1", self.imap_port, timeout=30)
+        try:
+            client.login(account, self.password)
+            yield client
+        finally:
+            with contextlib.suppress(*CONNECTION_TROUBLE):
+                client.shutdown()
+
+
+def fetch(client: imaplib.IMAP4, uids: str, item: str) -> Iterator[tuple[int, bytes]]:
+    """(UID, octets) of one section of messages."""
+    _, data = client.uid("FETCH", uids, f"(UID {item})")
+    for part in data:
+        if isinstance(part, tuple) and (match := FETCHED.search(part[0])):
+            yield int(match[1]), part[1]
+
+
+def audit(ledger: Ledger, *, imap_port: int, accounts: list[str], password: str) -> Counter[str]:
+    """Compare what is there with what was promised; the Message-IDs found, counted. Raises AssertionError."""
+    found: Counter[str] = Counter()
+    for account in accounts:
+        client = imaplib.IMAP4("127.0.0.1", imap_port, timeout=60)
+        client.login(account, password)
+        client.select("INBOX", readonly=True)
+        uid_validity = int(client.response("UIDVALIDITY")[1][0] or 0)
+        present: dict[int, str] = {}
+        for uid, octets in fetch(client, "1:*", "BODY.PEEK[]"):
+            identifier, is_whole = identify(octets)
+            assert is_whole, f"UID {uid} of {account} is damaged: {identifier or octets[:200]!r}"
+            assert ledger.acknowledged.get(identifier, account) == account
+            present[uid] = identifier
+            found[identifier] += 1
+        for (owner, validity, uid), identifier in ledger.told.items():
+            if owner == account and validity == uid_validity:
+                assert present.get(uid) == identifier, f"UID {uid} of {account} told as {identifier}"
+            elif owner == account:
+                raise AssertionError(f"UIDVALIDITY of {account} changed from {validity} to {uid_validity}")
+        client.logout()
+    lost = [identifier for identifier in ledger.acknowledged if not found[identifier]]
+    assert not lost, f"{len(lost)} of {len(ledger.acknowledged)} acknowledged messages are gone: {lost[:5]}"
+    doubled = {identifier: count for identifier, count in found.items() if count > 1}
+    assert not doubled, f"delivered more than once: {doubled}"
+    assert not ledger.broken, ledger.broken[:5]
+    return found
