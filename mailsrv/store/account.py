@@ -23,7 +23,14 @@ from mailsrv.address import Address
 from mailsrv.disk import IDisk
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.store.index import reservation
-from mailsrv.store.index.connection import check_file_system, check_sqlite, make_index, open_connection, sync_index
+from mailsrv.store.index.connection import (
+    DamagedIndex,
+    check_file_system,
+    check_sqlite,
+    make_index,
+    open_connection,
+    sync_index,
+)
 from mailsrv.store.index.rows import mailbox_by_name
 from mailsrv.store.index.schema import FILE, VERSION, prepare
 from mailsrv.store.index.transaction import Transaction
@@ -56,6 +63,7 @@ class Account:
         self._is_full = True
         """How the writer commits now: ``begin`` sets it, and nothing else begins a transaction of an open account."""
         self._is_name_durable = False
+        self._is_damaged = False
 
     @property
     def index_path(self) -> str:
@@ -79,8 +87,10 @@ class Account:
     def _open(self) -> apsw.Connection:
         table = self._table
         try:
+            if self._is_damaged:
+                raise DamagedIndex("it was found damaged in use")
             connection = self._open_once()
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, DamagedIndex) as error:
             aside = f"{self.index_path}.damaged-{int(time.time())}"
             self._log.error(
                 "the index of {account} is damaged ({error}); it was set aside as {aside} and is rebuilt from the mail",
@@ -91,6 +101,7 @@ class Account:
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(self.index_path + suffix, aside + suffix)
+            self._is_damaged = False
             connection = self._open_once()
         self._writer = connection
         self._is_full = True
@@ -136,8 +147,6 @@ class Account:
                 # Another worker may have been quicker.
                 if connection.execute("SELECT 1 FROM account").fetchone() is None:
                     populate(transaction)
-                if not is_new:
-                    self._make_name_durable(transaction)
                 transaction.commit()
             except BaseException:
                 transaction.roll_back()
@@ -155,6 +164,8 @@ class Account:
     def begin(self, *, is_durable: bool = True) -> Transaction:
         """Begin a transaction; ``lock`` is held. If it is durable, so is the account's own name by its commit."""
         connection = self.writer()
+        if is_durable and not self._is_name_durable:
+            connection = self._make_name_durable(connection)
         if is_durable != self._is_full:
             connection.execute("PRAGMA synchronous=FULL" if is_durable else "PRAGMA synchronous=NORMAL")
             self._is_full = is_durable
@@ -164,23 +175,30 @@ class Account:
                 # Another worker stopped between a commit and what follows it.
                 redo_intents(transaction)
             if is_durable and not self._is_name_durable:
-                self._make_name_durable(transaction)
+                transaction.connection.execute("UPDATE account SET is_name_durable = 1")
+                self._is_name_durable = True
         except BaseException:
             transaction.roll_back()
             raise
         return transaction
 
-    def _make_name_durable(self, transaction: Transaction) -> None:
-        """An account first made by a delivery has directories that only a checkpoint would sync."""
-        found = transaction.connection.execute("SELECT is_name_durable FROM account").fetchone()
-        if found is not None and not found[0]:
-            directory = self.root
-            sync_index(self.index_path)
-            for _ in range(3):
-                transaction.disk.sync_directory(directory)
-                directory = os.path.dirname(directory)
-            transaction.connection.execute("UPDATE account SET is_name_durable = 1")
-        self._is_name_durable = True
+    def _make_name_durable(self, connection: apsw.Connection) -> apsw.Connection:
+        """An account first made by a delivery has files and directories that only a checkpoint would sync.
+
+        Answers with the writer's connection, which may be a new one: closing any descriptor of a
+        database drops this process's locks on it, so SQLite must have let go before we sync it.
+        """
+        found = connection.execute("SELECT is_name_durable FROM account").fetchone()
+        if found is None or found[0]:
+            self._is_name_durable = True
+            return connection
+        self.close()
+        sync_index(self.index_path)
+        directory = self.root
+        for _ in range(3):
+            self.disk.sync_directory(directory)
+            directory = os.path.dirname(directory)
+        return self.writer()
 
     def room(self, name: str) -> int:
         """Messages that still fit into the range reserved in a mailbox; ``lock`` is held, the index open."""
@@ -243,6 +261,11 @@ class Account:
             if writer is not None:
                 writer.close()
                 self._table.closed(self)
+
+    def found_damaged(self) -> None:
+        """An operation met a damaged index: it is rebuilt at the next use. ``lock`` is held."""
+        self._is_damaged = True
+        self.close()
 
     def close_if_free(self) -> bool:
         """Close, unless somebody is at work."""

@@ -155,11 +155,13 @@ class StoreApplier:
                 answers = [batch.apply(pending) for pending in group]
                 batch.finish()
                 transaction.commit()
-            except BaseException:
+            except BaseException as error:
                 # Links made from a file that is taken back would have nothing to link to.
                 for number in batch.placed_here:
                     placed.pop(number, None)
                 transaction.roll_back()
+                if isinstance(error, apsw.CorruptError):
+                    account.found_damaged()
                 raise
             account.run_known.update(batch.left())
         if self._doubted:

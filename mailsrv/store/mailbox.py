@@ -36,7 +36,7 @@ from mailsrv.interfaces.mailbox import (
 )
 from mailsrv.store.content import LoadedContent, OpenedContent, close_all, open_content
 from mailsrv.store.index.delta import Delta, is_small, read_delta
-from mailsrv.store.index.rows import UID_MASK, MailboxRow
+from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
 from mailsrv.store.maildir import layout
 from mailsrv.store.operation import copying, removal
 from mailsrv.store.operation import flags as flag_operation
@@ -257,6 +257,15 @@ class StoredMailbox:
     # Changing
 
     def claim_recent(self) -> Deferred[Uid]:
+        claimed = self._owner.read_in_place(self._read_recent)
+        return claimed.addCallback(lambda uid: uid if uid else self._claim_recent())
+
+    def _read_recent(self, connection: apsw.Connection) -> Uid | None:
+        """What a claim would answer where nothing came since the last one: then there is nothing to write."""
+        row = mailbox_by_id(connection, self.mailbox_id)
+        return Uid(row.recent_uid) if row is not None and row.recent_uid >= row.uid_next else None
+
+    def _claim_recent(self) -> Deferred[Uid]:
         return self._owner.write(partial(claim_recent, mailbox_id=self.mailbox_id), is_durable=False)
 
     def store_flags(
@@ -415,7 +424,7 @@ class StoredMailbox:
                             f"{path}/{file}",
                             stored=stored,
                             size=size,
-                            temporary_directory=f"{path}/{layout.TMP}",
+                            temporary_directory=path,
                             threads=threads,
                             load_octets=load,
                         )

@@ -195,8 +195,6 @@ class AccountMailboxes:
         with files.lock:
             transaction = files.begin(is_durable=any(one.is_durable for one in batch))
             connection = transaction.connection
-            if not transaction.is_durable:
-                connection = transaction.connection
             try:
                 for one in batch:
                     transaction.begin_operation()
@@ -209,10 +207,12 @@ class AccountMailboxes:
                         if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.FullError):
                             raise
                     results.append(result)
-            except BaseException:
+                transaction.commit()
+            except BaseException as error:
                 transaction.roll_back()
+                if isinstance(error, apsw.CorruptError):
+                    files.found_damaged()
                 raise
-            transaction.commit()
             self._table.touch(transaction.touched)
             deltas = self._deltas(connection, transaction.changed, known)
         notices = [ChangeNotice(files.name, mailbox_id, mod_seq) for mailbox_id, mod_seq in transaction.changed.items()]

@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import ClientFactory, Factory, Protocol, connectionDone
@@ -149,6 +150,12 @@ class _Receiver(Protocol):
         self._bus = bus
         self._parser = NoticeParser()
 
+    def connectionMade(self) -> None:
+        self._bus.receivers.add(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._bus.receivers.discard(self)
+
     def dataReceived(self, data: bytes) -> None:
         try:
             notices = self._parser.receive_octets(data)
@@ -185,6 +192,7 @@ class WorkerChangeBus:
         self._port: Any = None
         self._senders: dict[str, _Sender | None] = {}
         """None while the connection is being made."""
+        self.receivers: set[_Receiver] = set()
         self._look_call: IDelayedCall | None = None
 
     def start(self) -> None:
@@ -198,17 +206,17 @@ class WorkerChangeBus:
             self._log.error("no socket for change notices: {error}", error=str(error))
         self._look()
 
-    def stop(self) -> Any:
-        """A Deferred that fires when the socket is gone."""
+    def stop(self) -> Deferred[None]:
+        """Fires when the socket is gone."""
         if self._look_call is not None and self._look_call.active():
             self._look_call.cancel()
         self._look_call = None
         senders, self._senders = self._senders, {}
-        for sender in senders.values():
-            if sender is not None and sender.transport is not None:
-                sender.transport.abortConnection()  # type: ignore[attr-defined]
+        for connection in (*senders.values(), *self.receivers):
+            if connection is not None and connection.transport is not None:
+                connection.transport.abortConnection()  # type: ignore[attr-defined]
         port, self._port = self._port, None
-        return port.stopListening() if port is not None else None
+        return maybeDeferred(port.stopListening) if port is not None else succeed(None)
 
     def publish(self, notice: ChangeNotice) -> None:
         self._local.publish(notice)

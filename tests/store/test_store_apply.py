@@ -113,7 +113,7 @@ def inbox_of(setting: StoreSetting, account: Address = ALICE, name: str = "INBOX
     return result(result(setting.store.open_account(account)).open_mailbox(name))
 
 
-def contents(mailbox: Any) -> list[bytes]:
+def contents(mailbox: Any) -> Any:
     opened = result(mailbox.contents(list(mailbox.uids)))
     return [one.octets if one is not None else None for one in opened]
 
@@ -327,9 +327,12 @@ def test_only_reservations_wait_for_the_disk(store_settings: StoreSettings, monk
     account = setting.table.account(ALICE)
     durable: list[bool] = []
     begin = account.begin
-    monkeypatch.setattr(
-        account, "begin", lambda *, is_durable=True: (durable.append(is_durable), begin(is_durable=is_durable))[1]
-    )
+
+    def noted(*, is_durable: bool = True) -> Any:
+        durable.append(is_durable)
+        return begin(is_durable=is_durable)
+
+    monkeypatch.setattr(account, "begin", noted)
     for number in range(600):
         setting.applier.apply(pending(number))
     assert len(durable) == 600

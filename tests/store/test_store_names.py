@@ -20,7 +20,7 @@ from mailsrv.store.settings import StoreSettings
 from tests.store.store_setting import StoreSetting
 
 
-@given(st.text(min_size=1, max_size=60))
+@given(st.text(min_size=1, max_size=21))
 def test_r_path_1_parts_of_addresses_are_escaped_bijectively(text: str):
     component = names.escape_component(text)
     assert component not in (".", "..")
@@ -32,7 +32,9 @@ def test_r_path_1_parts_of_addresses_are_escaped_bijectively(text: str):
 
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_r_path_1_no_account_lies_outside_the_store(local: str, domain: str):
-    path = names.account_path("/mail/{domain}/{local}/Maildir", cast(Address, SimpleNamespace(local_part=local, domain=domain)))
+    path = names.account_path(
+        "/mail/{domain}/{local}/Maildir", cast(Address, SimpleNamespace(local_part=local, domain=domain))
+    )
     assert os.path.normpath(path) == path
     assert path.startswith("/mail/")
     assert path.count("/") == 4
@@ -105,7 +107,7 @@ def test_file_names_tell_what_was_put_into_them(
     base = filename.format_base(seconds, filename.token_of("K", key.to_octets()), offset % 2**40, offset % 2**41, uid)
     file = filename.format_file(base, bits, "ac")
     parts = filename.parse_base(filename.base_of(file))
-    assert parts == (offset % 2**40, offset % 2**41, uid, filename.token_of("K", key.to_octets()))
+    assert tuple(parts) == (offset % 2**40, offset % 2**41, uid, filename.token_of("K", key.to_octets()))
     assert filename.key_of(parts.token) == key
     assert filename.bits_of(filename.info_of(file)) == bits
     assert filename.keyword_letters(filename.info_of(file)) == "ac"

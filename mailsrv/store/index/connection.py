@@ -26,6 +26,10 @@ class UnsuitableSystem(Exception):
     """This machine cannot hold an index safely; the text says why."""
 
 
+class DamagedIndex(Exception):
+    """The file is no index of ours: an empty one, as a power cut can leave it."""
+
+
 def check_sqlite() -> None:
     """Refuse a SQLite with the WAL-reset bug."""
     found = tuple(map(int, apsw.sqlite_lib_version().split(".")))
@@ -89,10 +93,15 @@ def open_connection(path: str, busy_seconds: float) -> apsw.Connection:
     )
     connection.set_busy_timeout(int(busy_seconds * 1000))
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
-    connection.execute(_PRAGMAS)
-    if connection.pragma("synchronous") != 2 or connection.pragma("journal_mode") != "wal":
+    try:
+        connection.execute(_PRAGMAS)
+        if connection.pragma("journal_mode") != "wal":
+            raise DamagedIndex("it is not in WAL mode")
+        if connection.pragma("synchronous") != 2:
+            raise UnsuitableSystem("SQLite does not keep synchronous=FULL")
+    except BaseException:
         connection.close()
-        raise UnsuitableSystem("SQLite does not keep synchronous=FULL in WAL mode")
+        raise
     return connection
 
 
