@@ -256,9 +256,13 @@ class WholeServer:
 
     def deliver(self, recipient: str | list[str], message: bytes, sender: str = "someone@example.org") -> None:
         """Hand a message in by LMTP, one transaction for each recipient (smtplib reads one reply only)."""
-        with smtplib.LMTP(str(self.lmtp_path), local_hostname="relay.example.org") as client:
+        client = smtplib.LMTP(str(self.lmtp_path), local_hostname="relay.example.org")
+        try:
             for each in [recipient] if isinstance(recipient, str) else recipient:
                 client.sendmail(sender, [each], message)
+        finally:
+            # Not by QUIT: a server that stops may say 421 to it, and the message was taken all the same.
+            client.close()
 
     @contextlib.contextmanager
     def imap(self, user: str) -> Iterator[imaplib.IMAP4_SSL]:
