@@ -148,7 +148,8 @@ class StoreApplier:
         account = self._table.account(group[0].delivery.account)
         self._table.used(account)
         with account.lock:
-            account.writer()
+            if not account.is_open:
+                account.writer()
             transaction = account.begin(is_durable=not self._is_reserved(account, group))
             batch = _AccountBatch(account, transaction, sources=sources, placed=placed, doubted=self._doubted)
             try:
