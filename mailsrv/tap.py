@@ -37,6 +37,8 @@ class Options(usage.Options):
     configuration: LoadedConfiguration
     log_writer: LogWriter | None = None
     log_path = ""
+    run_as: tuple[int, int] | None = None
+    """Whom the service itself has to become: a user without a passwd entry, which twistd wants to look up."""
 
     def postOptions(self) -> None:
         path = os.path.abspath(self["config"] or default_path())
@@ -48,6 +50,7 @@ class Options(usage.Options):
             self._take_over_log()
         except OSError as error:
             raise SystemExit(f"mailsrv: the log cannot be written: {error}") from error
+        self._take_over_unknown_user()
 
     def _take_over_log(self) -> None:
         """Write the log ourselves, unless twistd was asked for syslog or an observer of its own.
@@ -71,13 +74,28 @@ class Options(usage.Options):
         # twistd takes the name of a factory only: one that makes an observer of nothing.
         twistd["logger"] = f"{__name__}.observer_of_nothing"
 
+    def _take_over_unknown_user(self) -> None:
+        uid = self.parent["uid"] if self.parent is not None else None
+        if uid is None:
+            return
+        try:
+            pwd.getpwuid(uid)
+        except KeyError:
+            self.run_as = self._owner()
+            self.parent["uid"] = self.parent["gid"] = None
+
     def _owner(self) -> tuple[int, int] | None:
         """Whom the server's files are to belong to, where twistd starts as root and is told ``--uid``."""
+        if self.run_as is not None:
+            return self.run_as
         uid = self.parent["uid"] if self.parent is not None else None
         if uid is None or os.geteuid() != 0:
             return None
         gid = self.parent["gid"]
-        return uid, gid if gid is not None else pwd.getpwuid(uid).pw_gid
+        try:
+            return uid, gid if gid is not None else pwd.getpwuid(uid).pw_gid
+        except KeyError:
+            raise SystemExit(f"mailsrv: user {uid} has no passwd entry, so twistd --gid is needed too") from None
 
     def prepare_state_dir(self) -> None:
         """Make state_dir, belonging to the user the server is going to run as."""
@@ -110,7 +128,7 @@ def makeService(options: Options) -> IService:
         options.prepare_state_dir()
     except OSError as error:
         raise SystemExit(f"mailsrv: state_dir cannot be made: {error}") from error
-    common: dict[str, Any] = {"manager": manager, "log_writer": options.log_writer}
+    common: dict[str, Any] = {"manager": manager, "log_writer": options.log_writer, "run_as": options.run_as}
     if configuration.settings.workers == 1:
         return MailService(configuration, build_server, reactor, **common)
     return SupervisorService(configuration, reactor, log_path=options.log_path, check=check_files, **common)

@@ -17,6 +17,13 @@ class PrivilegesRemain(RuntimeError):
     """The process was to give up root and has not. It must not serve."""
 
 
+def drop_root(uid: int, gid: int) -> None:
+    """Become this user for good. For users without a passwd entry, whom twistd cannot become (containers)."""
+    os.setgroups([])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
 def check_dropped(started_as_root: bool) -> None:
     """Raise :class:`PrivilegesRemain` if a process that is no longer root could become it again."""
     if os.geteuid() == 0:

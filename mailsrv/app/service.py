@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import Listener, open_listener
 from mailsrv.app.logging import LogWriter
-from mailsrv.app.privileges import check_dropped
+from mailsrv.app.privileges import check_dropped, drop_root
 from mailsrv.app.reload import LoadedConfiguration, Reloader, apply_settings, read_again
 from mailsrv.app.server import CannotStart, Server
 from mailsrv.app.signals import install_signal_actions, stop_reactor
@@ -82,12 +82,14 @@ class MailService(Service):
         *,
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
+        run_as: tuple[int, int] | None = None,
     ) -> None:
         self._configuration = configuration
         self._build = build
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
+        self._run_as = run_as
         self._started_as_root = os.geteuid() == 0
         self._life: ServerLife | None = None
         self._starting: Deferred[None] | None = None
@@ -104,6 +106,8 @@ class MailService(Service):
 
     def startService(self) -> None:
         super().startService()
+        if self._run_as is not None:
+            drop_root(*self._run_as)
         check_dropped(self._started_as_root)
         install_signal_actions(
             self._reactor,

@@ -32,7 +32,7 @@ import mailsrv
 from mailsrv.app import control
 from mailsrv.app.listening import BoundSocket, Listener
 from mailsrv.app.logging import LogWriter
-from mailsrv.app.privileges import check_dropped
+from mailsrv.app.privileges import check_dropped, drop_root
 from mailsrv.app.reload import LoadedConfiguration, read_again
 from mailsrv.app.server import CannotStart
 from mailsrv.app.service import bind_or_exit, exit_with_failure
@@ -168,6 +168,7 @@ class SupervisorService(Service):
         *,
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
+        run_as: tuple[int, int] | None = None,
         log_path: str = "",
         command: tuple[str, ...] = (),
         check: Callable[[Settings], None] | None = None,
@@ -180,6 +181,7 @@ class SupervisorService(Service):
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
+        self._run_as = run_as
         self._log_path = log_path
         self._command = command or (sys.executable, "-P", "-m", "mailsrv.app.worker")
         self._check = check
@@ -211,6 +213,8 @@ class SupervisorService(Service):
 
     def startService(self) -> None:
         super().startService()
+        if self._run_as is not None:
+            drop_root(*self._run_as)
         check_dropped(self._started_as_root)
         install_signal_actions(
             self._reactor,

@@ -259,9 +259,10 @@ def test_sockets_come_from_systemd_by_name(make_server, workers: int) -> None:
         server.stop()
 
 
-def test_root_is_given_up_after_the_ports_are_bound(make_server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("uid", [65534, 54321], ids=["nobody", "without a passwd entry"])
+def test_root_is_given_up_after_the_ports_are_bound(uid: int) -> None:
     """Only root can give root up: another user's run shows that nothing is left to give up."""
-    uid = 65534 if os.geteuid() == 0 else os.geteuid()
+    uid = uid if os.geteuid() == 0 else os.geteuid()
     folder = Path(tempfile.mkdtemp(prefix="mailsrv-", dir="/tmp"))
     try:
         folder.chmod(0o755)
