@@ -111,6 +111,7 @@ class AccountMailboxes:
         self._listeners = Listeners()
         self._waiting: list[_Waiting] = []
         self._is_writing = False
+        self._has_expunged = False
         self._behind: dict[int, set[int]] = {}
         self._names_call: IDelayedCall | None = None
         self._end_listening = table.bus.listen(self.files.name, self._hear)
@@ -232,6 +233,7 @@ class AccountMailboxes:
 
     def _written(self, done: _Done, batch: list[_Waiting]) -> None:
         for delta in done.deltas:
+            self._has_expunged = self._has_expunged or bool(delta.vanished)
             self._take(delta)
         for notice in done.notices:
             self._table.bus.publish(notice)
@@ -562,6 +564,10 @@ class AccountMailboxes:
         self.references -= 1
         if self.references <= 0:
             self.rename_files()
+            if self._has_expunged:
+                self._has_expunged = False
+                # What is not forgotten now is after another session.
+                self.purge().addErrback(lambda failure: None)
             self._released(self)
 
     def end(self) -> None:

@@ -8,6 +8,8 @@ seen. Files are matched by the part of their name before the colon:
   and the present name is merged into the index's flags.
 * known to be expunged: the unlink was lost in a crash; it is done again (R-DUR-3).
 * unknown and named for a delivery that the journal still holds: left to its replay.
+* unknown and named for a delivery that has a row under another name whose file is there, or that was
+  expunged: what an apply left behind that a crash cut off before its commit; it is removed.
 * any other: a new message (R-DUR-2), never changed in place; only its name gets a ``U=``.
 * missing in two listings, one after the other: expunged by another program.
 
@@ -20,6 +22,7 @@ depends on line ends: ``size`` counts CRLF, ``stored`` what is on disk (R-SIZE-1
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 from collections.abc import Collection
 
@@ -27,6 +30,7 @@ from attrs import define
 from twisted.logger import Logger
 
 from mailsrv.disk import opened
+from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.index import reservation
 from mailsrv.store.index.rows import (
     MESSAGE_COLUMNS,
@@ -163,7 +167,7 @@ def _sort_out(
     unknown = [base for base in listed if base not in known]
     if not unknown:
         return []
-    disk, path = transaction.disk, transaction.path(row)
+    path = transaction.path(row)
     expunged = {
         filename.base_of(file)
         for (file,) in transaction.connection.execute(
@@ -179,14 +183,33 @@ def _sort_out(
         ):
             # Expunged and resurrected by a crash; or a copy that was never committed, whose
             # octets are safe in the source.
-            with contextlib.suppress(FileNotFoundError):
-                disk.unlink(f"{path}/{listed[base]}")
-            found.removed += 1
-        elif key is not None and _is_delivery_pending(transaction, key.to_octets(), key.segment_id, live_segments):
+            _remove(transaction, f"{path}/{listed[base]}", found)
             continue
-        else:
-            fresh.append(listed[base])
+        if key is not None:
+            match _fate(transaction, base, key, live_segments):
+                case _Fate.PENDING:
+                    continue
+                case _Fate.DELIVERED:
+                    _remove(transaction, f"{path}/{listed[base]}", found)
+                    continue
+                case _Fate.UNKNOWN:
+                    pass
+        fresh.append(listed[base])
     return fresh
+
+
+class _Fate(enum.Enum):
+    """What became of the delivery a file without a row is named for."""
+
+    PENDING = enum.auto()
+    DELIVERED = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+def _remove(transaction: Transaction, path: str, found: Scanned) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        transaction.disk.unlink(path)
+    found.removed += 1
 
 
 def _has_other_name(transaction: Transaction, path: str, file: str) -> bool:
@@ -194,20 +217,23 @@ def _has_other_name(transaction: Transaction, path: str, file: str) -> bool:
     return status is not None and status.link_count > 1
 
 
-def _is_delivery_pending(
-    transaction: Transaction, key: bytes, segment_id: bytes, live_segments: frozenset[bytes] | None
-) -> bool:
-    """Whether the journal may still deliver this key, so that its file is not ours to judge."""
-    if live_segments is not None and segment_id not in live_segments:
-        return False
-    connection = transaction.connection
-    return (
-        connection.execute(
-            "SELECT 1 FROM message WHERE delivery_key = ? UNION ALL SELECT 1 FROM tombstone WHERE delivery_key = ?",
-            (key, key),
-        ).fetchone()
-        is None
-    )
+def _fate(transaction: Transaction, base: str, key: DeliveryKey, live_segments: frozenset[bytes] | None) -> _Fate:
+    """What the index and the journal know of the delivery this file is named for.
+
+    The same key under another base is another attempt at the same delivery. The same base in another
+    mailbox was moved or copied there by another program, which keeps names: a new message.
+    """
+    connection, octets = transaction.connection, key.to_octets()
+    present = connection.execute("SELECT id, file FROM message WHERE delivery_key = ?", (octets,)).fetchone()
+    if present is not None:
+        message_id, file = present
+        home = transaction.path(transaction.mailbox_by_id(message_id >> 32))
+        is_attempt = filename.base_of(file) != base and transaction.disk.status(f"{home}/{file}") is not None
+        return _Fate.DELIVERED if is_attempt else _Fate.UNKNOWN
+    gone = connection.execute("SELECT file FROM tombstone WHERE delivery_key = ?", (octets,)).fetchone()
+    if gone is not None:
+        return _Fate.UNKNOWN if filename.base_of(gone[0]) == base else _Fate.DELIVERED
+    return _Fate.PENDING if live_segments is None or key.segment_id in live_segments else _Fate.UNKNOWN
 
 
 def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_uids: bool = False) -> int:

@@ -369,6 +369,7 @@ def test_tombstones_go_when_no_segment_can_hold_their_key(store_settings: StoreS
     assert result(mail.purge()) == 0
     setting.journal.live.clear()
     assert result(mail.purge()) == 2
+    assert result(mail.purge()) == 0
     assert list(inbox.uids) == [3]
     # A view from before the purge still learns of everything.
     other = StoreSetting(store_settings, run_id=setting.run_id, segment_id=SEGMENT)
@@ -387,3 +388,17 @@ def test_an_append_of_many_is_all_or_none(setting: StoreSetting):
     applied = result(setting.journal.commit_and_note(record))
     assert [one.uid for one in applied] == [1, 2]
     assert applied[0].mod_seq == applied[1].mod_seq
+
+
+def test_tombstones_are_cleaned_when_the_last_session_ends(store_settings: StoreSettings, tmp_path: Path):
+    setting = StoreSetting(StoreSettings(path=store_settings.path, tombstones=0))
+    setting.applier.apply(pending(1))
+    mail = result(setting.store.open_account(ALICE))
+    inbox = result(mail.open_mailbox("INBOX"))
+    result(inbox.delete_messages([1]))
+    inbox.close()
+    mail.release()
+    with apsw.Connection(str(tmp_path / "alice" / "mailsrv.index")) as connection:
+        assert connection.execute("SELECT count(*) FROM tombstone").fetchall() == [(0,)]
+    connection.close()
+    setting.stop()
