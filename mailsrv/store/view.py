@@ -5,8 +5,8 @@ owns it tells it what changed, in the order of mod-sequences. New messages are a
 when messages go, all three arrays are replaced by new ones, so that a session may go on using
 those it has.
 
-``changed_since`` is answered from a bounded log of changes, and from the array of mod-sequences
-for anything older than the log.
+``changed_since`` is answered from a bounded log of changes, read from its end, and from the array of
+mod-sequences for anything older than the log.
 """
 
 from __future__ import annotations
@@ -118,6 +118,7 @@ class MailboxView:
     ) -> bool:
         """Take in new and changed rows and the UIDs that went; whether anything changed. Watchers are told."""
         changed = False
+        noted: list[tuple[int, int]] = []
         fresh: list[tuple[int, int, int, str]] = []
         last = self.uids[-1] if self.uids else 0
         for row in sorted(rows):
@@ -131,7 +132,7 @@ class MailboxView:
             elif self.mod_seqs[at] != mod_seq:
                 self.flag_set_numbers[at] = self.number_of((bits, keywords))
                 self.mod_seqs[at] = mod_seq
-                self._note(mod_seq, uid)
+                noted.append((mod_seq, uid))
                 changed = True
         gone = {uid for uid in vanished if self.position(uid) >= 0}
         if gone:
@@ -139,7 +140,9 @@ class MailboxView:
             changed = True
         if fresh:
             self._add(fresh)
+            noted += [(mod_seq, uid) for uid, mod_seq, _, _ in fresh]
             changed = True
+        self._note(noted)
         self.highest_mod_seq = max(self.highest_mod_seq, highest_mod_seq)
         self.uid_next = max(self.uid_next, uid_next)
         if changed:
@@ -156,7 +159,6 @@ class MailboxView:
             self.uids.append(uid)
             self.flag_set_numbers.append(self.number_of((bits, keywords)))
             self.mod_seqs.append(mod_seq)
-            self._note(mod_seq, uid)
 
     def _merge(self, rows: list[tuple[int, int, int, str]]) -> None:
         merged = sorted(
@@ -166,8 +168,6 @@ class MailboxView:
         self.uids = array("I", [row[0] for row in merged])
         self.flag_set_numbers = array("I", [row[1] for row in merged])
         self.mod_seqs = array("Q", [row[2] for row in merged])
-        for uid, mod_seq, _, _ in rows:
-            self._note(mod_seq, uid)
 
     def _remove(self, gone: set[int]) -> None:
         """Build the arrays anew without ``gone``, copying the stretches between by slices."""
@@ -183,10 +183,22 @@ class MailboxView:
         mod_seqs.extend(self.mod_seqs[start:])
         self.uids, self.flag_set_numbers, self.mod_seqs = uids, numbers, mod_seqs
 
-    def _note(self, mod_seq: int, uid: int) -> None:
-        if len(self._changes) == self._changes.maxlen:
-            self._log_floor = max(self._log_floor, self._changes[0][0])
-        self._changes.append((mod_seq, uid))
+    def _note(self, noted: list[tuple[int, int]]) -> None:
+        """Into the log, which ascends by mod-sequence."""
+        if not noted:
+            return
+        noted.sort()
+        changes = self._changes
+        if changes and noted[0][0] < changes[-1][0]:
+            # Only where an index was repaired: mod-sequences come in their order.
+            noted = sorted([*changes, *noted])
+            changes.clear()
+        most = changes.maxlen or 0
+        dropped = len(changes) + len(noted) - most
+        if dropped > 0:
+            last = changes[dropped - 1] if dropped <= len(changes) else noted[dropped - len(changes) - 1]
+            self._log_floor = max(self._log_floor, last[0])
+        changes.extend(noted)
 
     def changed_since(self, mod_seq: int) -> Sequence[Uid]:
         """UIDs present whose mod-sequence is greater, ascending."""
@@ -194,8 +206,11 @@ class MailboxView:
             return []
         if mod_seq < self._log_floor:
             return [Uid(uid) for uid, found in zip(self.uids, self.mod_seqs, strict=True) if found > mod_seq]
-        # The log is not quite ascending (rows of one refresh come by UID), so it is read whole: it is short.
-        changed = {uid for found, uid in self._changes if found > mod_seq}
+        changed: set[int] = set()
+        for found, uid in reversed(self._changes):
+            if found <= mod_seq:
+                break
+            changed.add(uid)
         return [Uid(uid) for uid in sorted(changed) if self.position(uid) >= 0]
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
