@@ -1,10 +1,19 @@
-"""For all tests."""
+"""For all tests: names that are the same in every process, temporary files out of the tree, and a look at the tree."""
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+
 import pytest
+from twisted.trial.unittest import SynchronousTestCase
 
 _LONGEST_ID = 30
+_NAMES_BEFORE = pytest.StashKey[set[str]]()
+# What building and the tools leave behind on purpose; .gitignore has it too.
+_EXPECTED = {"build", "dist", "var", "__pycache__", "mailsrv.egg-info"}
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
@@ -12,3 +21,36 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     in every process of ``pytest -n``.
     """
     return argname if isinstance(val, str | bytes) and len(val) > _LONGEST_ID else None
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _trial_files_out_of_the_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trial's ``mktemp`` makes its folders in the current folder; ours are made where pytest's are."""
+    base = tmp_path_factory.mktemp("trial")
+
+    def mktemp(case: SynchronousTestCase) -> str:
+        return os.path.join(tempfile.mkdtemp(dir=base), "temp")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynchronousTestCase, "mktemp", mktemp)
+        yield
+
+
+def _names_in_the_root(config: pytest.Config) -> set[str]:
+    return {name for name in os.listdir(config.rootpath) if not name.startswith(".")} - _EXPECTED
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_NAMES_BEFORE] = _names_in_the_root(session.config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run that leaves something in the checkout has failed."""
+    if hasattr(session.config, "workerinput"):
+        return  # one process of several; the first one looks
+    before = session.config.stash[_NAMES_BEFORE]
+    left = _names_in_the_root(session.config) - before
+    if left and exitstatus == pytest.ExitCode.OK:
+        sys.stderr.write(f"\nThe tests left behind in {session.config.rootpath}: {', '.join(sorted(left))}\n")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

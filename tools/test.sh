@@ -28,6 +28,7 @@ fi
 step "$bin/ruff" check --quiet .
 step "$bin/ruff" format --quiet --check .
 step "$bin/mypy" --no-error-summary
-step "$bin/lint-imports" --no-cache
-step "$bin/pytest" -q -n 2
+step "$bin/lint-imports" --no-cache --no-logo
+# Each test has a time limit of its own (pyproject.toml); this one is for whatever else could hang.
+step timeout --foreground -k 10 1800 "$bin/pytest" -q -n 2
 step "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html

@@ -174,7 +174,7 @@ def count_operations(seed: int, **options: Any) -> int:
     return len(disk.operations)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_r_dur_1_r_q_2_power_cut_at_any_operation(seed):
     """Every acknowledged message is there once and whole; none is there twice; none that was refused."""
     total = count_operations(seed)
@@ -186,6 +186,7 @@ def test_r_dur_1_r_q_2_power_cut_at_any_operation(seed):
             audit(promises, disk.after_power_cut(state))
 
 
+@pytest.mark.slow
 def test_r_q_2_power_cut_during_the_recovery():
     total = count_operations(4)
     for cut in range(40, total, 37):
@@ -205,6 +206,7 @@ def test_power_cut_while_an_account_fails():
         audit(promises, disk.after_power_cut(cut))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
 def test_r_dur_4_r_dur_5_any_single_operation_fails(number):
     """Whatever fails, and whichever way the power goes at the end: promises are kept, refusals are final."""
@@ -217,6 +219,7 @@ def test_r_dur_4_r_dur_5_any_single_operation_fails(number):
             audit(promises, disk.after_power_cut(state))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [["sync"], ["write"]])
 def test_r_dur_4_a_write_fails_and_soon_after_the_power_goes(names):
     """What was refused does not come back, although its octets may have reached the disk."""

@@ -151,6 +151,7 @@ def test_r_mime_1_time_is_linear(generator):
     check_doubling(summarise, generator, GENERATORS[generator])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "generator",
     [each for each in GENERATORS if each not in (nested_multiparts, nested_messages)],
@@ -160,6 +161,7 @@ def test_r_mime_1_time_is_linear_without_the_limits(generator):
     check_doubling(lambda octets: summarise(octets, UNLIMITED), generator, GENERATORS[generator])
 
 
+@pytest.mark.slow
 def test_readers_of_one_field_are_linear():
     search = TextSearch("nowhere")
     for generator in (parentheses, unclosed_quotes, encoded_words, specials, unclosed_angles, continued_parameters):
@@ -253,6 +255,7 @@ def test_attached_messages_past_the_budget_have_an_empty_envelope():
     assert summarise(octets).body_structure.count(b'"a"') == 5 * 500
 
 
+@pytest.mark.slow
 def test_r_bomb_1_attached_messages_full_of_address_fields():
     attached = b"--b\r\nContent-Type: message/rfc822\r\n\r\nTo: %b\r\n\r\n\r\n"
     limits = MessageLimits(interpreted_octets=500_000)

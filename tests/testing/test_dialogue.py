@@ -24,10 +24,10 @@ class Shouter(LineReceiver):
             self.clock.callLater(1, self.sendLine, b"LATER")
         elif line == b"tls":
             self.sendLine(b"GO")
-            self.transport.startTLS(None)
+            self.transport.startTLS(None)  # type: ignore[union-attr]
         elif line == b"bye":
             self.sendLine(b"BYE")
-            self.transport.loseConnection()
+            self.transport.loseConnection()  # type: ignore[union-attr]
         elif line == b"two":
             self.sendLine(b"* 1")
             self.sendLine(b"* 2")
@@ -120,7 +120,7 @@ def test_the_transport_holds_input_back_while_the_protocol_does_not_read():
     class Slow(Protocol):
         def dataReceived(self, data):
             got.append(data)
-            self.transport.pauseProducing()
+            self.transport.pauseProducing()  # type: ignore[union-attr]
 
     protocol = Slow()
     transport = DialogueTransport(protocol)
