@@ -30,7 +30,7 @@ from twisted.python.threadpool import ThreadPool
 from mailsrv.app.control import Start
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
-from mailsrv.app.storage import Storage, open_storage
+from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.checker import PasswordChecker
 from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.realm import MailRealm
@@ -208,7 +208,7 @@ class MailServer:
                 await self._run_in_thread(self._tls.reload, settings.tls)
         except (TlsError, FilterNotFound) as error:
             raise ReloadRefused(str(error)) from error
-        if settings.auth != self._settings.auth:
+        if _throttling(settings) != _throttling(self._settings):
             throttle = self._make_throttle(settings)
         self._throttle = throttle
         policy = self._make_policy(settings, filters)
@@ -224,11 +224,26 @@ class MailServer:
                 factory.replace_settings(settings.imap)
             else:
                 factory.replace_settings(settings.pop3)
+        if settings.limits != self._settings.limits:
+            # Only then: the rates are counted anew.
+            self._connections.replace_settings(settings.limits)
         self._settings = settings
-        return ["domains", "directories", "log-in", "filters", "protocol settings", *self._tls_effect()]
+        self._retry_stuck()
+        return ["domains", "directories", "log-in", "filters", "limits", "protocol settings", *self._tls_effect()]
+
+    def _retry_stuck(self) -> None:
+        """Mail that was put aside is tried again: a reload is what an administrator does after mending a mailbox."""
+        Deferred.fromCoroutine(retry_stuck(self._storage.journal)).addErrback(
+            lambda failure: _log.failure("mail that was put aside could not be tried again", failure)
+        )
 
     def _tls_effect(self) -> list[str]:
         return [] if self._tls is None else [f"certificates (the first ends on {self._tls.expires:%Y-%m-%d})"]
+
+
+def _throttling(settings: Settings) -> object:
+    """What a throttle is made of; a new one has forgotten all failures."""
+    return settings.auth, settings.limits.exempt_networks
 
 
 def plaintext_networks(settings: Settings, listen: ListenSettings) -> NetworkSet:

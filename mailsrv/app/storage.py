@@ -9,6 +9,7 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import blockingCallFromThread
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.config.schema import Settings
@@ -22,6 +23,8 @@ from mailsrv.store.mail_store import MailStore
 from mailsrv.store.memory import MemoryApplier, MemoryMailStore
 from mailsrv.store.settings import RepositoryType
 from mailsrv.store.worker_bus import WorkerChangeBus
+
+_log = Logger()
 
 
 @frozen
@@ -56,7 +59,7 @@ def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: in
     """
     directory = os.path.join(settings.state_dir, "journal")
     disk = RealDisk()
-    worker_bus = WorkerChangeBus(reactor, os.path.join(settings.state_dir, "changes")) if workers > 1 else None
+    worker_bus = _worker_bus(settings, reactor) if workers > 1 else None
     bus = worker_bus or LocalChangeBus()
     if settings.store.type is RepositoryType.MEMORY:
         memory = MemoryMailStore(settings.store, bus)
@@ -65,6 +68,33 @@ def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: in
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
     journal = Journal(settings.journal, directory, disk, StoreApplier(accounts), reactor)
     return Storage(MailStore(accounts, journal), journal, worker_bus)
+
+
+async def retry_stuck(journal: Journal) -> None:
+    """Try everything that was put aside again and say what came of it.
+
+    All workers may do so at once: a delivery keeps its key, so its message is there once, and who
+    comes second finds the file gone.
+    """
+    for stuck in await journal.list_stuck():
+        try:
+            (retried,) = await journal.retry_stuck([stuck.name])
+        except FileNotFoundError:
+            continue
+        if retried.is_delivered:
+            _log.info("mail put aside for {account} was delivered: {name}", account=str(stuck.account), name=stuck.name)
+        elif stuck in await journal.list_stuck():
+            _log.warn(
+                "mail put aside for {account} still cannot be delivered: {name}: {error}",
+                account=str(stuck.account),
+                name=stuck.name,
+                error=retried.error,
+            )
+
+
+def _worker_bus(settings: Settings, reactor: Any) -> WorkerChangeBus:
+    directory = os.path.join(settings.state_dir, "changes")
+    return WorkerChangeBus(reactor, directory, most_waiting=settings.store.notice_backlog)
 
 
 @implementer(IApplier)

@@ -18,6 +18,8 @@ from mailsrv.config.schema import Settings
 # Group → where it is; loading only what is asked for keeps the command quick.
 _GROUPS = {
     "config": ("mailsrv.cli.config", "config_group"),
+    "journal": ("mailsrv.cli.journal", "journal_group"),
+    "mailbox": ("mailsrv.cli.mailbox", "mailbox_group"),
     "user": ("mailsrv.cli.user", "user_group"),
 }
 
