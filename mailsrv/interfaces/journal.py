@@ -81,7 +81,8 @@ class PendingDelivery:
     is_replay: bool = field(default=False)
     """True where the journal is replayed after a start: the delivery may have been applied before."""
     noted: Applied | None = field(default=None)
-    """What was told of this delivery before (APPENDUID): where the index has lost it, it gets these numbers again."""
+    """What was told of this delivery before (APPENDUID): where the index has lost it, it gets this UID again
+    (in a mailbox of this UIDVALIDITY), and a later mod-sequence."""
 
 
 @frozen

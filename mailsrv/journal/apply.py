@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 
 from mailsrv.address import Address
@@ -316,6 +316,9 @@ class ApplyStage:
         if not task.entry.wants_note:
             # It is durable: the answer need not wait for the account to recover.
             self._done.append(task.entry)
+        # By then it may have been applied after all (a checkpoint that failed had everything applied again),
+        # and expunged: the applier is to look.
+        task.pending = evolve(task.pending, is_replay=True)
         blocked.tasks.append(task)
 
     def _retry_account(self, account: Address, blocked: _BlockedAccount) -> bool:
@@ -323,7 +326,10 @@ class ApplyStage:
         limit = 1 if self._slot.is_under_pressure() else self._settings.stuck_after
         while blocked.tasks:
             batch: list[Task] = []
-            while blocked.tasks and len(batch) < self._settings.apply_batch and not blocked.tasks[0].is_unreadable:
+            while blocked.tasks and not blocked.tasks[0].is_unreadable:
+                # A record's deliveries are asked for together.
+                if len(batch) >= self._settings.apply_batch and blocked.tasks[0].entry is not batch[-1].entry:
+                    break
                 batch.append(blocked.tasks.popleft())
             if not batch:
                 if not self._put_aside(blocked.tasks[0]):

@@ -279,12 +279,7 @@ class Journal:
 
     def _stop_keeper(self, stages: _Stages, touched: frozenset[str]) -> None:
         """In the keeper's thread, after everything else."""
-        stages.keeper.stop()
-        # Those of a checkpoint under way are made durable once more: that does no harm.
-        with stages.slot.lock:
-            for live in stages.slot.live:
-                live.is_in_checkpoint = False
-        stages.keeper.finish_checkpoint(stages.slot.take_finished(), touched)
+        stages.keeper.stop(touched)
         self._reactor.callFromThread(self._finish_stop, stages)
 
     def _finish_stop(self, stages: _Stages) -> None:

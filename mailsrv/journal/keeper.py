@@ -67,6 +67,8 @@ class Keeper:
         self._next_checkpoint = 0.0
         self._redo_owed: list[LiveSegment] = []
         """Segments of a checkpoint that failed, until they were applied again."""
+        self._is_doubtful = False
+        """Whether the last checkpoint failed: the kernel tells an error once, so the next sync alone proves nothing."""
 
     def handle(self, jobs: list[Job]) -> float | None:
         """One batch (a handler of :class:`~mailsrv.journal.worker.IWorker`)."""
@@ -141,6 +143,12 @@ class Keeper:
 
     def finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str]) -> bool:
         """Sync and recycle; whether all went well."""
+        if self._is_stopping:
+            # Asked for before the stop and answered after it: what it is about was finished by the stop.
+            return False
+        return self._finish_checkpoint(finished, touched)
+
+    def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str]) -> bool:
         since = min((live.opened_ns for live in finished), default=0)
         try:
             self._disk.sync_paths(touched, max(0, since - _CLOCK_ALLOWANCE_NS))
@@ -150,9 +158,11 @@ class Keeper:
             self._next_checkpoint = self._seconds() + self._pause
             self._log.critical("checkpoint failed: {error}", log_alarm="checkpoint", error=error)
             self._redo_owed = list(finished)
+            self._is_doubtful = True
             self._hooks.post_apply(self._redo)
             return False
         self._pause = TICK_SECONDS / 2
+        self._is_doubtful = False
         for index, live in enumerate(finished):
             segment_id = live.segment.segment_id
             try:
@@ -183,6 +193,17 @@ class Keeper:
         for live in owed:
             live.is_in_checkpoint = False
 
-    def stop(self) -> None:
-        """No more checkpoints by itself."""
+    def stop(self, touched: Collection[str]) -> None:
+        """The last checkpoint; in the keeper's thread, when nothing is applied any more.
+
+        Where an earlier one failed and none has succeeded since, nothing is recycled: the next start
+        applies it all again.
+        """
         self._is_stopping = True
+        if self._is_doubtful:
+            return
+        # Those of a checkpoint under way are made durable here.
+        with self._slot.lock:
+            for live in self._slot.live:
+                live.is_in_checkpoint = False
+        self._finish_checkpoint(self._slot.take_finished(), touched)

@@ -5,7 +5,7 @@ up, files put into place and rows written, so that nobody ever sees one without 
 
     key known, message there     the file is checked and restored where it should be
     key known, message expunged  nothing
-    key unknown                  UID, file, row
+    key unknown                  UID, file, row; where a UID was told of it before, that one again
 
 The transaction commits with ``synchronous=NORMAL`` and files stay unsynced: until a checkpoint the
 journal is what survives. Only where the range of reserved UIDs must grow the commit is a durable
@@ -18,6 +18,7 @@ journal tries them again; other accounts go on.
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 from collections.abc import Collection, Iterable, Sequence
 
@@ -43,7 +44,7 @@ from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.account import Account, AccountTable
 from mailsrv.store.index import reservation
 from mailsrv.store.index.connection import as_mail_error
-from mailsrv.store.index.rows import UID_MASK, MailboxRow, MessageRow, SummaryRow
+from mailsrv.store.index.rows import LAST_UID, UID_MASK, MailboxRow, MessageRow, SummaryRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.mailbox_name import INBOX, canonical_name
 from mailsrv.store.maildir import filename, keywords, layout
@@ -52,7 +53,9 @@ from mailsrv.store.view import stored_flags
 
 _CANNOT_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOENT})
 _CHUNK = 1 << 20
+_MANY_DOUBTS = 1000
 _KNOWN = "SELECT id, mod_seq, size, stored, file FROM message WHERE delivery_key = ?"
+_TAKEN = "SELECT 1 FROM message WHERE id = ?1 UNION ALL SELECT 1 FROM tombstone WHERE id = ?1"
 _EXPUNGED = "SELECT id, mod_seq FROM tombstone WHERE delivery_key = ?"
 
 
@@ -92,11 +95,25 @@ class StoreApplier:
         return [answer for answer in answers if answer is not None]
 
     def take_touched(self) -> Collection[str]:
+        if len(self._doubted) > _MANY_DOUBTS:
+            self._forget_history()
         return self._table.take_touched()
 
     def checkpoint_failed(self, keys: Collection[DeliveryKey]) -> None:
         with self._lock:
             self._doubted.update(keys)
+
+    def _forget_history(self) -> None:
+        """What failed and was withdrawn never comes again, and nobody says so: its segment is gone one day."""
+        live_segments = self._table.live_segments
+        if live_segments is None:
+            return
+        try:
+            live = live_segments()
+        except MailError:
+            return
+        with self._lock:
+            self._doubted = {key for key in self._doubted if key.segment_id in live}
 
     # One account
 
@@ -105,31 +122,33 @@ class StoreApplier:
     ) -> list[Applied | NotApplied]:
         try:
             try:
-                return self._apply_together(group, sources, placed)
+                return [*self._apply_together(group, sources, placed)]
             except _NotReserved:
                 self._table.account(group[0].delivery.account).run_known = {}
-                return self._apply_together(group, sources, placed)
+                return [*self._apply_together(group, sources, placed)]
         except Exception as error:
             # Nobody knows now whether these were committed: from here on their keys are looked up.
-            with self._lock:
-                self._doubted.update(pending.key for pending in group)
+            if not isinstance(error, NoSuchMailbox):
+                with self._lock:
+                    self._doubted.update(pending.key for pending in group)
             if isinstance(error, apsw.ConstraintError):
                 self._log.warn("a delivery was given twice: {error}", error=str(error))
-            elif len(group) == 1:
-                return [self._refusal(group[0], error)]
+            elif _record_of(group[0]) == _record_of(group[-1]):
+                return [self._refusal(pending, error) for pending in group]
             self._log.warn(
                 "a batch for {account} failed and is taken apart: {error}",
                 account=str(group[0].delivery.account),
                 error=repr(error),
             )
-        # One bad message must not hold up the others. Those after it that went through stay in
-        # order among themselves; the journal brings the failed one again.
+        # One bad record must not hold up the others. Those after it that went through stay in
+        # order among themselves; the journal brings the failed one again, whole.
         answers: list[Applied | NotApplied] = []
-        for pending in group:
+        for _, of_record in itertools.groupby(group, _record_of):
+            record = list(of_record)
             try:
-                answers += self._apply_together([pending], sources, placed)
+                answers += self._apply_together(record, sources, placed)
             except Exception as error:
-                answers.append(self._refusal(pending, error))
+                answers += [self._refusal(pending, error) for pending in record]
         return answers
 
     def _refusal(self, pending: PendingDelivery, error: Exception) -> NotApplied:
@@ -139,7 +158,7 @@ class StoreApplier:
 
     def _apply_together(
         self, group: list[PendingDelivery], sources: dict[int, _Source], placed: dict[int, str]
-    ) -> list[Applied | NotApplied]:
+    ) -> list[Applied]:
         # Scanning costs the most: before the account is locked.
         for pending in group:
             message = pending.message
@@ -180,6 +199,9 @@ class StoreApplier:
         """Whether the ranges last seen have room; verified inside the transaction."""
         needed: dict[str, int] = {}
         for pending in group:
+            if pending.noted is not None:
+                # A number that was told may lie beyond what an older index has reserved.
+                return False
             name = pending.delivery.mailbox
             needed[name] = needed.get(name, 0) + 1
         return all(account.room(canonical_name(name)) > count for name, count in needed.items())
@@ -191,6 +213,10 @@ class StoreApplier:
         with opened(self._table.disk.open(content.path)) as file:
             octets = file.read(0, content.size)
         return _Source(stored_summary(octets), None, content.path)
+
+
+def _record_of(pending: PendingDelivery) -> tuple[bytes, int]:
+    return pending.key.segment_id, pending.key.offset
 
 
 class _NotReserved(Exception):
@@ -218,15 +244,12 @@ class _AccountBatch:
         self._new: dict[bytes, Applied] = {}
         self.placed_here: list[int] = []
 
-    def apply(self, pending: PendingDelivery) -> Applied | NotApplied:
+    def apply(self, pending: PendingDelivery) -> Applied:
+        """Raises what keeps it from being applied; then the whole transaction is to be rolled back."""
         key = pending.key.to_octets()
         answer = self._find(pending, key) if pending.is_replay or pending.key in self._doubted else self._new.get(key)
         if answer is None:
-            try:
-                row = self._mailbox(pending)
-            except NoSuchMailbox as error:
-                return NotApplied(pending.key, error)
-            answer = self._new[key] = self._deliver(pending, key, row)
+            answer = self._new[key] = self._deliver(pending, key, self._mailbox(pending))
         return answer
 
     def _find(self, pending: PendingDelivery, key: bytes) -> Applied | None:
@@ -272,7 +295,8 @@ class _AccountBatch:
         source = self._sources[id(message)]
         summary = source.summary
         mod_seq = transaction.mod_seq(row)
-        uid = transaction.take_uid(row)
+        uid = self._told_uid(pending, row) if pending.noted is not None else 0
+        uid = uid or transaction.take_uid(row)
         if not transaction.is_durable and (row.uid_next > row.uid_reserved or mod_seq >= row.mod_seq_reserved):
             raise _NotReserved
         flags = pending.delivery.flags
@@ -302,6 +326,21 @@ class _AccountBatch:
             ),
         )
         return Applied(pending.key, row.uid_validity, uid, mod_seq)
+
+    def _told_uid(self, pending: PendingDelivery, row: MailboxRow) -> int:
+        """The UID that was told of this delivery before the index lost it; 0 where it cannot be given again.
+
+        The mod-sequence is a new one: who came after the loss may have been told a later one than it had.
+        """
+        noted = pending.noted
+        if noted is None or noted.uid_validity != row.uid_validity or not 0 < noted.uid <= LAST_UID:
+            return 0
+        transaction = self._transaction
+        transaction.flush_messages()
+        if transaction.connection.execute(_TAKEN, (row.first_id | noted.uid,)).fetchone() is not None:
+            return 0
+        row.uid_next = max(row.uid_next, noted.uid + 1)
+        return noted.uid
 
     # Files
 

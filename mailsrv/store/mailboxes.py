@@ -548,6 +548,11 @@ class AccountMailboxes:
     def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
         return self._listeners.add(listener)
 
+    @property
+    def live_segments(self) -> Callable[[], frozenset[bytes]] | None:
+        """What the journal may still replay; None before it is there. The call is for threads."""
+        return self._table.live_segments
+
     def purge(self) -> Deferred[int]:
         """Forget expunged messages for good, if they have become many."""
         live = self._table.live_segments

@@ -14,7 +14,9 @@ seen. Files are matched by the part of their name before the colon:
 * missing in two listings, one after the other: expunged by another program.
 
 An adopted message's structure is not looked at before somebody asks for it; its size is, for it
-depends on line ends: ``size`` counts CRLF, ``stored`` what is on disk (R-SIZE-1).
+depends on line ends: ``size`` counts CRLF, ``stored`` what is on disk (R-SIZE-1). A file with a name
+of ours that is shorter than its name says was never whole (its octets were not synced when the power
+went), and of several attempts at one delivery only the last can have been told of: neither is adopted.
 """
 
 # ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
@@ -224,15 +226,20 @@ def _fate(transaction: Transaction, base: str, key: DeliveryKey, live_segments: 
     mailbox was moved or copied there by another program, which keeps names: a new message.
     """
     connection, octets = transaction.connection, key.to_octets()
+    # Not an attempt of ours where another program took the file of the row (or of the tombstone) away: one
+    # that moves messages and gives them names of its own making.
     present = connection.execute("SELECT id, file FROM message WHERE delivery_key = ?", (octets,)).fetchone()
     if present is not None:
         message_id, file = present
         home = transaction.path(transaction.mailbox_by_id(message_id >> 32))
         is_attempt = filename.base_of(file) != base and transaction.disk.status(f"{home}/{file}") is not None
         return _Fate.DELIVERED if is_attempt else _Fate.UNKNOWN
-    gone = connection.execute("SELECT file FROM tombstone WHERE delivery_key = ?", (octets,)).fetchone()
+    gone = connection.execute(
+        "SELECT file, is_unlinked FROM tombstone WHERE delivery_key = ? ORDER BY is_unlinked", (octets,)
+    ).fetchone()
     if gone is not None:
-        return _Fate.UNKNOWN if filename.base_of(gone[0]) == base else _Fate.DELIVERED
+        file, went_by_itself = gone
+        return _Fate.UNKNOWN if went_by_itself or filename.base_of(file) == base else _Fate.DELIVERED
     return _Fate.PENDING if live_segments is None or key.segment_id in live_segments else _Fate.UNKNOWN
 
 
@@ -248,8 +255,7 @@ def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_u
         row.keywords = " ".join(meanings)
     mod_seq = transaction.mod_seq(row)
     taken: set[int] = set()
-    used_keys: set[bytes] = set()
-    ordered = sorted(files, key=_arrival)
+    ordered = sorted(_last_attempts(files), key=_arrival)
     if keep_uids:
         ordered.sort(key=lambda file: filename.parse_base(filename.base_of(file)).uid or UID_MASK)
     else:
@@ -266,6 +272,15 @@ def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_u
             _log.warn("{path} cannot be read and is left out: {error}", path=f"{path}/{file}", error=error)
             continue
         stored, size, modified = sizes
+        if parts.token is not None and parts.stored_octets is not None and stored < parts.stored_octets:
+            # What the journal still has comes again from there. The rest stays as it is for the administrator.
+            _log.warn(
+                "{path} is cut off and left out: {stored} of {expected} octets",
+                path=f"{path}/{file}",
+                stored=stored,
+                expected=parts.stored_octets,
+            )
+            continue
         if keep_uids and parts.uid is not None and parts.uid not in taken:
             uid = parts.uid
             row.uid_next = max(row.uid_next, uid + 1)
@@ -277,10 +292,13 @@ def adopt(transaction: Transaction, row: MailboxRow, files: list[str], *, keep_u
         words = keywords.keywords_of(filename.keyword_letters(info), meanings)
         key = filename.key_of(parts.token)
         octets = key.to_octets() if key is not None else None
-        if octets is not None and (octets in used_keys or _is_key_known(transaction, octets)):
+        if octets is not None and (known_file := _file_of_key(transaction, octets)) is not None:
+            if keep_uids and filename.base_of(known_file) != base:
+                # A rebuild: another attempt at a delivery that another mailbox has. The next scan removes it.
+                continue
             octets = None
-        if octets is not None:
-            used_keys.add(octets)
+        elif octets is not None and _is_key_expunged(transaction, octets):
+            octets = None
         message_id = row.first_id | uid
         date = _arrival(file)[0] if parts.token is not None else modified // 1_000_000_000
         transaction.add_message(
@@ -308,8 +326,27 @@ def _jump_over_known_uids(transaction: Transaction, row: MailboxRow, files: list
         transaction.mod_seq(row)
 
 
-def _is_key_known(transaction: Transaction, key: bytes) -> bool:
-    found = transaction.connection.execute("SELECT 1 FROM message WHERE delivery_key = ?", (key,)).fetchone()
+def _last_attempts(files: list[str]) -> list[str]:
+    """Of several files named for one delivery the one with the greatest UID: each attempt takes a later one."""
+    chosen: dict[DeliveryKey, tuple[int, str]] = {}
+    others = []
+    for file in files:
+        parts = filename.parse_base(filename.base_of(file))
+        key = filename.key_of(parts.token)
+        if key is None:
+            others.append(file)
+        else:
+            chosen[key] = max(chosen.get(key, (0, "")), (parts.uid or 0, file))
+    return [*others, *(file for _, file in chosen.values())]
+
+
+def _file_of_key(transaction: Transaction, key: bytes) -> str | None:
+    found = transaction.connection.execute("SELECT file FROM message WHERE delivery_key = ?", (key,)).fetchone()
+    return found[0] if found is not None else None
+
+
+def _is_key_expunged(transaction: Transaction, key: bytes) -> bool:
+    found = transaction.connection.execute("SELECT 1 FROM tombstone WHERE delivery_key = ?", (key,)).fetchone()
     return found is not None
 
 

@@ -614,3 +614,47 @@ def test_refused_file_content_is_removed(rig):
 def test_file_content_of_elsewhere_is_refused(rig):
     answer = rig.commit(FileContent("/etc/passwd", 1, b""))
     assert isinstance(error_of(answer), Unavailable)
+
+
+def test_a_checkpoint_asked_for_before_the_stop_and_answered_after_it_is_over(rig):
+    rig.commit(b"text")
+    rig.pump()
+    rig.slot.close_current()
+    stopped: list[object] = []
+    rig.journal.stop().addBoth(stopped.append)
+    for name in ("spool-0", "commit", "apply", "commit"):
+        rig.step(name)
+    # The keeper looks once more, behind the stop's own question to the applier.
+    rig.workers["journal-keeper"].handler([])
+    assert len(rig.workers["journal-apply"].inbox) == 2
+    rig.pump()
+    assert stopped == [None]
+    again = Rig(rig.disk.after_power_cut(0)).start()
+    assert again.applier.batches == []
+    assert again.applier.texts() == [b"text"]
+
+
+def test_r_dur_4_a_stop_after_a_failed_checkpoint_leaves_all_to_the_next_start(rig):
+    rig.commit(b"text")
+    rig.pump()
+    rig.disk.fail_from(0, errno.EIO, ["sync_paths"])
+    rig.tick(61)
+    rig.tick(1)
+    rig.disk.heal()
+    rig.stop()
+    again = Rig(rig.disk.after_power_cut(0)).start()
+    assert len(again.applier.batches) == 1
+    assert again.applier.texts() == [b"text"]
+
+
+def test_what_waited_behind_a_failure_is_looked_up_when_it_comes_again(rig):
+    rig.applier.failing[ALICE] = Unavailable()
+    rig.commit(b"first")
+    rig.pump()
+    rig.commit(b"second")
+    rig.pump()
+    assert not any(pending.is_replay for pending in rig.applier.batches[0])
+    rig.applier.failing.clear()
+    rig.tick(60)
+    assert [pending.is_replay for pending in rig.applier.batches[-1]] == [True, True]
+    assert rig.applier.texts() == [b"first", b"second"]

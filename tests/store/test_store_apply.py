@@ -10,6 +10,7 @@ from typing import Any
 
 import apsw
 import pytest
+from attrs import evolve
 
 from mailsrv.address import Address
 from mailsrv.disk import RealDisk
@@ -401,4 +402,222 @@ def test_tombstones_are_cleaned_when_the_last_session_ends(store_settings: Store
     with apsw.Connection(str(tmp_path / "alice" / "mailsrv.index")) as connection:
         assert connection.execute("SELECT count(*) FROM tombstone").fetchall() == [(0,)]
     connection.close()
+    setting.stop()
+
+
+def lose_rows(setting: StoreSetting, tmp_path: Path) -> None:
+    """What a power cut leaves of commits that were not synced: nothing."""
+    setting.kill()
+    with apsw.Connection(str(tmp_path / "alice" / "mailsrv.index")) as connection:
+        connection.execute("DELETE FROM message; DELETE FROM summary")
+        connection.execute("UPDATE mailbox SET messages=0, unseen=0, octets=0, new_mtime=0")
+    connection.close()
+
+
+def test_a_uid_that_was_told_is_given_again_where_the_index_lost_it(store_settings: StoreSettings, tmp_path: Path):
+    setting = StoreSetting(store_settings, segment_id=SEGMENT)
+    _, told, _ = setting.applier.apply([*pending(1), *pending(2), *pending(3)])
+    assert isinstance(told, Applied)
+    highest = inbox_of(setting).highest_mod_seq
+    lose_rows(setting, tmp_path)
+    again = StoreSetting(store_settings, segment_id=SEGMENT)
+    replayed = [*pending(1, is_replay=True), *pending(2, is_replay=True), *pending(3, is_replay=True)]
+    replayed[1] = evolve(replayed[1], noted=told)
+    answers = again.applier.apply(replayed)
+    assert [answer.uid for answer in answers if isinstance(answer, Applied)] == [257, 2, 258]
+    inbox = inbox_of(again)
+    assert list(inbox.uids) == [2, 257, 258]
+    assert contents(inbox) == [octets(2), octets(1), octets(3)]
+    # Who was told of a later mod-sequence hears of it all the same.
+    assert min(inbox.mod_seqs) > highest
+    assert len(files(tmp_path / "alice")) == 3
+    # A second replay finds it where it is.
+    assert [answer.uid for answer in again.applier.apply(replayed) if isinstance(answer, Applied)] == [257, 2, 258]
+    again.stop()
+
+
+def test_r_dur_3_a_purge_leaves_no_attempt_behind_that_could_come_back(store_settings: StoreSettings, tmp_path: Path):
+    setting = StoreSetting(StoreSettings(path=store_settings.path, tombstones=0), segment_id=SEGMENT)
+    setting.applier.apply(pending(1))
+    mail = result(setting.store.open_account(ALICE))
+    inbox = result(mail.open_mailbox("INBOX"))
+    [name] = files(tmp_path / "alice")
+    # Cut off before its commit; no scan has come upon it yet.
+    (tmp_path / "alice" / "new" / name.replace(",U=1", ",U=900")).write_bytes(octets(1))
+    result(inbox.delete_messages([1]))
+    setting.journal.live.clear()
+    assert result(mail.purge()) == 0
+    assert files(tmp_path / "alice") == []
+    assert result(mail.purge()) == 1
+    assert contents(inbox_of(setting)) == []
+    setting.stop()
+
+
+def test_a_uid_told_beyond_an_older_index_is_kept_and_never_given_to_another(
+    store_settings: StoreSettings, tmp_path: Path
+):
+    setting = StoreSetting(store_settings, segment_id=SEGMENT)
+    [first] = setting.applier.apply(pending(1))
+    assert isinstance(first, Applied)
+    setting.stop()
+    again = StoreSetting(store_settings, segment_id=SEGMENT)
+    [beyond] = pending(2, is_replay=True)
+    noted = Applied(beyond.key, first.uid_validity, 5000, 9)
+    [answer] = again.applier.apply([evolve(beyond, noted=noted)])
+    assert isinstance(answer, Applied)
+    assert answer.uid == 5000
+    [later] = again.applier.apply(pending(3))
+    assert isinstance(later, Applied)
+    assert later.uid > 5000
+    # Taken, or of a mailbox that is another one by now: a new UID.
+    for number, other in ((4, evolve(noted, uid=5000)), (5, evolve(noted, uid_validity=7, uid=6000))):
+        [one] = again.applier.apply([evolve(pending(number, is_replay=True)[0], noted=other)])
+        assert isinstance(one, Applied)
+        assert one.uid == later.uid + number - 3
+    again.stop()
+
+
+def group_of(segment_offset: int, *numbers: int, mailbox: str = "INBOX") -> list[PendingDelivery]:
+    """One record of several messages, as MULTIAPPEND makes it."""
+    messages = [
+        JournaledMessage(InlineContent(octets(number)), (LocalDelivery(ALICE, mailbox),), number) for number in numbers
+    ]
+    return [
+        PendingDelivery(DeliveryKey(SEGMENT, segment_offset, place), message, message.deliveries[0])
+        for place, message in enumerate(messages)
+    ]
+
+
+def test_a_record_that_fails_in_a_batch_is_applied_whole_or_not_at_all(store_settings: StoreSettings):
+    seen: set[int] = set()
+    for step in range(40):
+        disk = FailingDisk(step)
+        folder = store_settings.path.replace("{local}", f"{step}-{{local}}")
+        setting = StoreSetting(StoreSettings(path=folder), disk=disk, segment_id=SEGMENT)
+        batch = [*pending(1), *group_of(1 << 20, 2, 3, 4), *pending(5)]
+        # A full disk stays full for all further tries in this call.
+        real = disk._step
+
+        def stay_full(real: Any = real, disk: FailingDisk = disk) -> None:
+            if disk.calls > disk.fail_at:
+                raise OSError(errno.ENOSPC, "full")
+            real()
+
+        disk._step = stay_full  # type: ignore[method-assign]
+        answers = setting.applier.apply(batch)
+        whole = [isinstance(answer, Applied) for answer in answers[1:4]]
+        assert len(set(whole)) == 1, (step, answers)
+        seen.add(sum(whole))
+        disk._step = lambda: None  # type: ignore[method-assign]
+        again = [one for one, answer in zip(batch, answers, strict=True) if isinstance(answer, NotApplied)]
+        assert all(isinstance(answer, Applied) for answer in setting.applier.apply(again))
+        assert sorted(contents(inbox_of(setting))) == [octets(number) for number in range(1, 6)]
+        setting.stop()
+    assert seen == {0, 3}
+
+
+def test_a_record_for_a_mailbox_that_is_gone_takes_no_other_with_it(setting: StoreSetting):
+    answers = setting.applier.apply([*pending(1), *group_of(1 << 20, 2, 3, mailbox="Gone"), *pending(4)])
+    assert [type(answer) for answer in answers] == [Applied, NotApplied, NotApplied, Applied]
+    assert contents(inbox_of(setting)) == [octets(1), octets(4)]
+
+
+def test_r_dur_3_a_key_that_failed_and_was_expunged_meanwhile_does_not_come_back(setting: StoreSetting):
+    """The commit went through, the answer did not; a session expunges the message before the journal tries again."""
+    original = setting.table.touch
+    calls = 0
+
+    def fail_once(directories: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 2:
+            raise OSError(errno.EIO, "after the commit")
+        original(directories)
+
+    setting.applier.apply(pending(9))
+    setting.table.touch = fail_once  # type: ignore[method-assign]
+    [answer] = setting.applier.apply(pending(1))
+    assert isinstance(answer, NotApplied)
+    setting.table.touch = original  # type: ignore[method-assign]
+    inbox = inbox_of(setting)
+    assert len(contents(inbox)) == 2
+    result(inbox.delete_messages([inbox.uids[-1]]))
+    [answer] = setting.applier.apply(pending(1))
+    assert isinstance(answer, Applied)
+    assert contents(inbox_of(setting)) == [octets(9)]
+
+
+def test_keys_in_doubt_are_forgotten_with_their_segments(setting: StoreSetting):
+    keys = [DeliveryKey(bytes(16), number, 0) for number in range(2000)]
+    setting.applier.checkpoint_failed([*keys, *(one.key for one in pending(1))])
+    setting.journal.live.add(SEGMENT)
+    setting.applier.take_touched()
+    assert setting.applier._doubted == {one.key for one in pending(1)}
+
+
+class SyncWatchingDisk(RealDisk):
+    """Remembers which files' octets were synced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.synced: list[str] = []
+
+    def open(self, path: str, *, write: bool = False) -> Any:
+        return _SyncWatchingFile(super().open(path, write=write), self.synced)
+
+
+class _SyncWatchingFile:
+    def __init__(self, file: Any, synced: list[str]) -> None:
+        self._file = file
+        self._synced = synced
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def sync(self) -> None:
+        self._synced.append(self._file.path)
+        self._file.sync()
+
+
+@pytest.mark.parametrize("is_move", [False, True])
+def test_r_dur_1_octets_that_only_the_journal_has_are_synced_before_a_copy_is_told(
+    store_settings: StoreSettings, is_move: bool
+):
+    """After a MOVE the key has a tombstone: no replay would restore what a power cut takes."""
+    disk = SyncWatchingDisk()
+    setting = StoreSetting(store_settings, disk=disk)
+    setting.applier.apply(setting.journal.pending(JournalRecord((pending(1)[0].message,))))
+    old = setting.journal.pending(JournalRecord((pending(2)[0].message,)))
+    setting.applier.apply([evolve(old[0], key=evolve(old[0].key, segment_id=bytes(16)))])
+    inbox = inbox_of(setting)
+    result((inbox.move if is_move else inbox.copy)([1, 2], "Archive"))
+    [synced] = disk.synced
+    assert "/.Archive/" in synced
+    assert synced.endswith("U=1")
+    disk.synced.clear()
+    archive = inbox_of(setting, name="Archive")
+    result(archive.copy([1, 2], "Sent"))
+    assert disk.synced == []
+    setting.stop()
+
+
+def test_a_new_index_never_has_a_name_before_its_octets_are_synced(
+    store_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    order: list[str] = []
+    real_sync, real_link = os.fdatasync, os.link
+
+    def sync(descriptor: int) -> None:
+        order.append("sync")
+        real_sync(descriptor)
+
+    def link(source: str, target: str, **kw: Any) -> None:
+        order.append(os.path.basename(target))
+        real_link(source, target, **kw)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    monkeypatch.setattr(os, "link", link)
+    setting = StoreSetting(store_settings)
+    setting.applier.apply(pending(1))
+    assert order[:2] == ["sync", "mailsrv.index"]
     setting.stop()

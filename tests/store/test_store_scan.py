@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import time
@@ -472,3 +473,119 @@ def test_r_full_1_store_and_expunge_need_no_new_files(account: Account, monkeypa
     account.setting.reactor.advance(3)
     monkeypatch.undo()
     assert len(account.files()) == 1
+
+
+WHOLE = b"Subject: 1\r\n\r\nwhole\r\n"
+
+
+def attempt_at(path: Path, uid: int) -> str:
+    """The name another attempt at the same delivery would have used."""
+    return path.name.replace(",U=1", f",U={uid}")
+
+
+def delivered(account: Account) -> Path:
+    account.append(WHOLE)
+    [path] = account.files()
+    return path
+
+
+def test_r_q_2_what_a_crash_left_of_an_attempt_is_removed_where_the_delivery_has_a_row(account: Account):
+    path = delivered(account)
+    account.put(f"new/{attempt_at(path, 77)}", WHOLE)
+    assert account.contents() == {1: WHOLE}
+    assert account.files() == [path]
+
+
+def test_r_q_2_and_in_another_mailbox_as_well(account: Account):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n", name="Archive")
+    attempt = account.put(f".Archive/new/{attempt_at(path, 77)}", WHOLE)
+    assert list(account.contents("Archive")) == [1]
+    assert not attempt.exists()
+    assert account.contents() == {1: WHOLE}
+
+
+def test_a_message_another_program_moved_under_a_name_of_its_own_is_kept(account: Account):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n", name="Archive")
+    # First the mailbox it came to is looked at: the row's file is gone.
+    path.rename(account.root / ".Archive" / "cur" / attempt_at(path, 77))
+    assert list(account.contents("Archive").values()).count(WHOLE) == 1
+    assert account.contents() == {}
+    # First the mailbox it went from: only a tombstone is left.
+    account.append(WHOLE)
+    [path] = account.files()
+    path.rename(account.root / ".Archive" / "cur" / path.name.replace(",U=", ",U=90"))
+    assert account.contents() == {}
+    assert list(account.contents("Archive").values()).count(WHOLE) == 2
+
+
+def test_a_message_another_program_moved_or_copied_under_its_name_is_a_new_one(account: Account):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n", name="Archive")
+    shutil.copy(path, account.root / ".Archive" / "cur" / path.name)
+    assert account.contents("Archive")[2] == WHOLE
+    assert account.contents() == {1: WHOLE}
+    account.append(b"Subject: 3\r\n\r\n", name="Sent")
+    path.rename(account.root / ".Sent" / "cur" / path.name)
+    assert WHOLE in account.contents("Sent").values()
+    assert account.contents() == {}
+
+
+def test_r_dur_3_an_attempt_at_a_delivery_that_was_expunged_is_removed(account: Account):
+    path = delivered(account)
+    inbox = account.open()
+    result(inbox.delete_messages([1]))
+    attempt = account.put(f"new/{attempt_at(path, 77)}", WHOLE)
+    assert account.contents() == {}
+    assert not attempt.exists()
+
+
+def test_a_copy_another_program_made_outlives_the_expunge_of_the_message(account: Account):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n", name="Archive")
+    shutil.copy(path, account.root / ".Archive" / "cur" / path.name)
+    result(account.open().delete_messages([1]))
+    assert account.contents("Archive")[2] == WHOLE
+
+
+@pytest.mark.parametrize("octets", [b"", WHOLE[:5], WHOLE])
+def test_r_dur_2_a_file_of_a_delivery_the_journal_still_has_is_left_to_it(account: Account, octets: bytes):
+    path = delivered(account)
+    key = base64.urlsafe_b64encode(account.setting.journal.segment_id + bytes(8) + b"\0\0\0\x09").decode().rstrip("=")
+    base, _, rest = path.name.partition(".K")
+    left = account.put(f"new/{base}.K{key}.mailsrv,{rest.partition('.mailsrv,')[2]}".replace(",U=1", ",U=7"), octets)
+    assert account.contents() == {1: WHOLE}
+    assert left.read_bytes() == octets
+    # Once the journal has let go of it without a row, it is a message, if it is whole.
+    account.setting.journal.live.clear()
+    account.put("cur/touch", b"Subject: touch\r\n\r\n")
+    assert list(account.contents().values()).count(WHOLE) == (2 if octets == WHOLE else 1)
+    assert not any(one in (b"", WHOLE[:5]) for one in account.contents().values())
+
+
+@pytest.mark.parametrize("octets", [b"", WHOLE[:5]])
+def test_r_dur_8_a_rebuild_takes_no_file_that_was_never_whole(account: Account, octets: bytes):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n")
+    path.write_bytes(octets)
+    account.drop_index()
+    assert account.contents() == {2: b"Subject: 2\r\n\r\n"}
+    assert path.read_bytes() == octets
+    result(account.open().delete_messages([2]))
+
+
+def test_r_dur_8_a_rebuild_takes_the_last_of_several_attempts(account: Account):
+    path = delivered(account)
+    account.append(b"Subject: 2\r\n\r\n", name="Archive")
+    account.put(f"new/{attempt_at(path, 300)}", WHOLE)
+    account.put(f".Archive/new/{attempt_at(path, 500)}", WHOLE)
+    account.drop_index()
+    assert account.contents() == {300: WHOLE}
+    assert account.contents("Archive") == {1: b"Subject: 2\r\n\r\n"}
+    account.put("cur/touch", b"Subject: touch\r\n\r\n")
+    account.put(".Archive/cur/touch", b"Subject: touch\r\n\r\n")
+    assert list(account.contents().values()).count(WHOLE) == 1
+    assert len(account.contents("Archive")) == 2
+    assert len(account.files()) == 2
+    assert len(account.files(".Archive")) == 2

@@ -59,11 +59,20 @@ def _template() -> bytes:
 
 
 def make_index(path: str) -> None:
-    """A new, empty index, unless somebody was quicker. Not durable: see ``sync_index``. Raises OSError."""
+    """A new, empty index, unless somebody was quicker. Raises OSError.
+
+    Its octets are synced before it has its name: after a power cut there is a whole index or none, never an
+    empty file that would pass for a damaged one. The name itself is not durable yet, and what is committed to
+    it is in its WAL (``Account.begin``).
+    """
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, _template())
+        os.fdatasync(descriptor)
+    except OSError:
+        os.unlink(temporary)
+        raise
     finally:
         os.close(descriptor)
     try:

@@ -1,7 +1,9 @@
 """COPY and MOVE by hard links, in the order that survives a crash (DESIGN 5.6).
 
 Links are made and their directories synced, the commit names them, and only then are the sources
-of a MOVE unlinked. A copy that was never committed is a file with the name of a copy: the next
+of a MOVE unlinked. Octets that no checkpoint has synced yet are synced first: the journal would restore
+the source alone, and not even that after a MOVE has left a tombstone for its key. A copy that was
+never committed is a file with the name of a copy: the next
 scan removes it, for its octets are in the source.
 """
 
@@ -12,11 +14,12 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import apsw
 
 from mailsrv.disk import opened
+from mailsrv.errors import MailError
 from mailsrv.interfaces.mailbox import CopiedMessages, OverQuota, Uid
 from mailsrv.store.index.rows import SUMMARY_COLUMNS, UID_MASK, MailboxRow, MessageRow, SummaryRow
 from mailsrv.store.index.transaction import Transaction
@@ -59,8 +62,12 @@ def copy(
     is_move: bool,
     octet_limit: int | None = None,
     message_limit: int | None = None,
+    live_segments: Callable[[], Collection[bytes]] | None = None,
 ) -> CopiedMessages:
-    """All or none; a source whose file another program removed is passed over. Raises NoSuchMailbox, OverQuota."""
+    """All or none; a source whose file another program removed is passed over. Raises NoSuchMailbox, OverQuota.
+
+    ``live_segments`` names the journal segments whose deliveries may still be unsynced; None: all may be.
+    """
     source = transaction.mailbox_by_id(mailbox_id)
     target = transaction.mailbox(canonical_name(destination))
     messages = selected(transaction, source, uids)
@@ -73,13 +80,20 @@ def copy(
             octet_limit,
             message_limit,
         )
-    return copy_rows(transaction, source, target, messages, is_move=is_move)
+    return copy_rows(transaction, source, target, messages, is_move=is_move, live_segments=live_segments)
 
 
 def copy_rows(
-    transaction: Transaction, source: MailboxRow, target: MailboxRow, messages: list[MessageRow], *, is_move: bool
+    transaction: Transaction,
+    source: MailboxRow,
+    target: MailboxRow,
+    messages: list[MessageRow],
+    *,
+    is_move: bool,
+    live_segments: Callable[[], Collection[bytes]] | None = None,
 ) -> CopiedMessages:
     """The copies, with flags, dates and what is known of their structure."""
+    unsynced = _unsynced(messages, live_segments)
     copied: list[MessageRow] = []
     made: list[Uid] = []
     if messages:
@@ -93,6 +107,9 @@ def copy_rows(
         )
         if file is None:
             continue
+        if message.id in unsynced:
+            with opened(transaction.disk.open(f"{transaction.path(target)}/{file}")) as linked:
+                linked.sync()
         new_id = target.first_id | uid
         found = transaction.connection.execute(_SUMMARY, (message.id,)).fetchone()
         if found is None:
@@ -107,6 +124,18 @@ def copy_rows(
     if is_move and copied:
         transaction.remove_messages(source, copied, is_unlinked=False)
     return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
+
+
+def _unsynced(messages: list[MessageRow], live_segments: Callable[[], Collection[bytes]] | None) -> frozenset[int]:
+    """Ids of those whose octets may be on disk in the journal only."""
+    keys = {message.id: message.delivery_key for message in messages if message.delivery_key is not None}
+    if not keys or live_segments is None:
+        return frozenset(keys)
+    try:
+        live = live_segments()
+    except MailError:
+        return frozenset(keys)
+    return frozenset(message_id for message_id, key in keys.items() if key[:16] in live)
 
 
 def _keywords_for(transaction: Transaction, target: MailboxRow, messages: list[MessageRow]) -> list[str]:

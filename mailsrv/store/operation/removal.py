@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import cast
 
@@ -53,14 +54,14 @@ def purge_tombstones(transaction: Transaction, live_segments: frozenset[bytes]) 
     connection = transaction.connection
     purged: list[tuple[int]] = []
     forgotten: dict[int, int] = {}
-    gone: dict[str, dict[str, str]] = {}
+    gone: dict[str, dict[str, list[str]]] = {}
     found = connection.execute(
         "SELECT id, mod_seq, directory, file, delivery_key, is_unlinked FROM tombstone"
     ).fetchall()
     for tombstone_id, mod_seq, directory, file, key, is_unlinked in cast(list[Tombstone], found):
         if key is not None and key[:16] in live_segments:
             continue
-        if not is_unlinked and not _is_gone(transaction, directory, file, gone):
+        if not is_unlinked and not _is_gone(transaction, tombstone_id >> 32, directory, file, listings=gone):
             continue
         purged.append((tombstone_id,))
         mailbox_id = tombstone_id >> 32
@@ -73,23 +74,43 @@ def purge_tombstones(transaction: Transaction, live_segments: frozenset[bytes]) 
     return len(purged)
 
 
-def _is_gone(transaction: Transaction, directory: str, file: str, listings: dict[str, dict[str, str]]) -> bool:
-    """Whether the file is gone for good; a leftover is unlinked now and counts the next time."""
+def _is_gone(
+    transaction: Transaction, mailbox_id: int, directory: str, file: str, *, listings: dict[str, dict[str, list[str]]]
+) -> bool:
+    """Whether the file is gone for good; a leftover is unlinked now and counts the next time.
+
+    So is another attempt at the same delivery, which a crash cut off and no scan has come upon.
+    """
     path = layout.join(transaction.root, directory)
     listed = listings.get(directory)
     if listed is None:
-        listed = listings[directory] = layout.list_messages(transaction.disk, path)
+        listed = listings[directory] = {}
+        for base, name in layout.list_messages(transaction.disk, path).items():
+            listed.setdefault(_identity(base), []).append(name)
         for part in (filename.NEW, filename.CUR):
             if transaction.disk.status(f"{path}/{part}") is not None:
                 transaction.disk.sync_directory(f"{path}/{part}")
-    name = listed.get(filename.base_of(file))
-    if name is None:
-        return True
-    try:
-        transaction.disk.unlink(f"{path}/{name}")
-    except OSError:
-        return False
-    return False
+    names = listed.get(_identity(filename.base_of(file)), [])
+    names = [name for name in names if not _has_row(transaction, mailbox_id, name)]
+    for name in names:
+        with contextlib.suppress(OSError):
+            transaction.disk.unlink(f"{path}/{name}")
+    return not names
+
+
+def _has_row(transaction: Transaction, mailbox_id: int, file: str) -> bool:
+    """Whether another program has made a message of it again."""
+    found = transaction.connection.execute(
+        "SELECT 1 FROM message WHERE id BETWEEN ? AND ? AND file = ?",
+        (mailbox_id << 32, mailbox_id << 32 | UID_MASK, file),
+    )
+    return found.fetchone() is not None
+
+
+def _identity(base: str) -> str:
+    """What all attempts at one delivery have in common; a file of another name stands for itself."""
+    token = filename.parse_base(base).token
+    return token if token is not None and token[0] == "K" else base
 
 
 def count_tombstones(connection: apsw.Connection) -> int:
