@@ -130,6 +130,10 @@ class Journal:
         # Entries in the order of their commit, for the bound on the wait.
         self._waiting: deque[Entry] = deque()
         self._noting: set[Entry] = set()
+        # Entries given to the apply thread (counted in the commit thread) and done with (in the apply thread).
+        self._handed_on = 0
+        self._handled = 0
+        self._is_lingering = False
         self._sweep_call: IDelayedCall | None = None
         self._next_recovery = 0.0
         self._is_starting = False
@@ -179,7 +183,7 @@ class Journal:
             spool=self._spool_files,
             seconds=self._seconds,
             hooks=CommitHooks(
-                lambda entries: self._apply_worker.post(list(entries)),
+                self._synced_in_thread,
                 self._refused_in_thread,
                 self._wake_keeper,
             ),
@@ -329,7 +333,15 @@ class Journal:
                 if not isinstance(item, list):
                     item()
             return 0.0 if self._stages is not None else None
-        delay = self._stages.apply.handle(items)
+        handled = sum(len(item) for item in items if isinstance(item, list))
+        try:
+            delay = self._stages.apply.handle(items)
+        finally:
+            self._handled += handled
+        if handled:
+            # A busy server stores in larger batches, which cost a message half as much.
+            self._is_lingering = handled >= self._settings.linger_from
+            self._apply_worker.set_linger(self._settings.apply_linger if self._is_lingering else 0.0)
         self._recover_others()
         return delay
 
@@ -421,6 +433,18 @@ class Journal:
     def _discard(self, record: JournalRecord) -> None:
         for message in record.messages:
             self.spool.discard(message.content)
+
+    def _synced_in_thread(self, entries: Sequence[Entry]) -> None:
+        """In the commit thread: these are durable.
+
+        Where the apply thread is behind, waiting for it would only keep its batches small and so
+        make it slower still: the answer goes now. Too far behind, everybody waits for it again.
+        """
+        behind = self._handed_on - self._handled
+        self._handed_on += len(entries)
+        self._apply_worker.post(list(entries))
+        if (behind or self._is_lingering) and behind + len(entries) <= self._settings.apply_ahead:
+            self._reactor.callFromThread(self._answer, [entry for entry in entries if not entry.wants_note])
 
     def _refused_in_thread(self, entries: Sequence[Entry]) -> None:
         """In the commit thread: nothing of these will be delivered."""

@@ -37,6 +37,26 @@ class JournalSettings:
             "unit": "seconds",
         },
     )
+    apply_ahead: int = field(
+        default=256,
+        validator=validators.ge(0),
+        metadata={
+            "help": "While the store has no more than this many messages to catch up with, answers do not wait for it."
+        },
+    )
+    apply_linger: float = field(
+        default=0.05,
+        validator=validators.ge(0.0),
+        metadata={
+            "help": "How long a busy server gathers accepted mail before it stores it in one go.",
+            "unit": "seconds",
+        },
+    )
+    linger_from: int = field(
+        default=8,
+        validator=validators.ge(1),
+        metadata={"help": "So many messages stored in one go mean that the server is busy."},
+    )
     apply_batch: int = field(
         default=256, validator=validators.ge(1), metadata={"help": "Deliveries handed to the store at once."}
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -28,6 +29,9 @@ class IWorker(Protocol[T_contra]):
     def stop(self) -> None:
         """Handle what was posted before, then end. Does not wait for it."""
 
+    def set_linger(self, seconds: float) -> None:
+        """From the handler: how long the next batch may gather after its first item. 0 until told otherwise."""
+
 
 Handler = Callable[[list[T]], float | None]
 """Takes a batch (empty where only time has passed); answers when it wants to be called next at the latest."""
@@ -44,6 +48,7 @@ class ThreadWorker(Generic[T]):
         # A daemon: a process that ends without stopping the journal is one more crash it survives,
         # and better than one that hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._linger = 0.0
 
     def start(self) -> None:
         self._thread.start()
@@ -53,6 +58,9 @@ class ThreadWorker(Generic[T]):
 
     def stop(self) -> None:
         self._inbox.put(None)
+
+    def set_linger(self, seconds: float) -> None:
+        self._linger = seconds
 
     def join(self) -> None:
         """Wait for the end. Not in the reactor thread."""
@@ -66,6 +74,8 @@ class ThreadWorker(Generic[T]):
             batch: list[T] = []
             try:
                 item = inbox.get(timeout=delay)
+                if self._linger:
+                    time.sleep(self._linger)
                 while item is not None:
                     batch.append(item)
                     item = inbox.get_nowait()

@@ -38,6 +38,7 @@ from mailsrv.pop3.session import (
 )
 from mailsrv.status import BAD_MAILBOX
 from mailsrv.wire.connection_limits import ConnectionSlot
+from mailsrv.wire.prompt_write import write_promptly
 
 if TYPE_CHECKING:
     from mailsrv.pop3.factory import Pop3ServerFactory
@@ -195,7 +196,7 @@ class Pop3Protocol(Protocol):
         engine = self._engine
         if engine is not None and engine.unsent_octets and not self._is_lost:
             transport: Any = self.transport
-            transport.write(engine.octets_to_send())
+            write_promptly(transport, engine.octets_to_send())
 
     def _pump(self) -> None:
         engine = self._engine

@@ -46,6 +46,7 @@ from mailsrv.smtp.session import (
 from mailsrv.smtp.settings import Service
 from mailsrv.status import MESSAGE_ACCEPTED
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
+from mailsrv.wire.prompt_write import write_promptly
 from mailsrv.wire.tls_mode import TlsMode
 
 if TYPE_CHECKING:
@@ -218,7 +219,9 @@ class SmtpProtocol(Protocol):
         session = self._session
         if session is None:
             return
-        self._active_at = self._clock.seconds()
+        if session.is_receiving_content:
+            # Else only a whole command counts (RFC 5321 4.5.3.2.7): one octet now and then buys no time.
+            self._active_at = self._clock.seconds()
         session.receive_octets(data)
         self._run()
 
@@ -244,7 +247,8 @@ class SmtpProtocol(Protocol):
             return
         octets = session.octets_to_send()
         if octets:
-            transport.write(octets)
+            self._active_at = self._clock.seconds()
+            write_promptly(transport, octets)
         if session.is_closing:
             self._end()
         else:
@@ -503,7 +507,7 @@ class SmtpProtocol(Protocol):
     def _message_finished(self, outcomes: Sequence[Accepted | Refused], transaction_id: str, size: int) -> None:
         given = [self._outcome_reply(outcome, transaction_id) for outcome in outcomes]
         accepted = sum(isinstance(outcome, Accepted) for outcome in outcomes)
-        log.info(
+        log.debug(
             "smtp message {transaction_id} in {connection_id}: {size} octets, "
             "accepted for {accepted}, refused for {refused}",
             transaction_id=transaction_id,

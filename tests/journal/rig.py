@@ -87,6 +87,7 @@ class ManualWorker:
         self.inbox: list[Any] = []
         self.is_stopped = False
         self.delay: float | None = None
+        self.linger = 0.0
 
     def start(self) -> None: ...
 
@@ -95,6 +96,9 @@ class ManualWorker:
 
     def stop(self) -> None:
         self.is_stopped = True
+
+    def set_linger(self, seconds: float) -> None:
+        self.linger = seconds
 
     def step(self) -> bool:
         items, self.inbox = self.inbox, []
