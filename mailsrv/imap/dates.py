@@ -65,8 +65,3 @@ def _format_day(day: int) -> bytes:
 @lru_cache(maxsize=256)
 def _format_zone(offset_minutes: int) -> bytes:
     return b'%b%02d%02d"' % (b"-" if offset_minutes < 0 else b"+", *divmod(abs(offset_minutes), 60))
-
-
-def local_day(seconds: int, offset_minutes: int) -> int:
-    """Days since 1970-01-01 of a moment in its own zone: SEARCH disregards time and zone (RFC 3501 6.4.4)."""
-    return (seconds + offset_minutes * 60) // 86400

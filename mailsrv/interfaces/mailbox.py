@@ -157,6 +157,20 @@ class MessageSummary:
     email_id: str = ""
 
 
+DATE_OF_NONE = -(1 << 63)
+"""Before every date there is."""
+
+
+@frozen(eq=False)
+class InternalDates:
+    """Internal dates of messages, parallel to the UIDs asked for; ``DATE_OF_NONE`` for a message that is gone."""
+
+    seconds: array[int]
+    """array('q'): since 1970."""
+    days: array[int]
+    """array('q'): days since 1970 in the zone the date was given with (SINCE and the like disregard zones)."""
+
+
 class FlagOperation(enum.Enum):
     """STORE FLAGS, +FLAGS, -FLAGS."""
 
@@ -265,8 +279,15 @@ class IMailbox(Interface):
     def move(uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
         """As copy, and the sources are gone in the same step (RFC 6851)."""
 
-    def summaries(uids: Sequence[Uid]) -> Deferred[Sequence[MessageSummary]]:
-        """Of those present, ascending. A few are answered at once, many come from a thread: ask in slices."""
+    def summaries(uids: Sequence[Uid], *, with_structure: bool = True) -> Deferred[Sequence[MessageSummary]]:
+        """Of those present, ascending. A few are answered at once, many come from a thread: ask in slices.
+
+        Without ``with_structure`` only UID, internal date and email id can be relied on: a message nobody
+        has looked into yet is not looked into for this.
+        """
+
+    def internal_dates(uids: Sequence[Uid]) -> Deferred[InternalDates]:
+        """Dates of messages given in ascending order; from memory once somebody asked."""
 
     def contents(uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
         """Open messages for reading, one answer each, in order; None where it is gone. Ask in slices."""

@@ -20,6 +20,8 @@ _CHUNK = 1 << 20
 
 def with_crlf(octets: bytes) -> bytes:
     """Every line end as CRLF; lone CRs stay."""
+    if octets.count(b"\n") == octets.count(b"\r\n"):
+        return octets
     return octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 

@@ -31,10 +31,12 @@ from mailsrv.interfaces.mailbox import (
     FlagSet,
     FlagsStored,
     IMailbox,
+    InternalDates,
     MessageSummary,
     Uid,
 )
 from mailsrv.store.content import LoadedContent, OpenedContent, close_all, open_content
+from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
 from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
 from mailsrv.store.maildir import layout
@@ -50,6 +52,12 @@ if TYPE_CHECKING:
 _FEW_CHANGES = 64
 """Changed messages read in the reactor thread at most."""
 _FEW_SUMMARIES = 8
+_SCANNED_AT_ONCE = 64
+
+
+def _is_complete(summary: MessageSummary) -> bool:
+    """Whether the index has a message's structure; what other programs delivered has none at first."""
+    return summary.imap_envelope is not None
 
 
 @frozen
@@ -80,6 +88,8 @@ class StoredMailbox:
         self._refreshing: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._is_hinted = False
+        self._keeping: Deferred[None] | None = None
+        self._dates = DateColumn()
 
     # The arrays
 
@@ -326,7 +336,7 @@ class StoredMailbox:
 
     # Reading
 
-    def summaries(self, uids: Sequence[Uid]) -> Deferred[Sequence[MessageSummary]]:
+    def summaries(self, uids: Sequence[Uid], *, with_structure: bool = True) -> Deferred[Sequence[MessageSummary]]:
         cache = self._owner.cache.of(self)
         wanted = sorted(uids)
         try:
@@ -336,9 +346,9 @@ class StoredMailbox:
         missing = [uid for uid in wanted if uid not in cache]
         if len(missing) <= _FEW_SUMMARIES:
             found = self._summaries_in_place(missing)
-            if found is not None and all(summary.imap_envelope is not None for summary in found):
+            if found is not None and (not with_structure or all(map(_is_complete, found))):
                 return succeed(self._with_cached(wanted, found))
-        return Deferred.fromCoroutine(self._read_summaries(wanted, missing))
+        return Deferred.fromCoroutine(self._read_summaries(wanted, missing, with_structure=with_structure))
 
     def _summaries_in_place(self, uids: Sequence[int]) -> list[MessageSummary] | None:
         reader = self._owner.files.try_reader()
@@ -351,33 +361,64 @@ class StoredMailbox:
         finally:
             self._owner.files.reader_lock.release()
 
-    async def _read_summaries(self, wanted: list[Uid], missing: list[Uid]) -> Sequence[MessageSummary]:
+    async def _read_summaries(
+        self, wanted: list[Uid], missing: list[Uid], *, with_structure: bool
+    ) -> Sequence[MessageSummary]:
         found = await self._owner.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=missing))
-        bare = [summary.uid for summary in found if summary.imap_envelope is None]
-        if bare:
-            files = self._owner.files
-            made = await self._owner.in_thread(partial(make_structures, files, self.mailbox_id, self.path, bare))
-            await self._owner.write(
-                lambda transaction: store_structures(transaction, self.mailbox_id, made), is_durable=False
-            )
-            # What could not be read is gone, and left out here as well.
-            ready = [summary for summary in found if summary.imap_envelope is not None]
-            again = await self._owner.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=bare))
-            found = [*ready, *(summary for summary in again if summary.imap_envelope is not None)]
+        if with_structure:
+            bare = [summary for summary in found if not _is_complete(summary)]
+            if bare:
+                found = [summary for summary in found if _is_complete(summary)]
+                found += await self._complete(bare)
         return self._with_cached(wanted, found)
+
+    async def _complete(self, bare: list[MessageSummary]) -> list[MessageSummary]:
+        """Look into messages nobody has looked into yet. What cannot be read is gone, and left out.
+
+        The answer does not wait for the index to have it, only for what it was to have before.
+        """
+        owner = self._owner
+        complete: list[MessageSummary] = []
+        for start in range(0, len(bare), _SCANNED_AT_ONCE):
+            some = {int(summary.uid): summary for summary in bare[start : start + _SCANNED_AT_ONCE]}
+            made = await owner.in_thread(partial(make_structures, owner.files, self.mailbox_id, self.path, list(some)))
+            for one in made:
+                known = some[one.uid]
+                complete.append(
+                    one.summary.for_message(one.uid, known.internal_date, known.date_offset_minutes, known.email_id)
+                )
+            if self._keeping is not None:
+                await self._keeping
+            self._keeping = owner.write(
+                partial(store_structures, mailbox_id=self.mailbox_id, made=made), is_durable=False
+            ).addErrback(
+                lambda failure: self._log.warn(
+                    "what was found in messages of {name} could not be kept: {error}",
+                    name=self.name,
+                    error=failure.getErrorMessage(),
+                )
+            )
+        return complete
 
     def _with_cached(self, wanted: Sequence[int], found: list[MessageSummary]) -> list[MessageSummary]:
         """``found`` joined with what is cached, ascending; and cached in turn."""
-        known = {summary.uid: summary for summary in found}
         cache = self._owner.cache.of(self)
-        both = []
-        for uid in wanted:
-            summary = known.get(Uid(uid)) or cache.get(uid)
-            if summary is not None:
-                both.append(summary)
+        known = {int(summary.uid): summary for summary in found}
+        both = list(map(known.get, wanted)) if not cache else [known.get(uid) or cache.get(uid) for uid in wanted]
         if self.references:
-            self._owner.cache.add(self, found)
-        return both
+            self._owner.cache.add(self, filter(_is_complete, found))
+        return [summary for summary in both if summary is not None]
+
+    def internal_dates(self, uids: Sequence[Uid]) -> Deferred[InternalDates]:
+        first = self._dates.first_missing(uids)
+        if first is None:
+            return succeed(self._dates.answer(uids))
+
+        def answer(columns: Columns) -> InternalDates:
+            self._dates.add(columns, self._view.uids)
+            return self._dates.answer(uids)
+
+        return self._owner.read(partial(read_dates, mailbox_id=self.mailbox_id, first_uid=first)).addCallback(answer)
 
     def contents(self, uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
         return Deferred.fromCoroutine(self._contents(list(uids)))

@@ -22,6 +22,7 @@ from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.interfaces.content import Content, FileContent, IContent, InlineContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.interfaces.mailbox import (
+    DATE_OF_NONE,
     AppendedMessages,
     CopiedMessages,
     FlagOperation,
@@ -30,6 +31,7 @@ from mailsrv.interfaces.mailbox import (
     IAccountMailboxes,
     IMailbox,
     IMailStore,
+    InternalDates,
     InvalidMailboxName,
     LimitReached,
     MailboxExists,
@@ -277,7 +279,7 @@ class MemoryMailbox:
 
         return maybeDeferred(move)
 
-    def summaries(self, uids: Sequence[Uid]) -> Deferred[Sequence[MessageSummary]]:
+    def summaries(self, uids: Sequence[Uid], *, with_structure: bool = True) -> Deferred[Sequence[MessageSummary]]:
         found = []
         for uid in sorted(set(uids)):
             message = self._messages.get(uid)
@@ -288,6 +290,18 @@ class MemoryMailbox:
                     )
                 )
         return succeed(found)
+
+    def internal_dates(self, uids: Sequence[Uid]) -> Deferred[InternalDates]:
+        seconds, days = array("q"), array("q")
+        for uid in uids:
+            message = self._messages.get(uid)
+            if message is None:
+                seconds.append(DATE_OF_NONE)
+                days.append(DATE_OF_NONE)
+            else:
+                seconds.append(message.internal_date)
+                days.append((message.internal_date + message.date_offset_minutes * 60) // 86_400)
+        return succeed(InternalDates(seconds, days))
 
     def contents(self, uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
         messages = [self._messages.get(uid) for uid in uids]

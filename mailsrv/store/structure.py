@@ -57,27 +57,34 @@ class Structure:
     uid: int
     stored: int
     summary: StoredSummary
+    is_size_known: bool
+    """Whether the index had the right size."""
 
 
 def make_structures(account: Account, mailbox_id: int, path: str, uids: Sequence[int]) -> list[Structure]:
-    """Read and scan these messages. In a thread, with no lock held."""
+    """Read and scan these messages (ascending). In a thread, with no lock held."""
+    first = mailbox_id << 32
     with account.reading() as reader:
         files = [
-            (uid, reader.execute("SELECT file FROM message WHERE id = ?", (mailbox_id << 32 | uid,)).fetchone())
+            reader.execute(
+                f"SELECT id & {UID_MASK}, file, size, stored FROM message WHERE id = ?", (first | uid,)
+            ).fetchone()
             for uid in uids
         ]
     made = []
-    for uid, row in files:
+    for row in files:
         if row is None:
             continue
+        uid, file, *sizes = row
         try:
-            octets = _read(account, path, row[0])
+            octets = _read(account, path, file)
         except FileNotFoundError:
             continue
         except OSError as error:
-            _log.warn("{path}/{file} cannot be read: {error}", path=path, file=row[0], error=error)
+            _log.warn("{path}/{file} cannot be read: {error}", path=path, file=file, error=error)
             continue
-        made.append(Structure(uid, len(octets), stored_summary(with_crlf(octets) if b"\n" in octets else octets)))
+        summary = stored_summary(with_crlf(octets))
+        made.append(Structure(uid, len(octets), summary, sizes == [summary.size_octets, len(octets)]))
     return made
 
 
@@ -99,20 +106,21 @@ def store_structures(transaction: Transaction, mailbox_id: int, made: Sequence[S
     row = transaction.mailbox_by_id(mailbox_id)
     connection = transaction.connection
     for one in made:
-        message_id = row.first_id | one.uid
-        found = connection.execute("SELECT size, stored FROM message WHERE id = ?", (message_id,)).fetchone()
-        if found is None:
+        if one.is_size_known:
             continue
-        summary = one.summary
-        if found != (summary.size_octets, one.stored):
-            row.octets += summary.size_octets - found[0]
+        message_id = row.first_id | one.uid
+        found = connection.execute("SELECT size FROM message WHERE id = ?", (message_id,)).fetchone()
+        if found is not None:
+            row.octets += one.summary.size_octets - found[0]
             transaction.save(row)
             connection.execute(
-                "UPDATE message SET size = ?, stored = ? WHERE id = ?", (summary.size_octets, one.stored, message_id)
+                "UPDATE message SET size = ?, stored = ? WHERE id = ?",
+                (one.summary.size_octets, one.stored, message_id),
             )
-        connection.execute(
-            "UPDATE summary SET size = ?, header_octets = ?, imap_envelope = ?, body_structure = ?, body = ?,"
-            " cached_fields = ?, sent_day = ? WHERE id = ?",
+    connection.executemany(
+        "UPDATE summary SET size = ?, header_octets = ?, imap_envelope = ?, body_structure = ?, body = ?,"
+        " cached_fields = ?, sent_day = ? WHERE id = ?",
+        [
             (
                 summary.size_octets,
                 summary.header_octets,
@@ -121,6 +129,9 @@ def store_structures(transaction: Transaction, mailbox_id: int, made: Sequence[S
                 summary.body,
                 summary.cached_fields,
                 summary.sent_day,
-                message_id,
-            ),
-        )
+                row.first_id | one.uid,
+            )
+            for one in made
+            for summary in (one.summary,)
+        ],
+    )

@@ -17,6 +17,7 @@ from zope.interface.verify import verifyObject
 from mailsrv.address import Address
 from mailsrv.interfaces.content import FileContent, IContent, InlineContent
 from mailsrv.interfaces.mailbox import (
+    DATE_OF_NONE,
     FlagOperation,
     IAccountMailboxes,
     IMailbox,
@@ -284,6 +285,26 @@ class StoreContract(SynchronousTestCase):
         assert b'"one"' in first.imap_envelope
         assert second.body_structure.startswith(b"(")
         assert self.octets_of(mailbox, 2, 1, 99) == [numbered(2), PLAIN, None]
+
+    def test_internal_dates_are_told_with_the_day_in_their_own_zone(self):
+        moments = [(0, 0), (86_399, 60), (86_400, -60), (-1, 0), (10**9, 0)]
+        for seconds, zone in moments:
+            self.append("INBOX", PLAIN, internal_date=seconds, date_offset_minutes=zone)
+        mailbox = self.select()
+        dates = self.done(mailbox.internal_dates([1, 2, 3, 4]))
+        assert list(dates.seconds) == [0, 86_399, 86_400, -1]
+        assert list(dates.days) == [0, 1, 0, -1]
+        assert list(self.done(mailbox.internal_dates([5])).seconds) == [10**9]
+        self.append("INBOX", PLAIN, internal_date=7)
+        self.done(mailbox.delete_messages([2]))
+        assert list(self.done(mailbox.internal_dates([1, 2, 3, 6, 99])).seconds) == [
+            0,
+            self.done(mailbox.internal_dates([2])).seconds[0],
+            86_400,
+            7,
+            DATE_OF_NONE,
+        ]
+        assert list(self.done(mailbox.internal_dates(mailbox.uids)).days) == [0, 0, -1, 11_574, 0]
 
     def test_append_of_a_file(self):
         path = self.folder / "spooled"

@@ -98,14 +98,14 @@ class Sessions(RuleBasedStateMachine):
     def slowly(self, method):
         """The store takes a turn of the reactor, and in it others change the mailbox: before or after."""
 
-        def call(*arguments):
+        def call(*arguments, **options):
             answer: Deferred[object] = Deferred()
 
             def work():
                 is_after, change = self.surprises.pop(0) if self.surprises else (False, lambda: None)
                 if not is_after:
                     change()
-                done = method(*arguments)
+                done = method(*arguments, **options)
                 if is_after:
                     change()
                 done.chainDeferred(answer)

@@ -272,7 +272,7 @@ class FaultTests(SynchronousTestCase):
         server.fill("plain")
         client = server.connect().select()
 
-        def summaries(uids):
+        def summaries(uids, *, with_structure=True):
             from twisted.internet.defer import fail
 
             return fail(NoSuchMailbox())

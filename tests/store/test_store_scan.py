@@ -12,8 +12,10 @@ from typing import Any
 
 import apsw
 import pytest
+from twisted.internet.defer import fail
 
 from mailsrv.address import Address
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.mailbox import FlagOperation, NewMessage
 from mailsrv.store.check import check_account
@@ -242,6 +244,26 @@ def test_r_size_1_bare_lf_is_served_as_crlf(account: Account):
     assert b'"lf"' in summary.imap_envelope
     assert result(account.mail.status("INBOX")).size_octets == len(crlf)
     assert (path.parent / (path.name + ",U=1")).read_bytes() == octets
+
+
+def test_what_is_found_in_a_message_is_answered_even_if_the_index_cannot_keep_it(account: Account):
+    account.put("new/1700000000.one", b"Subject: one\n\ntext\n")
+    inbox = account.open()
+    [bare] = result(inbox.summaries([1], with_structure=False))
+    assert bare.internal_date > 0
+    assert bare.imap_envelope is None
+
+    def refused(operation: Any, **options: Any) -> Any:
+        return fail(Unavailable())
+
+    account.mail.write, write = refused, account.mail.write
+    [summary] = result(inbox.summaries([1]))
+    account.mail.write = write
+    assert b'"one"' in summary.imap_envelope
+    assert (summary.internal_date, summary.email_id) == (bare.internal_date, bare.email_id)
+    connection = apsw.Connection(str(account.root / "mailsrv.index"))
+    assert connection.execute("SELECT imap_envelope FROM summary").fetchall() == [(None,)]
+    connection.close()
 
 
 def test_r_size_1_a_large_file_with_bare_lf_is_read_in_pieces(account: Account):

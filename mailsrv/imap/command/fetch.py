@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from mailsrv.imap.command.spec import ParseContext
-from mailsrv.imap.errors import BadCommand
+from mailsrv.imap.errors import BadCommand, CommandRefused
 from mailsrv.imap.fetch.items import SectionItem, parse_items
 from mailsrv.imap.fetch.plan import FetchPlan, make_plan, row_formatter
 from mailsrv.imap.fetch.row_cache import MailboxKey, Rows
-from mailsrv.imap.fetch.sections import OpenMessage, prepare, send_in_pieces, send_ready
+from mailsrv.imap.fetch.sections import OpenMessage, Prepared, prepare, send_in_pieces, send_ready
 from mailsrv.imap.flags import SEEN, FlagTemplates
 from mailsrv.imap.grammar import NUMBER64_MAX, Cursor
 from mailsrv.imap.numbering import NumberRange, ranges_of
@@ -199,7 +199,10 @@ class _Answer:
         """Rows by UID; an empty one where the fields asked for are not in the summary."""
         plan = self._plan
         format_row = plan.format_row
-        summaries: Sequence[MessageSummary] = await self._selected.mailbox.summaries(uids)  # type: ignore[arg-type]
+        summaries: Sequence[MessageSummary] = await self._selected.mailbox.summaries(
+            uids,  # type: ignore[arg-type]
+            with_structure=plan.needs_structure,
+        )
         needs_fields = bool(plan.cached_sections)
         made = {
             int(summary.uid): b"" if needs_fields and not summary.cached_fields else format_row(summary)
@@ -235,7 +238,10 @@ class _Answer:
     async def _open(self, uids: Sequence[int]) -> list[OpenMessage]:
         """Messages that are still there, opened. Close each."""
         mailbox = self._selected.mailbox
-        summaries: Sequence[MessageSummary] = await mailbox.summaries(uids)  # type: ignore[arg-type]
+        summaries: Sequence[MessageSummary] = await mailbox.summaries(
+            uids,  # type: ignore[arg-type]
+            with_structure=self._plan.needs_structure,
+        )
         found: list[Uid] = [summary.uid for summary in summaries]
         contents = await mailbox.contents(found)
         return [
@@ -311,7 +317,14 @@ class _Answer:
         if plan.cached_sections and not summary.cached_fields:
             format_row = row_formatter(evolve(plan, cached_sections=()))
             sections += plan.cached_sections
-        prepared = [await prepare(session, message, item) for item in sections]
+        prepared: list[Prepared] = []
+        at_hand = 0
+        for item in sections:
+            prepared.append(await prepare(session, message, item))
+            at_hand += len(prepared[-1].octets or b"")
+            if at_hand > self._settings.section_octets:
+                # The same large part under many names (of ranges, of field lists) would be here as often.
+                raise CommandRefused("Too much of one message at a time", code=b"LIMIT")
         values = [b"* %d FETCH (" % row.numbers[0]]
         if with_flags or plan.wants_flags:
             templates = self._recent if self._selected.is_recent(row.uids[0]) else self._plain

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from mailsrv.imap.session import Session
 
 _ARRAYS_AT_ONCE = 5000
+_TESTS_AT_ONCE = 50_000
+"""Messages times keys that are looked at before others have their turn."""
+_FEWEST_AT_ONCE = 16
 
 
 class Result(enum.Enum):
@@ -44,6 +47,7 @@ class Search:
     results: frozenset[Result] | None
     sets: tuple[InSet, ...]
     has_mod_seq: bool
+    key_count: int = 1
 
     async def run(self, session: Session) -> Ok:
         selected = session.selected_mailbox()
@@ -60,13 +64,14 @@ class Search:
 
     async def _find(self, session: Session, selected: SelectedMailbox) -> tuple[list[int], list[int]]:
         settings = session.services.settings
-        size = _ARRAYS_AT_ONCE if self.key.cost is Cost.ARRAYS else settings.search_slice_messages
+        size = _ARRAYS_AT_ONCE if self.key.cost <= Cost.DATES else settings.search_slice_messages
         names: list[int] = []
         mod_seqs: list[int] = []
         mailbox = selected.mailbox
         account = str(session.account.address) if session.account is not None else ""
         key = (account, mailbox.mailbox_id, mailbox.uid_validity)
         now = int(session.peer.seconds())
+        size = max(_FEWEST_AT_ONCE, min(size, _TESTS_AT_ONCE // self.key_count))
         for first in range(1, selected.numbering.count + 1, size):
             if first > 1:
                 await session.breathe()
@@ -81,7 +86,9 @@ class Search:
 
     def _format(self, names: list[int], mod_seqs: list[int]) -> bytes:
         """``* SEARCH n …``, with ``(MODSEQ n)`` where a match was asked for by mod-sequence."""
-        parts = [b"* SEARCH", *map(b"%d".__mod__, names)]
+        # The numbers of a list as Python writes them, without its commas: several times as fast as one by one.
+        listed = str(names)[1:-1].replace(",", "").encode("ascii")
+        parts = [b"* SEARCH", listed] if names else [b"* SEARCH"]
         if self.has_mod_seq and names:
             parts.append(b"(MODSEQ %d)" % max(mod_seqs))
         return b" ".join(parts) + b"\r\n"
@@ -129,9 +136,9 @@ def parse(cursor: Cursor, context: ParseContext) -> Search:
             raise BadCommand("No CHARSET after UTF8=ACCEPT was enabled")  # RFC 6855 3
         codec = codec_of(cursor.astring())
         cursor.space()
-    parser = SearchParser(cursor, codec, context.settings.search_keys)
+    parser = SearchParser(cursor, codec, context.settings.search_keys, context.settings.search_text_keys)
     key = parser.keys()
-    return Search(key, context.is_uid, results, tuple(parser.sets), parser.has_mod_seq)
+    return Search(key, context.is_uid, results, tuple(parser.sets), parser.has_mod_seq, parser.key_count)
 
 
 def _parse_results(cursor: Cursor) -> frozenset[Result]:

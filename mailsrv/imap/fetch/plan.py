@@ -97,6 +97,15 @@ class FetchPlan:
         return any(item.sets_seen for item in (*self.sections, *self.cached_sections))
 
     @property
+    def needs_structure(self) -> bool:
+        """Whether more of the summary is used than never needs a look into the message."""
+        return (
+            any(column is not _internal_date for column in self.columns)
+            or bool(self.cached_sections)
+            or any(item.section.path or item.section.kind is not SectionKind.WHOLE for item in self.sections)
+        )
+
+    @property
     def is_array_only(self) -> bool:
         """Whether the arrays of the mailbox are enough."""
         return not (self.columns or self.sections or self.cached_sections)

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from itertools import compress
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import evolve, field, frozen
 
-from mailsrv.imap.dates import local_day
 from mailsrv.imap.fetch.sections import OpenMessage
 from mailsrv.imap.numbering import Numbering, NumberRange
 from mailsrv.imap.sequence_set import SequenceSet
-from mailsrv.interfaces.mailbox import FlagSet, MessageSummary
+from mailsrv.interfaces.mailbox import DATE_OF_NONE, FlagSet, MessageSummary
 from mailsrv.message import CACHED_FIELD_NAMES, DEFAULT_LIMITS, TextSearch, scan
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ class Cost(enum.IntEnum):
     """What a key has to look at."""
 
     ARRAYS = 0
-    SUMMARY = 1
-    CACHED_FIELDS = 2
-    HEADER = 3
-    BODY = 4
+    DATES = 1
+    SUMMARY = 2
+    CACHED_FIELDS = 3
+    HEADER = 4
+    BODY = 5
 
 
 class Key(Protocol):
@@ -62,27 +63,32 @@ class All:
 class _Verdicts(dict[int, bool]):
     """Whether a flag set has a flag, found once for each number."""
 
-    def __init__(self, flag_set: Callable[[int], FlagSet], flag: str) -> None:
+    def __init__(self, flag_set: Callable[[int], FlagSet], flag: str, *, is_wanted: bool) -> None:
         super().__init__()
         self._flag_set = flag_set
         self._flag = flag
+        self._is_wanted = is_wanted
 
     def __missing__(self, number: int) -> bool:
         # Keywords are the same in any case (RFC 9051 2.3.2 leaves it open; clients rely on it).
-        verdict = self[number] = any(flag.lower() == self._flag for flag in self._flag_set(number))
+        has_flag = any(flag.lower() == self._flag for flag in self._flag_set(number))
+        verdict = self[number] = has_flag == self._is_wanted
         return verdict
 
 
 @frozen
 class HasFlag:
-    """ANSWERED … SEEN, KEYWORD; ``flag`` in lower case"""
+    """ANSWERED … SEEN, KEYWORD and, not ``is_wanted``, UNANSWERED … UNSEEN, UNKEYWORD; ``flag`` in lower case"""
 
     flag: str
+    is_wanted: bool = True
     cost: Cost = Cost.ARRAYS
 
     async def select(self, page: Page, places: Places) -> Places:
-        verdicts = _Verdicts(page.selected.mailbox.flag_set, self.flag)
+        verdicts = _Verdicts(page.selected.mailbox.flag_set, self.flag, is_wanted=self.is_wanted)
         numbers = page.rows.flag_set_numbers
+        if len(places) == len(numbers):
+            return list(compress(places, map(verdicts.__getitem__, numbers)))
         return [place for place in places if verdicts[numbers[place]]]
 
 
@@ -136,7 +142,7 @@ class ModSeqAtLeast:
 
 @frozen
 class BySummary:
-    """A key on what the index keeps: dates and sizes."""
+    """A key on what the index keeps of a message's content: Date field and size."""
 
     matches: Callable[[MessageSummary, int], bool]
     """Is given the summary and the time now."""
@@ -152,9 +158,38 @@ class BySummary:
         return found
 
 
-def internal_day(summary: MessageSummary) -> int:
-    """The day of BEFORE, ON, SINCE."""
-    return local_day(summary.internal_date, summary.date_offset_minutes)
+@frozen
+class ByDay:
+    """BEFORE, ON, SINCE: internal dates from ``first`` to before ``end``, in days since 1970"""
+
+    first: int | None
+    end: int | None
+    cost: Cost = Cost.DATES
+
+    async def select(self, page: Page, places: Places) -> Places:
+        days = (await page.dates()).days
+        return _between(days, places, self.first, self.end)
+
+
+@frozen
+class ByAge:
+    """YOUNGER and OLDER (RFC 5032): the internal date is at most, or at least, so many seconds ago"""
+
+    seconds: int
+    is_younger: bool
+    cost: Cost = Cost.DATES
+
+    async def select(self, page: Page, places: Places) -> Places:
+        moments = (await page.dates()).seconds
+        then = page.now - self.seconds
+        return _between(moments, places, then, None) if self.is_younger else _between(moments, places, None, then + 1)
+
+
+def _between(column: Sequence[int], places: Places, first: int | None, end: int | None) -> Places:
+    least = DATE_OF_NONE + 1 if first is None else first
+    if end is None:
+        return [place for place in places if column[place] >= least]
+    return [place for place in places if least <= column[place] < end]
 
 
 @frozen(eq=False)
@@ -199,7 +234,7 @@ class InMessage:
 
     async def select(self, page: Page, places: Places) -> Places:
         found = []
-        async with aclosing(page.messages(places)) as messages:
+        async with aclosing(page.messages(places, with_structure=False)) as messages:
             async for place, message in messages:
                 if await self._is_in(page, message):
                     found.append(place)
@@ -273,6 +308,11 @@ class And:
 def either(first: Key, second: Key) -> Key:
     """OR, the cheaper first."""
     return Or(first, second) if first.cost <= second.cost else Or(second, first)
+
+
+def negated(key: Key) -> Key:
+    """NOT; a flag is looked for as quickly as its absence."""
+    return evolve(key, is_wanted=not key.is_wanted) if isinstance(key, HasFlag) else Not(key)
 
 
 def joined(keys: list[Key]) -> Key:

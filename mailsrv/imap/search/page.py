@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mailsrv.imap.fetch.row_cache import MailboxKey
 from mailsrv.imap.fetch.sections import OpenMessage
 from mailsrv.imap.selected import RowSlice, SelectedMailbox
-from mailsrv.interfaces.mailbox import MessageSummary
+from mailsrv.interfaces.mailbox import InternalDates, MessageSummary
 
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session
@@ -26,6 +26,7 @@ class Page:
         self.now = now
         self._key = key
         self._summaries: dict[int, MessageSummary] = {}
+        self._dates: InternalDates | None = None
 
     async def summaries(self, places: Sequence[int]) -> dict[int, MessageSummary]:
         """Summaries by UID, at least of these; a message that is gone has none."""
@@ -36,9 +37,25 @@ class Page:
             known.update((int(summary.uid), summary) for summary in found)
         return known
 
-    async def messages(self, places: Sequence[int]) -> AsyncGenerator[tuple[int, OpenMessage], None]:
+    async def dates(self) -> InternalDates:
+        """Internal dates of all messages of the page."""
+        if self._dates is None:
+            dates: InternalDates = await self.selected.mailbox.internal_dates(self.rows.uids)  # type: ignore[arg-type]
+            self._dates = dates
+        return self._dates
+
+    async def messages(
+        self, places: Sequence[int], *, with_structure: bool = True
+    ) -> AsyncGenerator[tuple[int, OpenMessage], None]:
         """These messages one after the other, opened; closed as soon as the next is asked for."""
-        summaries = await self.summaries(places)
+        if with_structure:
+            summaries = await self.summaries(places)
+        else:
+            asked: Sequence[MessageSummary] = await self.selected.mailbox.summaries(
+                [self.rows.uids[place] for place in places],  # type: ignore[misc]
+                with_structure=False,
+            )
+            summaries = {int(summary.uid): summary for summary in asked}
         uids = self.rows.uids
         present = [place for place in places if uids[place] in summaries]
         for start in range(0, len(present), _OPEN_AT_ONCE):

@@ -9,6 +9,8 @@ from mailsrv.imap.errors import BadCommand, CommandRefused
 from mailsrv.imap.grammar import NUMBER64_MAX, Cursor
 from mailsrv.imap.search.keys import (
     All,
+    ByAge,
+    ByDay,
     BySummary,
     HasFlag,
     InHeader,
@@ -19,8 +21,8 @@ from mailsrv.imap.search.keys import (
     ModSeqAtLeast,
     Not,
     either,
-    internal_day,
     joined,
+    negated,
 )
 from mailsrv.message import TextSearch
 from mailsrv.message.charsets import codec_name
@@ -42,10 +44,12 @@ def codec_of(charset: bytes) -> str:
 class SearchParser:
     """Reads keys, collecting what the caller has to know of them all."""
 
-    def __init__(self, cursor: Cursor, codec: str, keys_max: int) -> None:
+    def __init__(self, cursor: Cursor, codec: str, keys_max: int, text_keys_max: int) -> None:
         self._cursor = cursor
         self._codec = codec
         self._left = keys_max
+        self._texts_left = text_keys_max
+        self.key_count = 0
         self.sets: list[InSet] = []
         """Sets of numbers, to be worked out before the search."""
         self.has_mod_seq = False
@@ -59,6 +63,7 @@ class SearchParser:
 
     def _key(self) -> Key:
         cursor = self._cursor
+        self.key_count += 1
         self._left -= 1
         if self._left < 0:
             raise BadCommand("Too many search keys", code=b"LIMIT")
@@ -76,7 +81,7 @@ class SearchParser:
         if word in _FLAGS:
             return HasFlag("\\" + word.decode("ascii").lower())
         if word in _UNFLAGS:
-            return Not(HasFlag("\\" + word[2:].decode("ascii").lower()))
+            return HasFlag("\\" + word[2:].decode("ascii").lower(), is_wanted=False)
         if word in _FIELDS:
             return InHeader(_FIELDS[word], self._text())
         read = _KEYS.get(word)
@@ -90,7 +95,7 @@ class SearchParser:
         cursor.space()
         key = self._key()
         if word == b"NOT":
-            key = Not(key)
+            key = negated(key)
         else:
             cursor.space()
             key = either(key, self._key())
@@ -109,6 +114,13 @@ class SearchParser:
             return TextSearch(octets.decode(self._codec))
         except (UnicodeError, ValueError):
             raise BadCommand("The text is not in the character set named") from None
+
+    def _in_message(self, *, with_header: bool) -> Key:
+        """BODY and TEXT: each of them decodes every message anew, so few are enough to keep a server busy."""
+        self._texts_left -= 1
+        if self._texts_left < 0:
+            raise BadCommand("Too many texts to search for", code=b"LIMIT")
+        return InMessage(self._text(), with_header=with_header)
 
     def _header(self) -> Key:
         self._cursor.space()
@@ -145,15 +157,15 @@ class SearchParser:
 
     def _before(self) -> Key:
         day = self._day()
-        return BySummary(lambda summary, now: internal_day(summary) < day)
+        return ByDay(None, day)
 
     def _on(self) -> Key:
         day = self._day()
-        return BySummary(lambda summary, now: internal_day(summary) == day)
+        return ByDay(day, day + 1)
 
     def _since(self) -> Key:
         day = self._day()
-        return BySummary(lambda summary, now: internal_day(summary) >= day)
+        return ByDay(day, None)
 
     # A message without a usable Date field (-1) is on no day, before none and since none.
     def _sent_before(self) -> Key:
@@ -170,11 +182,11 @@ class SearchParser:
 
     def _older(self) -> Key:
         seconds = self._interval()
-        return BySummary(lambda summary, now: summary.internal_date <= now - seconds)
+        return ByAge(seconds, is_younger=False)
 
     def _younger(self) -> Key:
         seconds = self._interval()
-        return BySummary(lambda summary, now: summary.internal_date >= now - seconds)
+        return ByAge(seconds, is_younger=True)
 
     def _mod_seq(self) -> Key:
         """``"MODSEQ" [SP entry-name SP entry-type-req] SP mod-sequence-valzer``; all flags share one mod-sequence"""
@@ -195,9 +207,9 @@ _KEYS: dict[bytes, Callable[[SearchParser], Key]] = {
     b"ALL": lambda parser: All(),
     b"RECENT": lambda parser: IsRecent(),
     b"OLD": lambda parser: Not(IsRecent()),
-    b"NEW": lambda parser: joined([IsRecent(), Not(HasFlag("\\seen"))]),
+    b"NEW": lambda parser: joined([IsRecent(), HasFlag("\\seen", is_wanted=False)]),
     b"KEYWORD": SearchParser._keyword,
-    b"UNKEYWORD": lambda parser: Not(parser._keyword()),
+    b"UNKEYWORD": lambda parser: negated(parser._keyword()),
     b"UID": SearchParser._uid,
     b"LARGER": SearchParser._larger,
     b"SMALLER": SearchParser._smaller,
@@ -210,7 +222,7 @@ _KEYS: dict[bytes, Callable[[SearchParser], Key]] = {
     b"OLDER": SearchParser._older,
     b"YOUNGER": SearchParser._younger,
     b"HEADER": SearchParser._header,
-    b"BODY": lambda parser: InMessage(parser._text(), with_header=False),
-    b"TEXT": lambda parser: InMessage(parser._text(), with_header=True),
+    b"BODY": lambda parser: parser._in_message(with_header=False),
+    b"TEXT": lambda parser: parser._in_message(with_header=True),
     b"MODSEQ": SearchParser._mod_seq,
 }
