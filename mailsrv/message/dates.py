@@ -6,6 +6,7 @@ answers None where nothing sensible can be read; it never raises.
 
 from __future__ import annotations
 
+import functools
 import re
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -150,6 +151,7 @@ def _format_zone(offset_minutes: int) -> str:
     return "{}{:02d}{:02d}".format(sign, *divmod(abs(offset_minutes), 60))
 
 
+@functools.lru_cache(maxsize=64)
 def format_date(seconds: int, offset_minutes: int = 0) -> bytes:
     """``date-time`` of RFC 5322 3.3: ``Wed, 17 Jul 1996 02:44:25 -0700``."""
     at = _local(seconds, offset_minutes)

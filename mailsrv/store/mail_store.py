@@ -110,6 +110,8 @@ class MailStore:
         return succeed(found)
 
     def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
+        if limit_octets is None and not self._is_limited(account):
+            return succeed(_nothing)
         try:
             found = self._account(account)
         except MailError:
@@ -135,6 +137,12 @@ class MailStore:
             return failure
 
         return found.reserve(octets).addCallbacks(reserved, refused)
+
+    def _is_limited(self, account: Address) -> bool:
+        settings = self._table.settings
+        held = self._accounts.get(account)
+        octets = settings.quota_octets if held is None else held.quota_octets
+        return octets is not None or settings.quota_messages is not None
 
     # Changes by other programs
 
@@ -168,3 +176,7 @@ class MailStore:
         for account in self._accounts.values():
             for mailbox in account.open_mailboxes:
                 mailbox.hint()
+
+
+def _nothing() -> None:
+    """Where nothing was reserved, nothing is given back."""
