@@ -10,6 +10,8 @@ seen. Files are matched by the part of their name before the colon:
 * unknown and named for a delivery that the journal still holds: left to its replay.
 * unknown and named for a delivery that has a row under another name whose file is there, or that was
   expunged: what an apply left behind that a crash cut off before its commit; it is removed.
+* unknown and named for a copy that no row and no tombstone knows, its source being there: a COPY or MOVE
+  that a crash cut off before its commit; it is removed.
 * any other: a new message (R-DUR-2), never changed in place; only its name gets a ``U=``.
 * missing in two listings, one after the other: expunged by another program.
 
@@ -180,31 +182,29 @@ def _sort_out(
     for base in unknown:
         token = filename.parse_base(base).token
         key = filename.key_of(token)
-        if base in expunged or (
-            token is not None and token[0] == "C" and _has_other_name(transaction, path, listed[base])
-        ):
-            # Expunged and resurrected by a crash; or a copy that was never committed, whose
-            # octets are safe in the source.
+        if base in expunged:
+            # Resurrected by a crash.
+            fate = _Fate.DELIVERED
+        elif key is not None:
+            fate = _fate(transaction, base, key, live_segments)
+        elif token is not None and token[0] == "C":
+            fate = _fate_of_copy(transaction, f"{path}/{listed[base]}", token, live_segments)
+        else:
+            fate = _Fate.UNKNOWN
+        if fate is _Fate.UNKNOWN:
+            fresh.append(listed[base])
+        elif fate is _Fate.DELIVERED:
             _remove(transaction, f"{path}/{listed[base]}", found)
-            continue
-        if key is not None:
-            match _fate(transaction, base, key, live_segments):
-                case _Fate.PENDING:
-                    continue
-                case _Fate.DELIVERED:
-                    _remove(transaction, f"{path}/{listed[base]}", found)
-                    continue
-                case _Fate.UNKNOWN:
-                    pass
-        fresh.append(listed[base])
     return fresh
 
 
 class _Fate(enum.Enum):
-    """What became of the delivery a file without a row is named for."""
+    """What became of the delivery or copy a file without a row is named for."""
 
     PENDING = enum.auto()
+    """The journal will tell."""
     DELIVERED = enum.auto()
+    """The message has another file, or was expunged: this one is left over."""
     UNKNOWN = enum.auto()
 
 
@@ -214,9 +214,26 @@ def _remove(transaction: Transaction, path: str, found: Scanned) -> None:
     found.removed += 1
 
 
-def _has_other_name(transaction: Transaction, path: str, file: str) -> bool:
-    status = transaction.disk.status(f"{path}/{file}")
-    return status is not None and status.link_count > 1
+def _fate_of_copy(transaction: Transaction, path: str, token: str, live_segments: frozenset[bytes] | None) -> _Fate:
+    """A copy that was never committed is left over if its source is there; one that was is somebody's message."""
+    connection = transaction.connection
+    for table in ("message", "tombstone"):
+        if connection.execute(f"SELECT 1 FROM {table} WHERE instr(file, ?)", (f".{token}.",)).fetchone() is not None:
+            # Committed; another program moved or copied it here.
+            return _Fate.UNKNOWN
+    key = filename.source_key_of(token)
+    if key is not None:
+        found = connection.execute("SELECT id, file FROM message WHERE delivery_key = ?", (key.to_octets(),)).fetchone()
+        if found is not None:
+            home = transaction.path(transaction.mailbox_by_id(found[0] >> 32))
+            if transaction.disk.status(f"{home}/{found[1]}") is not None:
+                return _Fate.DELIVERED
+        elif live_segments is None or key.segment_id in live_segments:
+            gone = connection.execute("SELECT 1 FROM tombstone WHERE delivery_key = ?", (key.to_octets(),)).fetchone()
+            if gone is None:
+                return _Fate.PENDING
+    status = transaction.disk.status(path)
+    return _Fate.DELIVERED if status is not None and status.link_count > 1 else _Fate.UNKNOWN
 
 
 def _fate(transaction: Transaction, base: str, key: DeliveryKey, live_segments: frozenset[bytes] | None) -> _Fate:

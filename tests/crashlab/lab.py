@@ -104,8 +104,13 @@ class Working:
         self._reader.join()
 
 
-def crash(load: Load, kind: str, clones: int, size: int, workplace: str, chance: random.Random) -> tuple[int, int, int]:
-    """Clone the image under load, audit the clones: (acknowledged before the last one, clones, broken promises)."""
+def crash(
+    load: Load, kind: str, clones: int, size: int, workplace: str, *, chance: random.Random, keep: str | None = None
+) -> tuple[int, int, int]:
+    """Clone the image under load, audit the clones: (acknowledged before the last one, clones, broken promises).
+
+    What is in a clone with broken promises is copied below the folder ``keep``.
+    """
     image = os.path.join(workplace, f"{kind}.img")
     make_image(image, kind, size)
     taken: list[tuple[str, int]] = []
@@ -126,14 +131,25 @@ def crash(load: Load, kind: str, clones: int, size: int, workplace: str, chance:
             working.kill()
     broken = 0
     for clone, count in taken:
+        before = broken
         with mounted(clone, kind, f"{workplace}/clone") as directory:
+            if keep is not None:
+                shutil.copytree(directory, f"{keep}/{os.path.basename(clone)}.before", ignore=_no_sockets)
             for problem in load.audit(directory, working.lines[:count], working.lines[count:]):
                 broken += 1
                 if broken <= 20:
                     say(f"{kind}: {os.path.basename(clone)}: {problem}")
+            if keep is not None and broken > before:
+                shutil.copytree(directory, f"{keep}/{os.path.basename(clone)}.after", ignore=_no_sockets)
+            elif keep is not None:
+                shutil.rmtree(f"{keep}/{os.path.basename(clone)}.before")
         os.unlink(clone)
     os.unlink(image)
     return taken[-1][1] if taken else 0, len(taken), broken
+
+
+def _no_sockets(directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".sock")]
 
 
 def find_load(name: str) -> Load:
@@ -151,6 +167,7 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=2048, help="size of an image")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--directory", default=None, help="where the outer image is made (sparse)")
+    parser.add_argument("--keep", default=None, help="folder for copies of what was found with broken promises")
     options = parser.parse_args()
     try:
         check_machine(options.file_systems)
@@ -175,7 +192,9 @@ def main() -> int:
             for _ in range(options.rounds):
                 begun = time.monotonic()
                 size = options.megabytes << 20
-                acknowledged, clones, broken = crash(load, kind, options.clones, size, workplace, chance)
+                acknowledged, clones, broken = crash(
+                    load, kind, options.clones, size, workplace, chance=chance, keep=options.keep
+                )
                 all_broken += broken
                 say(
                     f"{kind:6} {clones} power cuts, {acknowledged} deliveries acknowledged, {broken} broken promises "

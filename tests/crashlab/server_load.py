@@ -1,4 +1,4 @@
-"""The whole server: SMTP and APPEND in, IMAP reading along, and a power cut.
+"""The whole server: SMTP and APPEND in, IMAP reading along, EXPUNGE, MOVE, POP3 deleting, and a power cut.
 
 Senders and the audit are those of ``tests/scenarios``. Where a power cut differs from a kill: a message that a
 reader saw may come back under a new UID (its index row was not synced), but the UID it had names no other.
@@ -13,12 +13,12 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from attrs import define
 
-from tests.scenarios.load import Ledger, Load, fetch, identify
+from tests.scenarios.load import ARCHIVE, MAILBOXES, MOVED, Ledger, Load, fetch, identify
 from tests.scenarios.server import DOMAIN, WholeServer
 
 USERS = [f"user{number}" for number in range(4)]
@@ -49,6 +49,12 @@ class SpeakingLedger(Ledger):
     def tell(self, account: str, uid_validity: int, uid: int, identifier: str) -> None:
         self._say("tell", account, uid_validity, uid, identifier)
 
+    def begin(self, fate_of_these: int, identifiers: Collection[str]) -> None:
+        self._say("moving" if fate_of_these == MOVED else "leaving", *identifiers)
+
+    def end(self, fate_of_these: int, identifiers: Collection[str]) -> None:
+        self._say("moved" if fate_of_these == MOVED else "gone", *identifiers)
+
     def _say(self, *values: object) -> None:
         with self.lock:
             sys.stdout.write(json.dumps(values) + "\n")
@@ -64,42 +70,65 @@ class ServerLoad:
     def audit(self, directory: str, acknowledged: Sequence[str], later: Sequence[str]) -> Sequence[str]:
         promised: dict[str, str] = {}
         told: dict[tuple[str, int, int], str] = {}
+        sets: dict[str, set[str]] = {"moving": set(), "leaving": set(), "moved": set(), "gone": set()}
         for line in acknowledged:
             kind, *values = json.loads(line)
             if kind == "promise":
                 promised[values[0]] = values[1]
+            elif kind in sets:
+                sets[kind].update(values)
             else:
                 told[values[0], values[1], values[2]] = values[3]
+        for line in later:
+            # Asked for, and perhaps done, before anybody read the line.
+            kind, *values = json.loads(line)
+            if kind in {"moving", "leaving"}:
+                sets[kind].update(values)
         server = make_server(directory)
         server.start()
         try:
-            return self._compare(server, promised, told)
+            return self._compare(server, promised, told, sets)
         finally:
             server.stop()
 
     def _compare(
-        self, server: WholeServer, promised: dict[str, str], told: dict[tuple[str, int, int], str]
+        self,
+        server: WholeServer,
+        promised: dict[str, str],
+        told: dict[tuple[str, int, int], str],
+        sets: dict[str, set[str]],
     ) -> Sequence[str]:
         problems = []
         found: Counter[str] = Counter()
+        places: dict[str, str] = {}
         for account in ACCOUNTS:
             client = imaplib.IMAP4("127.0.0.1", server.ports["imap"], timeout=60)
             client.login(account, server.password)
-            client.select("INBOX", readonly=True)
-            uid_validity = int(client.response("UIDVALIDITY")[1][0] or 0)
-            for uid, octets in fetch(client, "1:*", "BODY.PEEK[]"):
-                identifier, is_whole = identify(octets)
-                if not is_whole:
-                    problems.append(f"UID {uid} of {account} is damaged: {identifier or octets[:100]!r}")
-                if told.get((account, uid_validity, uid), identifier) != identifier:
-                    problems.append(f"UID {uid} of {account} was told as another message")
-                if promised.get(identifier, account) != account:
-                    problems.append(f"{identifier} is in the wrong account")
-                found[identifier] += 1
+            for mailbox in MAILBOXES:
+                client.select(mailbox, readonly=True)
+                uid_validity = int(client.response("UIDVALIDITY")[1][0] or 0)
+                for uid, octets in fetch(client, "1:*", "BODY.PEEK[]"):
+                    identifier, is_whole = identify(octets)
+                    if not is_whole:
+                        problems.append(f"UID {uid} of {account} is damaged: {identifier or octets[:100]!r}")
+                    if told.get((account, uid_validity, uid), identifier) != identifier:
+                        problems.append(f"UID {uid} of {account} was told as another message")
+                    if promised.get(identifier, account) != account:
+                        problems.append(f"{identifier} is in the wrong account")
+                    places[identifier] = mailbox
+                    found[identifier] += 1
             client.logout()
         problems += [f"{identifier} is there {count} times" for identifier, count in found.items() if count > 1]
+        problems += [f"{identifier} was removed and is back" for identifier in sets["gone"] if found[identifier]]
         problems += [
-            f"{identifier} for {promised[identifier]} is lost" for identifier in promised if not found[identifier]
+            f"{identifier} was moved and is in {places.get(identifier, 'no mailbox')}"
+            for identifier in sets["moved"]
+            if places.get(identifier) != ARCHIVE
+        ]
+        problems += [
+            f"{identifier} for {promised[identifier]} is lost"
+            for identifier in promised
+            if not found[identifier] and identifier not in sets["leaving"]
         ]
         return problems
 
@@ -111,6 +140,7 @@ def main(directory: str) -> None:
     load = Load(
         smtp_port=server.ports["mx"],
         imap_port=server.ports["imap"],
+        pop3_port=server.ports["pop3"],
         accounts=ACCOUNTS,
         password=server.password,
         seed=int(time.time()),

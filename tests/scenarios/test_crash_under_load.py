@@ -1,7 +1,7 @@
 """Kill, stop and reload the server while mail goes in and is read; then hold it to its promises.
 
-R-DUR-1 (what was acknowledged is there, whole), R-Q-2 (exactly once, also over kill -9), RELIABILITY 8.5 (a UID
-that was told never means another message), R-STOP-1 (a stop loses nothing).
+R-DUR-1 (what was acknowledged is there, whole), R-DUR-3 (what was removed stays so), R-Q-2 (exactly once, also over
+kill -9), RELIABILITY 8.5 (a UID that was told never means another message), R-STOP-1 (a stop loses nothing).
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ QUICK = {
 }
 
 
-def loaded_server(make_server: MakeServer, workers: int) -> tuple[WholeServer, Load]:
+def loaded_server(make_server: MakeServer, workers: int, seed: int | None = None) -> tuple[WholeServer, Load]:
     users = [account.partition("@")[0] for account in ACCOUNTS]
     server = make_server(users=users, workers=workers, sections=QUICK)
     server.start()
     load = Load(
         smtp_port=server.ports["mx"],
         imap_port=server.ports["imap"],
+        pop3_port=server.ports["pop3"],
         accounts=ACCOUNTS,
         password=server.password,
-        seed=workers,
+        seed=workers if seed is None else seed,
     )
     load.start()
     return server, load

@@ -611,3 +611,35 @@ def test_r_dur_8_a_rebuild_takes_the_last_of_several_attempts(account: Account):
     assert len(account.contents("Archive")) == 2
     assert len(account.files()) == 2
     assert len(account.files(".Archive")) == 2
+
+
+def test_r_q_2_a_copy_cut_off_is_removed_though_a_replay_wrote_its_source_anew(account: Account):
+    path = delivered(account)
+    result(account.open().copy([1], "Archive"))
+    [copy] = account.files(".Archive")
+    account.setting.kill()
+    # The commit was lost, the link was not; the source was torn and is another file since.
+    with apsw.Connection(str(account.root / "mailsrv.index")) as connection:
+        connection.execute(
+            "DELETE FROM message WHERE file LIKE '%.C%'; DELETE FROM summary WHERE id NOT IN (SELECT id FROM message)"
+        )
+        connection.execute("UPDATE mailbox SET messages=0, unseen=0, octets=0, new_mtime=0 WHERE name='Archive'")
+    connection.close()
+    os.rename(shutil.copy(path, account.root / "tmp" / "anew"), path)
+    account.start()
+    account.setting.journal.live.clear()
+    assert copy.stat().st_nlink == 1
+    assert account.contents("Archive") == {}
+    assert not copy.exists()
+    assert account.contents() == {1: WHOLE}
+
+
+def test_a_copy_another_program_moves_is_kept_however_many_links_it_has(account: Account):
+    delivered(account)
+    result(account.open().copy([1], "Archive"))
+    account.append(b"Subject: 2\r\n\r\n", name="Sent")
+    [copy] = account.files(".Archive")
+    copy.rename(account.root / ".Sent" / "cur" / copy.name)
+    assert account.contents("Archive") == {}
+    assert WHOLE in account.contents("Sent").values()
+    assert account.contents() == {1: WHOLE}

@@ -1,6 +1,7 @@
 """File names of messages: ``1763800000.KAbC….mailsrv,S=2048,W=2048,U=17:2,FS``.
 
-Seconds of arrival; a token that names the delivery (``K`` and its key) or the copy (``C``); then
+Seconds of arrival; a token that names the delivery (``K`` and its key) or the copy (``C``, with the key of
+the message it was made of while the journal may still make that one anew); then
 what makes the index rebuildable: ``S`` octets on disk, ``W`` octets with CRLF line ends (both as
 Dovecot writes them), ``U`` the UID. What stands before the colon never changes while the message
 stays where it is and is the key of the file; after it come the flags.
@@ -48,6 +49,17 @@ def key_of(token: str | None) -> DeliveryKey | None:
         return None
     try:
         return DeliveryKey.from_octets(base64.urlsafe_b64decode(token[1:] + "=" * (-(len(token) - 1) % 4)))
+    except ValueError:
+        return None
+
+
+def source_key_of(token: str | None) -> DeliveryKey | None:
+    """The delivery that a copy (``C``) was made of, where its token names it."""
+    if token is None or token[0] != "C":
+        return None
+    try:
+        octets = base64.urlsafe_b64decode(token[1:] + "=" * (-(len(token) - 1) % 4))
+        return DeliveryKey.from_octets(octets[16:])
     except ValueError:
         return None
 

@@ -103,7 +103,13 @@ def copy_rows(
     for message in messages:
         uid = transaction.take_uid(target)
         file = _link(
-            transaction, source, target, message, uid=uid, letters=keywords.letters_of(message.keywords, known)
+            transaction,
+            source,
+            target,
+            message,
+            uid=uid,
+            letters=keywords.letters_of(message.keywords, known),
+            source_key=(message.delivery_key or b"") if message.id in unsynced else b"",
         )
         if file is None:
             continue
@@ -145,10 +151,18 @@ def _keywords_for(transaction: Transaction, target: MailboxRow, messages: list[M
 
 
 def _link(
-    transaction: Transaction, source: MailboxRow, target: MailboxRow, message: MessageRow, *, uid: int, letters: str
+    transaction: Transaction,
+    source: MailboxRow,
+    target: MailboxRow,
+    message: MessageRow,
+    *,
+    uid: int,
+    letters: str,
+    source_key: bytes,
 ) -> str | None:
     disk = transaction.disk
-    token = filename.token_of("C", _process + next(_numbers).to_bytes(8, "big"))
+    # A replay writes the source anew: then no second link tells that it is there.
+    token = filename.token_of("C", _process + next(_numbers).to_bytes(8, "big") + source_key)
     seconds = filename.base_of(message.file).partition(".")[0]
     base = filename.format_base(
         int(seconds) if seconds.isascii() and seconds.isdigit() else 0, token, message.stored, message.size, uid
