@@ -7,12 +7,15 @@ fields the first counts. Subject and the rest stay encoded as they stand; client
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from mailsrv.message.addresses import EnvelopeAddress, parse_addresses
 from mailsrv.message.fields import unfold
 from mailsrv.message.imap_strings import EMPTY, NIL, format_nstring, format_string
 from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
 from mailsrv.message.structure import Fields
 
+_LONGEST_MEMORISED = 120
 ADDRESS_FIELD_NAMES = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc"})
 ENVELOPE_FIELD_NAMES = ADDRESS_FIELD_NAMES | {b"date", b"subject", b"in-reply-to", b"message-id"}
 
@@ -46,6 +49,19 @@ def _address_list(fields: Fields, name: bytes, limits: MessageLimits) -> bytes:
     bodies = fields.get(name)
     if bodies is None:
         return NIL
+    if len(bodies) == 1 and len(bodies[0]) <= _LONGEST_MEMORISED:
+        return _memorised_list(bodies[0], limits.addresses)
+    return _format_list(bodies, limits)
+
+
+@lru_cache(maxsize=2048)
+def _memorised_list(body: bytes, most: int) -> bytes:
+    """Mail has few correspondents: the same fields come again and again."""
+    entries = parse_addresses(body, most)
+    return b"(%b)" % b"".join([format_address(entry) for entry in entries]) if entries else NIL
+
+
+def _format_list(bodies: list[bytes], limits: MessageLimits) -> bytes:
     entries = parse_addresses(bodies[0], limits.addresses)
     for body in bodies[1:]:
         if len(entries) >= limits.addresses:

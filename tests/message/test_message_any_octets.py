@@ -197,6 +197,30 @@ def test_search_agrees_with_the_decoded_text(octets, wanted):
     assert search.is_in_message(octets, structure) or not found
 
 
+@given(MESSAGES, st.sampled_from(["a", "e", "xt", "tex", "MIME", "0", "=", "-", "?", "z"]))
+@FEW
+def test_what_a_look_at_the_octets_rules_out_is_not_there(octets, wanted):
+    search, structure = TextSearch(wanted), scan(octets)
+    if search.is_ruled_out(octets, with_header=True):
+        assert not search.is_in_message(octets, structure)
+    if search.is_ruled_out(octets, with_header=False):
+        assert not search.is_in_body(octets, structure)
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
+@FEW
+def test_a_search_of_ascii_folds_all_characters_as_any_other(text, wanted):
+    assert TextSearch(wanted).is_in_text(text) is (fold_text(wanted) in fold_text(text))
+
+
+@given(st.characters(min_codepoint=128, codec="utf-8"))
+@FEW
+def test_what_characters_fold_to_is_found_by_ascii(character):
+    text = f"x{character}y"
+    for wanted in {"".join(part) for part in fold_text(text).encode("ascii", "replace").decode().split("?")} - {""}:
+        assert TextSearch(wanted).is_in_text(text) is (wanted in fold_text(text))
+
+
 def test_a_map_of_a_file_gives_the_same_summary():
     for octets in messages(20, 3):
         with tempfile.TemporaryFile() as file:

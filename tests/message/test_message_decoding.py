@@ -103,6 +103,22 @@ def test_body_and_text(wanted, is_in_body, is_in_text):
     assert search.is_in_message(MESSAGE, structure) is is_in_text
 
 
+def test_plain_messages_are_ruled_out_without_parsing():
+    header = b"Subject: two\r\n words\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    plain = header + b"Gr\xc3\xbc\xc3\x9fe and caf\xc3\xa9\r\n"
+    for absent in ("nowhere", "gruessen"):
+        assert TextSearch(absent).is_ruled_out(plain, with_header=True)
+    for present in ("words", "GR", "sse", "utf-8", "cafe"):
+        assert not TextSearch(present).is_ruled_out(plain, with_header=True)
+    assert not TextSearch("two words").is_ruled_out(plain, with_header=True)
+    assert TextSearch("two words").is_ruled_out(plain, with_header=False)
+    assert not TextSearch("größe").is_ruled_out(plain, with_header=True)
+    for hidden in (b"Content-Transfer-Encoding: BASE64", b"Subject: =?utf-8?q?n=6Fwhere?=", b"X: charset = (c)utf-7"):
+        assert not TextSearch("nowhere").is_ruled_out(hidden + b"\r\n" + plain, with_header=True)
+    latin = plain.replace(b"utf-8", b"iso-8859-1")
+    assert not TextSearch("nowhere").is_ruled_out(latin, with_header=True)
+
+
 def test_fields():
     header = MESSAGE[: scan(MESSAGE).root.body_start]
     assert TextSearch("straße nach köln").is_in_header(header, b"subject")

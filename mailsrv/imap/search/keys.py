@@ -11,6 +11,7 @@ import enum
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 from itertools import compress
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,7 +21,7 @@ from mailsrv.imap.fetch.sections import OpenMessage
 from mailsrv.imap.numbering import Numbering, NumberRange
 from mailsrv.imap.sequence_set import SequenceSet
 from mailsrv.interfaces.mailbox import DATE_OF_NONE, FlagSet, MessageSummary
-from mailsrv.message import CACHED_FIELD_NAMES, DEFAULT_LIMITS, TextSearch, scan
+from mailsrv.message import CACHED_FIELD_NAMES, DEFAULT_LIMITS, MessageLimits, TextSearch, scan
 
 if TYPE_CHECKING:
     from mailsrv.imap.search.page import Page
@@ -243,13 +244,23 @@ class InMessage:
     async def _is_in(self, page: Page, message: OpenMessage) -> bool:
         session = page.session
         most = session.services.settings.search_octets
-        limits = evolve(DEFAULT_LIMITS, search_text_octets=most)
         octets = message.content.octets
         if octets is None:
             octets = await message.content.read(0, min(message.content.size, most))
         text = octets[:most]
-        find = self.search.is_in_message if self.with_header else self.search.is_in_body
-        return await session.peer.compute(len(text), lambda: find(text, scan(text), limits))
+        return await session.peer.compute(len(text), lambda: self._is_in_text(text, most))
+
+    def _is_in_text(self, text: bytes, most: int) -> bool:
+        search = self.search
+        if search.is_ruled_out(text, with_header=self.with_header):
+            return False
+        find = search.is_in_message if self.with_header else search.is_in_body
+        return find(text, scan(text), _limits(most))
+
+
+@lru_cache(maxsize=16)
+def _limits(search_octets: int) -> MessageLimits:
+    return evolve(DEFAULT_LIMITS, search_text_octets=search_octets)
 
 
 @frozen

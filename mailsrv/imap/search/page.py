@@ -13,7 +13,7 @@ from mailsrv.interfaces.mailbox import InternalDates, MessageSummary
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session
 
-_OPEN_AT_ONCE = 16
+_OPEN_AT_ONCE = 32
 
 
 class Page:
