@@ -380,7 +380,8 @@ class SmtpProtocol(Protocol):
         error = failure.value
         if isinstance(error, MailError):
             reply = reply_for_error(error, stage)
-            log.info(
+            # Why is in the event of delivery or of log-in already.
+            log.debug(
                 "smtp {stage} {subject} refused in {connection_id}: {code} {error}",
                 stage=stage.value,
                 subject=subject,
@@ -534,7 +535,8 @@ class SmtpProtocol(Protocol):
         if isinstance(outcome, Accepted):
             return make_reply(250, MESSAGE_ACCEPTED, f"Accepted as {outcome.transaction_id}")
         reply = reply_for_error(outcome.error, Stage.MESSAGE)
-        log.info(
+        # Why is in the event of delivery or of log-in already.
+        log.debug(
             "smtp message {transaction_id} refused for {recipient}: {code} {error}",
             transaction_id=transaction_id,
             connection_id=self.connection_id,
