@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IPushProducer, IReactorThreads, ISSLTransport
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorThreads, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -33,6 +33,8 @@ _COMPUTE_IN_PLACE_OCTETS = 262144
 """Scanning this much takes less than a third of a millisecond: no thread is worth it."""
 _WORK_AT_ONCE = 32
 """Commands of one client that are carried out before others have their turn."""
+_LINGER_SECONDS = 30.0
+"""How long a client that was turned away has to take the reason (and to shake hands for that, with implicit TLS)."""
 _log = Logger()
 
 
@@ -55,6 +57,7 @@ class ImapProtocol(Protocol):
     _waiting_input: Deferred[None] | None = None
     _waiting_output: Deferred[None] | None = None
     _wake_is_due = False
+    _linger: IDelayedCall | None = None
     client_address = ""
     connection_id = ""
     _active_at = 0.0
@@ -74,6 +77,7 @@ class ImapProtocol(Protocol):
         except TooManyConnections as error:
             self.transport.write(b"* BYE [LIMIT] " + error.text.encode("ascii", "replace") + b"\r\n")
             self.transport.loseConnection()
+            self._linger = factory.clock.callLater(_LINGER_SECONDS, self.abort)
             return
         set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
         if set_no_delay is not None:
@@ -98,6 +102,8 @@ class ImapProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_gone = True
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
         if self._slot is not None:
             self._slot.close()
         for waiting in (self._waiting_input, self._waiting_output):
@@ -311,7 +317,8 @@ class ImapProtocol(Protocol):
             if silent > 2 * settings.login_timeout_seconds:
                 self.abort()
         elif not self._is_writable:
-            if silent > settings.command_timeout_seconds:
+            # Also who never shakes hands for implicit TLS: the greeting waits for it.
+            if is_late or silent > settings.command_timeout_seconds:
                 self.abort()
         elif is_late or (not is_new and silent > settings.idle_timeout_seconds):
             self._time_out()

@@ -85,6 +85,7 @@ class ImapSettings:
     )
     search_slice_messages: int = field(default=256, metadata={"help": "Messages searched before others are served."})
     search_keys: int = field(default=1000, metadata={"help": "Most keys in one SEARCH."})
+    search_text_keys: int = field(default=32, metadata={"help": "Most BODY and TEXT keys in one SEARCH."})
     search_octets: int = field(
         default=10485760,
         metadata={"help": "How much of one message's text SEARCH TEXT and BODY look at.", "unit": "octets"},

@@ -32,13 +32,11 @@ class Lsub:
         for info in infos:
             if any(pattern.matches(info.name) for pattern in self.patterns):
                 listed[info.name] = b"" if info.exists and info.is_selectable else b"\\Noselect"
-        for info in infos:
+        parents = {parent for info in infos if info.name not in listed for parent in _parents(info.name)}
+        for parent in sorted(parents - listed.keys()):
             # RFC 3501 6.3.9: where "%" leaves out what is subscribed, its parent is told as \\Noselect.
-            if info.name in listed:
-                continue
-            for parent in _parents(info.name):
-                if parent not in listed and any(pattern.matches(parent) for pattern in self.patterns):
-                    listed[parent] = b"\\Noselect"
+            if any(pattern.matches(parent) for pattern in self.patterns):
+                listed[parent] = b"\\Noselect"
         for name, attribute in listed.items():
             session.send(b'* LSUB (%b) "/" %b\r\n' % (attribute, session.format_name(name)))
         return Ok()
