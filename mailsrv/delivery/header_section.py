@@ -18,13 +18,15 @@ class HeaderHold:
     Linear in what comes, however small the pieces.
     """
 
-    __slots__ = ("_held", "_limit", "header_octets")
+    __slots__ = ("_held", "_limit", "header_octets", "is_cut")
 
     def __init__(self, limit_octets: int) -> None:
         self._held = bytearray()
         self._limit = limit_octets
         self.header_octets = 0
         """Length of the header section once ``feed`` answered True."""
+        self.is_cut = False
+        """The limit came first: what follows may be fields nobody here has looked at."""
 
     def feed(self, octets: bytes) -> bool:
         """Whether the header section is complete (or the limit is passed) now."""
@@ -42,6 +44,7 @@ class HeaderHold:
             return True
         if len(held) >= self._limit:
             self.header_octets = min(len(held), self._limit)
+            self.is_cut = True
             return True
         return False
 

@@ -35,7 +35,7 @@ from mailsrv.interfaces.filter import AddHeader, MessageView, Phase, SessionView
 from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.mailbox import IMailStore, OverQuota
 from mailsrv.message import Hop, format_received, format_return_path, missing_originator_fields, transmission_type
-from mailsrv.status import MAILBOX_FULL, TOO_MANY_RECIPIENTS
+from mailsrv.status import MAILBOX_FULL, MESSAGE_TOO_LARGE, TOO_MANY_RECIPIENTS
 
 Targets = dict[Address, tuple[LocalRecipient, Address]]
 """By account."""
@@ -243,6 +243,10 @@ class MailTransaction:
             self._refusal = error
             return None
         must_check_from = self._account is not None and self._parts.settings.check_from_field
+        if must_check_from and hold.is_cut:
+            # Behind the limit there could be another From.
+            self._refusal = MailError(MESSAGE_TOO_LARGE, "The header section is too large")
+            return None
         if not must_check_from and not self._parts.filters.wants(Phase.HEADERS):
             return self._start_spooling(header, hold.take())
         self._deciding = deciding = Deferred.fromCoroutine(self._decide(header, hold.take()))

@@ -334,7 +334,9 @@ class ImapProtocol(Protocol):
 
     def stop(self, text: str) -> None:
         """Say BYE when what is in flight is done."""
-        if self._session is not None:
+        if self._session is not None and not self._is_writable and self._session.state is State.NOT_AUTHENTICATED:
+            self.abort()  # who has not taken the greeting (implicit TLS without a handshake) would hold up the stop
+        elif self._session is not None:
             self._session.request_stop(text)
             self._pump()
 

@@ -132,7 +132,9 @@ class Pop3Protocol(Protocol):
 
     def drain(self) -> None:
         """The server stops: -ERR once what is in flight is done (R-STOP-1)."""
-        if self._engine is not None and not self._is_lost:
+        if self._is_choked and self._drop is None:
+            self.abort()  # who has not taken the greeting (implicit TLS without a handshake) would hold up the stop
+        elif self._engine is not None and not self._is_lost:
             self._engine.stop("The server stops")
             self._pump()
 

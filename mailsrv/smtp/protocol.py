@@ -201,7 +201,9 @@ class SmtpProtocol(Protocol):
     def drain(self) -> None:
         """Finish what is in flight, say 421, close."""
         self._is_drain_wanted = True
-        if self._session is not None:
+        if self._session is not None and not self._has_begun:
+            self.abort()  # implicit TLS, and no handshake: nobody is there to be told, and nobody worth waiting for
+        elif self._session is not None:
             self._session.shut_down()
             self._run()
 
