@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.scenarios.server import ALICE, WholeServer
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -31,8 +33,9 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made as a release is: from the source distribution, so that this one is whole too."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
     [built] = folder.glob("*.whl")
     return built
 
@@ -56,6 +59,10 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     sample = run(venv / "bin" / "mailsrvctl", "config", "sample", cwd=tmp_path)
     (tmp_path / "mailsrv.toml").write_text(sample)
     assert "is good" in run(venv / "bin" / "mailsrvctl", "config", "check", "mailsrv.toml", cwd=tmp_path)
+    with WholeServer(tmp_path / "s", workers=2, twistd=venv / "bin" / "twistd", cwd=tmp_path) as server:
+        server.deliver(ALICE, b"Subject: from the wheel\r\n\r\nHello\r\n")
+        [message] = server.messages(ALICE)
+        assert b"Subject: from the wheel" in message
 
 
 def test_the_checkout_works_without_being_installed(tmp_path: Path) -> None:

@@ -60,8 +60,13 @@ class WholeServer:
         extra: str = "",
         sections: Mapping[str, str] | None = None,
         plaintext_networks: str = '["127.0.0.0/8"]',
+        twistd: Path | None = None,
+        cwd: Path = ROOT,
     ) -> None:
-        """``sections`` adds lines to tables that stand here already (``{"smtp": "greeting_delay_seconds = 0"}``)."""
+        """``sections`` adds lines to tables that stand here already (``{"smtp": "greeting_delay_seconds = 0"}``).
+
+        ``twistd`` of another environment, started in ``cwd``, runs what is installed there.
+        """
         self.folder = folder
         self.workers = workers
         self.config_path = folder / "mailsrv.toml"
@@ -76,6 +81,8 @@ class WholeServer:
         self.trusts_loopback = plaintext_networks != "[]"
         self.ports: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
+        self._twistd = twistd or Path(sys.executable).with_name("twistd")
+        self._cwd = cwd
         self._store = store
         self._extra = extra
         self._sections = dict(sections or {})
@@ -122,11 +129,10 @@ class WholeServer:
     def start(self) -> None:
         """Start and wait until it accepts connections."""
         self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
-        twistd = Path(sys.executable).with_name("twistd")
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [twistd, "--nodaemon", "--pidfile=", "mailsrv", "--config", self.config_path],
-                cwd=ROOT,
+                [self._twistd, "--nodaemon", "--pidfile=", "mailsrv", "--config", self.config_path],
+                cwd=self._cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
