@@ -101,7 +101,8 @@ def reply_for_error(error: MailError, stage: Stage) -> Reply:
     if stage is Stage.CONNECT:
         code = 421 if temporary else 554
     elif stage is Stage.AUTH and temporary and code != 421:
-        code = 454  # RFC 4954 6
+        # RFC 4954 6: whatever is out of order, it is the log-in that cannot be had now (R-AUTH-7).
+        code, enhanced = 454, status.TEMPORARY_AUTHENTICATION_FAILURE
     elif stage is Stage.MESSAGE and code not in _MESSAGE_CODES:
         code = 554
     return Reply(code, enhanced, (error.text,), code == 421)

@@ -45,13 +45,18 @@ def test_r_inj_text_on_the_wire_is_printable_ascii_of_bounded_length():
         (MailError(status.SHUTTING_DOWN, "x"), Stage.RCPT, 421, True),
         (InsufficientStorage(), Stage.DATA, 452, False),
         (Unavailable(), Stage.RCPT, 451, False),
-        (Unavailable(), Stage.AUTH, 454, False),
         (InvalidCredentials(), Stage.AUTH, 535, False),
     ],
 )
 def test_errors_become_replies(error, stage, code, closes):
     reply = reply_for_error(error, stage)
     assert (reply.code, reply.closes, reply.status) == (code, closes, error.status)
+
+
+@pytest.mark.parametrize("error", [Unavailable(), InsufficientStorage()])
+def test_r_auth_7_a_log_in_that_cannot_be_decided_is_a_temporary_authentication_failure(error):
+    reply = reply_for_error(error, Stage.AUTH)
+    assert (reply.code, reply.status) == (454, status.TEMPORARY_AUTHENTICATION_FAILURE)
 
 
 def test_the_cause_of_an_error_is_not_told():
