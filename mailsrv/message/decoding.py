@@ -22,8 +22,8 @@ from mailsrv.message.structure import MessageStructure, Part
 
 # A parameter as nearly everybody writes it. Anything else makes a message one that has to be parsed.
 _CHARSET = re.compile(rb'charset ?= ?"?([a-z0-9_-]++)')
-# What hides text from a look at the octets: encodings, encoded words, headers inside the body.
-_HIDING = (b"base64", b"quoted-printable", b"=?", b"message/", b"digest")
+# What hides text of a body from a look at the octets: encodings, headers inside it.
+_HIDING = (b"base64", b"quoted-printable", b"message/", b"digest")
 _UTF8 = frozenset({b"utf-8", b"us-ascii", b"utf8", b"ascii"})
 _FOLDING = "mailsrv-fold"
 _ASCII_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
@@ -116,7 +116,7 @@ class TextSearch:
         Saves most messages of a search from being scanned for their parts.
         """
         wanted = self._octets
-        if not wanted or (with_header and not self._is_one_word):  # words may stand on two lines of a header
+        if not wanted:
             return False
         is_ascii = octets.isascii()
         if is_ascii:
@@ -131,7 +131,12 @@ class TextSearch:
         charsets = _CHARSET.findall(folded)
         if folded.count(b"charset") != len(charsets):
             return False
-        return all(is_ascii_compatible(name) if is_ascii else name in _UTF8 for name in charsets)
+        if not all(is_ascii_compatible(name) if is_ascii else name in _UTF8 for name in charsets):
+            return False
+        if not with_header or (self._is_one_word and b"=?" not in folded):
+            return True
+        # A header has encoded words, and words may stand on two of its lines.
+        return not self.is_in_header(octets[: read_header(octets, 0, len(octets)).body_start])
 
     def is_in_field(self, body: bytes) -> bool:
         """Whether it occurs in a field body, as decoded."""

@@ -111,6 +111,11 @@ def test_plain_messages_are_ruled_out_without_parsing():
     for present in ("words", "GR", "sse", "utf-8", "cafe"):
         assert not TextSearch(present).is_ruled_out(plain, with_header=True)
     assert not TextSearch("two words").is_ruled_out(plain, with_header=True)
+    assert TextSearch("two Words here").is_ruled_out(plain, with_header=True)
+    encoded = plain.replace(b"two", b"=?utf-8?q?t=77o?=")
+    assert TextSearch("two").is_ruled_out(encoded, with_header=False)
+    assert not TextSearch("two").is_ruled_out(encoded, with_header=True)
+    assert TextSearch("three").is_ruled_out(encoded, with_header=True)
     assert TextSearch("two words").is_ruled_out(plain, with_header=False)
     assert not TextSearch("größe").is_ruled_out(plain, with_header=True)
     for hidden in (b"Content-Transfer-Encoding: BASE64", b"Subject: =?utf-8?q?n=6Fwhere?=", b"X: charset = (c)utf-7"):

@@ -237,11 +237,12 @@ class _Answer:
 
     async def _open(self, uids: Sequence[int]) -> list[OpenMessage]:
         """Messages that are still there, opened. Close each."""
-        mailbox = self._selected.mailbox
-        summaries: Sequence[MessageSummary] = await mailbox.summaries(
-            uids,  # type: ignore[arg-type]
-            with_structure=self._plan.needs_structure,
-        )
+        mailbox, plan = self._selected.mailbox, self._plan
+        summaries: Sequence[MessageSummary]
+        if plan.needs_structure or plan.columns:
+            summaries = await mailbox.summaries(uids, with_structure=plan.needs_structure)  # type: ignore[arg-type]
+        else:
+            summaries = [MessageSummary(Uid(uid), 0, 0, 0, 0, b"", b"", b"", b"", -1) for uid in uids]
         found: list[Uid] = [summary.uid for summary in summaries]
         contents = await mailbox.contents(found)
         return [
