@@ -34,7 +34,7 @@ from mailsrv.store.index.connection import (
 from mailsrv.store.index.rows import mailbox_by_name
 from mailsrv.store.index.schema import FILE, VERSION, prepare
 from mailsrv.store.index.transaction import Transaction
-from mailsrv.store.maildir.layout import make_missing
+from mailsrv.store.maildir.layout import is_begun, make_missing
 from mailsrv.store.maildir.names import account_path
 from mailsrv.store.rebuild import finish_intents, populate, redo_intents
 from mailsrv.store.settings import StoreSettings
@@ -137,7 +137,7 @@ class Account:
         A new account has nothing to lose: should a crash take it, its mail is in the journal and
         it is made again with greater UIDVALIDITYs. So only what holds mail already is made durably.
         """
-        is_new = self._table.disk.status(f"{self.root}/cur") is None
+        is_new = not is_begun(self._table.disk, self.root)
         if is_new:
             connection.execute("PRAGMA synchronous=NORMAL")
         try:

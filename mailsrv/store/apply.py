@@ -352,7 +352,7 @@ class _AccountBatch:
         try:
             self._put(message, source, path, base, target)
         except FileNotFoundError:
-            if transaction.disk.status(f"{path}/{filename.CUR}") is not None:
+            if layout.is_complete(transaction.disk, path):
                 raise
             transaction.make_mailbox(row)
             self._put(message, source, path, base, target)
@@ -393,7 +393,7 @@ class _AccountBatch:
         if _holds(transaction.disk, f"{path}/{present}", source, stored):
             return
         transaction.will_write(row)
-        if transaction.disk.status(f"{path}/{filename.CUR}") is None:
+        if not layout.is_complete(transaction.disk, path):
             transaction.make_mailbox(row)
         temporary = f"{path}/{layout.TMP}/{filename.base_of(file)}"
         _write(transaction.disk, temporary, source)

@@ -333,7 +333,7 @@ class AccountMailboxes:
             and entry.name[0] == "."
             and entry.name not in known
             and mailbox_name(entry.name) is not None
-            and disk.status(f"{root}/{entry.name}/cur") is not None
+            and layout.is_begun(disk, f"{root}/{entry.name}")
             for entry in disk.list_directory(root)
         )
 

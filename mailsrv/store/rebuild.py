@@ -24,7 +24,7 @@ def populate(transaction: Transaction) -> None:
     transaction.connection.execute("INSERT INTO account VALUES(0, 0, 0, 1, 0, 0)")
     uses = {name: use.value if use is not None else "" for name, use in INITIAL_MAILBOXES}
     names = set(uses)
-    is_new = disk.status(f"{root}/cur") is None
+    is_new = not layout.is_begun(disk, root)
     found = {} if is_new else find_mailboxes(transaction)
     for name in [*uses, *sorted(found.keys() - names)]:
         path = found.get(name)
@@ -53,7 +53,7 @@ def find_mailboxes(transaction: Transaction) -> dict[str, str]:
     for entry in disk.list_directory(root):
         if entry.is_directory and entry.name[0] == ".":
             name = mailbox_name(entry.name)
-            if name is not None and disk.status(f"{root}/{entry.name}/cur") is not None:
+            if name is not None and layout.is_begun(disk, f"{root}/{entry.name}"):
                 found[name] = f"{root}/{entry.name}"
     return found
 

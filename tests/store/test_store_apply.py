@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -621,3 +622,38 @@ def test_a_new_index_never_has_a_name_before_its_octets_are_synced(
     setting.applier.apply(pending(1))
     assert order[:2] == ["sync", "mailsrv.index"]
     setting.stop()
+
+
+def test_the_store_may_lie_behind_a_symbolic_link(tmp_path: Path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "mail").symlink_to(tmp_path / "elsewhere")
+    setting = StoreSetting(StoreSettings(path=str(tmp_path / "mail" / "{local}")))
+    setting.applier.apply(pending(1))
+    assert contents(inbox_of(setting)) == [octets(1)]
+    setting.stop()
+
+
+@pytest.mark.parametrize("missing", [("cur",), ("new", "tmp"), ("tmp",), ("cur", "new", "tmp")])
+@pytest.mark.parametrize("is_index_lost", [False, True])
+def test_r_dur_1_folders_that_a_power_cut_took_are_made_again(
+    store_settings: StoreSettings, tmp_path: Path, missing: tuple[str, ...], is_index_lost: bool
+):
+    setting = StoreSetting(store_settings, segment_id=SEGMENT)
+    setting.applier.apply([*pending(1), *pending(2)])
+    inbox = inbox_of(setting)
+    result(inbox.copy([1], "Archive"))
+    setting.kill()
+    for folder in (tmp_path / "alice", tmp_path / "alice" / ".Archive"):
+        for part in missing:
+            shutil.rmtree(folder / part)
+    if is_index_lost:
+        for path in (tmp_path / "alice").glob("mailsrv.index*"):
+            path.unlink()
+    again = StoreSetting(store_settings, segment_id=SEGMENT)
+    answers = again.applier.apply([*pending(1, is_replay=True), *pending(2, is_replay=True)])
+    assert all(isinstance(answer, Applied) for answer in answers)
+    inbox = inbox_of(again)
+    assert sorted(contents(inbox)) == [octets(1), octets(2)]
+    copied = result(inbox.copy(list(inbox.uids), "Archive"))
+    assert len(copied.destination) == 2
+    again.stop()

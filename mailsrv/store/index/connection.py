@@ -95,10 +95,14 @@ def sync_index(path: str) -> None:
 def open_connection(path: str, busy_seconds: float) -> apsw.Connection:
     """A connection to an existing index. Raises :class:`apsw.Error`, :class:`apsw.CantOpenError` where it is missing.
 
-    SQLite gives -wal and -shm the mode of the database, 0600.
+    SQLite gives -wal and -shm the mode of the database, 0600. It refuses symbolic links anywhere in a path; only
+    the file itself must be none, the administrator may well have put the mail elsewhere.
     """
+    directory, name = os.path.split(path)
     connection = apsw.Connection(
-        path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, statementcachesize=60
+        os.path.join(os.path.realpath(directory), name),
+        flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW,
+        statementcachesize=60,
     )
     connection.set_busy_timeout(int(busy_seconds * 1000))
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)

@@ -60,6 +60,16 @@ def make_mailbox(disk: IDisk, path: str, identity: Identity, *, is_inbox: bool) 
     return [*changed, path]
 
 
+def is_begun(disk: IDisk, path: str) -> bool:
+    """Whether a mailbox is there, if only in part: a power cut may take any of its folders."""
+    return any(disk.status(f"{path}/{part}") is not None for part in (CUR, NEW))
+
+
+def is_complete(disk: IDisk, path: str) -> bool:
+    """Whether nothing is left to make."""
+    return all(disk.status(f"{path}/{part}") is not None for part in (CUR, NEW, TMP))
+
+
 def write_identity(disk: IDisk, path: str, identity: Identity) -> None:
     """Replace ``mailsrv-mailbox``, unsynced."""
     temporary = f"{path}/{IDENTITY}.new"

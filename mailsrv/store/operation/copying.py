@@ -173,7 +173,7 @@ def _link(
         try:
             _link_or_copy(transaction, f"{source_path}/{message.file}", target_path, file)
         except FileNotFoundError:
-            if attempt == 0 and disk.status(f"{target_path}/{filename.CUR}") is None:
+            if attempt == 0 and not layout.is_complete(disk, target_path):
                 transaction.make_mailbox(target)
                 transaction.to_sync.update(transaction.touched)
                 continue
