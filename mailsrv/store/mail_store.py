@@ -168,6 +168,7 @@ class MailStore:
         self._threads.run(partial(self._table.close_idle, settings.idle_close_seconds)).addErrback(
             lambda failure: self._log.failure("closing of idle indexes failed", failure=failure)
         )
+        self._watch.end_unused()
         self._table.forget_unused(self._accounts.__contains__)
         self._schedule()
 
