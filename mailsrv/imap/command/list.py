@@ -67,6 +67,12 @@ class List:
         parents = _parents_of(info.name for info in infos if info.exists)
         subscribed_below = _parents_of(info.name for info in infos if info.is_subscribed)
         special_below = _parents_of(info.name for info in infos if info.special_use is not None)
+        if Selection.RECURSIVEMATCH in self.selection:
+            # RFC 5258 3.5: told also where nothing of that name exists, for what is below it.
+            wanted = subscribed_below if Selection.SUBSCRIBED in self.selection else frozenset()
+            wanted |= special_below if Selection.SPECIAL_USE in self.selection else frozenset()
+            missing = wanted.difference(info.name for info in infos)
+            infos = [*infos, *(MailboxInfo(name, 0, is_selectable=False, exists=False) for name in sorted(missing))]
         names_at_once = max(1, _MATCHES_AT_ONCE // max(1, len(self.patterns)))
         for place, info in enumerate(infos):
             if place and place % names_at_once == 0:
