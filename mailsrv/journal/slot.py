@@ -170,7 +170,19 @@ class Slot:
         with self._publish_lock:
             self._published = {live.segment.segment_id for live in self.live}
             self._published |= {segment.segment_id for segment in self._idle}
-            self._write_live()
+            try:
+                self._write_live()
+            except OSError:
+                # On a full disk the list there is will do, if it names all: a server that does not start
+                # is one whose users cannot make room (R-FULL-1).
+                if not self._is_list_sufficient():
+                    raise
+
+    def _is_list_sufficient(self) -> bool:
+        try:
+            return self._published <= read_live(self._disk, self.directory)
+        except Unavailable:
+            return False
 
     def _open_segment(self, path: str) -> None:
         segment = Segment.open(self._disk, path)

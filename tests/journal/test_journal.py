@@ -14,6 +14,7 @@ from mailsrv.errors import InsufficientStorage, Unavailable
 from mailsrv.interfaces.content import FileContent, InlineContent, ISpool, ISpoolWriter
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.journal import recover_all_slots
+from mailsrv.journal.slot import Slot
 from mailsrv.testing.disk import ModelDisk
 from tests.journal.rig import ALICE, BOB, DIRECTORY, SMALL, FileApplier, Rig, message
 
@@ -658,3 +659,22 @@ def test_what_waited_behind_a_failure_is_looked_up_when_it_comes_again(rig):
     rig.tick(60)
     assert [pending.is_replay for pending in rig.applier.batches[-1]] == [True, True]
     assert rig.applier.texts() == [b"first", b"second"]
+
+
+def test_r_full_1_a_full_disk_keeps_no_journal_from_opening(rig):
+    rig.commit(b"text")
+    rig.pump()
+    disk = rig.disk.after_power_cut(0)
+    disk.fail_from(0, errno.ENOSPC, ["write", "fill", "create"])
+    slot = Slot.claim(rig.slot.directory, disk, SMALL)
+    assert slot is not None
+    slot.open()
+    assert len(slot.live) == 1
+    slot.close()
+    disk.heal()
+    disk.unlink(f"{rig.slot.directory}/live")
+    disk.fail_from(0, errno.ENOSPC, ["write", "fill", "create"])
+    again = Slot.claim(rig.slot.directory, disk, SMALL)
+    assert again is not None
+    with pytest.raises(OSError, match=r"\[Errno 28\]"):
+        again.open()
