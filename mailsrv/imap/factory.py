@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
@@ -17,6 +17,7 @@ from mailsrv.interfaces.content import ISpool
 from mailsrv.interfaces.service import IDrainable
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.open_connections import OpenConnections
 from mailsrv.wire.tls_mode import TlsMode
 
 _LOOK_EVERY_SECONDS = 5.0
@@ -50,14 +51,12 @@ class ImapServerFactory(ServerFactory):
         self.plaintext_networks = plaintext_networks
         self.connections = connections
         self.clock = clock
-        self._open: dict[ImapProtocol, None] = {}
+        self._open: OpenConnections[ImapProtocol] = OpenConnections()
         self._look: IDelayedCall | None = None
-        self._is_draining = False
-        self._drained: list[Deferred[None]] = []
 
     def buildProtocol(self, addr: IAddress | None) -> ImapProtocol | None:  # type: ignore[override]
         """A connection; None (it is closed unanswered) while draining."""
-        if self._is_draining:
+        if self._open.is_draining:
             return None
         protocol = ImapProtocol()
         protocol.factory = self
@@ -81,38 +80,27 @@ class ImapServerFactory(ServerFactory):
 
     def opened(self, protocol: ImapProtocol) -> None:
         """Look after a connection."""
-        self._open[protocol] = None
+        self._open.add(protocol)
         if self._look is None:
             self._look = self.clock.callLater(_LOOK_EVERY_SECONDS, self._look_at_time)
 
     def closed(self, protocol: ImapProtocol) -> None:
         """A connection is gone, with all that ran for it."""
-        self._open.pop(protocol, None)
-        if not self._open:
-            if self._look is not None:
-                self._look.cancel()
-                self._look = None
-            drained, self._drained = self._drained, []
-            for waiting in drained:
-                waiting.callback(None)
+        self._open.discard(protocol)
+        if not self._open and self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def _look_at_time(self) -> None:
         """One timer for all connections: a few tenths of a microsecond each."""
         self._look = self.clock.callLater(_LOOK_EVERY_SECONDS, self._look_at_time)
         now = self.clock.seconds()
-        for protocol in list(self._open):
+        for protocol in self._open:
             protocol.check_time(now)
 
     def drain(self) -> Deferred[None]:
-        self._is_draining = True
-        if not self._open:
-            return succeed(None)
-        waiting: Deferred[None] = Deferred()
-        self._drained.append(waiting)
-        for protocol in list(self._open):
-            protocol.stop(_STOPPING)
-        return waiting
+        return self._open.drain(lambda protocol: protocol.stop(_STOPPING))
 
     def abort_all(self) -> None:
-        for protocol in list(self._open):
+        for protocol in self._open:
             protocol.abort()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
@@ -14,6 +14,7 @@ from mailsrv.pop3.session import Pop3Session
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
 from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.open_connections import OpenConnections
 from mailsrv.wire.tls_mode import TlsMode
 
 
@@ -43,13 +44,11 @@ class Pop3ServerFactory(ServerFactory):
         self.plaintext_networks = plaintext_networks
         self.connections = connections
         self.clock = clock
-        self._sessions: set[Pop3Protocol] = set()
-        self._is_draining = False
-        self._drained: list[Deferred[None]] = []
+        self._sessions: OpenConnections[Pop3Protocol] = OpenConnections()
 
     def buildProtocol(self, addr: IAddress | None) -> Pop3Protocol | None:
         """A session, or None (the connection is closed) once the server stops."""
-        return None if self._is_draining else Pop3Protocol(self)
+        return None if self._sessions.is_draining else Pop3Protocol(self)
 
     def replace_settings(self, settings: Pop3Settings) -> None:
         """For sessions from now on."""
@@ -76,10 +75,6 @@ class Pop3ServerFactory(ServerFactory):
     def closed(self, session: Pop3Protocol) -> None:
         """It is gone."""
         self._sessions.discard(session)
-        if self._is_draining and not self._sessions:
-            waiting, self._drained = self._drained, []
-            for deferred in waiting:
-                deferred.callback(None)
 
     @property
     def session_count(self) -> int:
@@ -87,15 +82,8 @@ class Pop3ServerFactory(ServerFactory):
         return len(self._sessions)
 
     def drain(self) -> Deferred[None]:
-        self._is_draining = True
-        for session in list(self._sessions):
-            session.drain()
-        if not self._sessions:
-            return succeed(None)
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        return drained
+        return self._sessions.drain(Pop3Protocol.drain)
 
     def abort_all(self) -> None:
-        for session in list(self._sessions):
+        for session in self._sessions:
             session.abort()

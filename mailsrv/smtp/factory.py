@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from twisted.cred.portal import Portal
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
@@ -16,6 +16,7 @@ from mailsrv.smtp.protocol import SmtpProtocol
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
 from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.open_connections import OpenConnections
 from mailsrv.wire.tls_mode import TlsMode
 
 
@@ -54,11 +55,9 @@ class SmtpServerFactory(ServerFactory):
         self.plaintext_networks = plaintext_networks
         self.connections = connections
         self.clock = clock
-        self._open: set[SmtpProtocol] = set()
+        self._open: OpenConnections[SmtpProtocol] = OpenConnections()
         self._known: OrderedDict[str, None] = OrderedDict()
         """Networks that delivered mail, the longest quiet first."""
-        self._is_draining = False
-        self._drained: list[Deferred[None]] = []
 
     @property
     def offers_starttls(self) -> bool:
@@ -78,18 +77,11 @@ class SmtpServerFactory(ServerFactory):
 
     def drain(self) -> Deferred[None]:
         """See :class:`~mailsrv.interfaces.service.IDrainable`."""
-        self._is_draining = True
-        for protocol in tuple(self._open):
-            protocol.drain()
-        if not self._open:
-            return succeed(None)
-        drained: Deferred[None] = Deferred()
-        self._drained.append(drained)
-        return drained
+        return self._open.drain(SmtpProtocol.drain)
 
     def abort_all(self) -> None:
         """See :class:`~mailsrv.interfaces.service.IDrainable`."""
-        for protocol in tuple(self._open):
+        for protocol in self._open:
             protocol.abort()
 
     # -- what the protocols tell
@@ -97,16 +89,12 @@ class SmtpServerFactory(ServerFactory):
     def connection_opened(self, protocol: SmtpProtocol) -> None:
         """A connection is there; while draining it is told so."""
         self._open.add(protocol)
-        if self._is_draining:
+        if self._open.is_draining:
             protocol.drain()
 
     def connection_closed(self, protocol: SmtpProtocol) -> None:
         """It is gone."""
         self._open.discard(protocol)
-        if not self._open:
-            drained, self._drained = self._drained, []
-            for deferred in drained:
-                deferred.callback(None)
 
     def greeting_delay(self, slot: ConnectionSlot | None) -> float:
         """How long this client waits for its greeting."""
