@@ -113,9 +113,11 @@ class Account:
 
     def _open_once(self) -> apsw.Connection:
         table = self._table
+        was_there = True
         try:
             connection = open_connection(self.index_path, table.settings.busy_seconds)
         except apsw.CantOpenError:
+            was_there = False
             table.touch(make_missing(table.disk, self.root))
             table.check_file_system(self.root)
             make_index(self.index_path)
@@ -123,7 +125,7 @@ class Account:
         try:
             version = connection.pragma("user_version")
             if version != VERSION or connection.execute("SELECT 1 FROM account").fetchone() is None:
-                self._prepare(connection)
+                self._prepare(connection, was_there=was_there)
             if connection.execute("SELECT 1 FROM intent LIMIT 1").fetchone() is not None:
                 finish_intents(self.transaction(connection))
         except BaseException:
@@ -131,7 +133,7 @@ class Account:
             raise
         return connection
 
-    def _prepare(self, connection: apsw.Connection) -> None:
+    def _prepare(self, connection: apsw.Connection, *, was_there: bool) -> None:
         """Bring the tables up to date, and fill new ones.
 
         A new account has nothing to lose: should a crash take it, its mail is in the journal and
@@ -146,7 +148,7 @@ class Account:
                 prepare(connection)
                 # Another worker may have been quicker.
                 if connection.execute("SELECT 1 FROM account").fetchone() is None:
-                    populate(transaction)
+                    populate(transaction, is_unborn=was_there)
                 transaction.commit()
             except BaseException:
                 transaction.roll_back()

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.index import reservation
 from mailsrv.store.index.rows import MailboxRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.mailbox_name import INBOX, INITIAL_MAILBOXES
-from mailsrv.store.maildir import layout, uidlist
+from mailsrv.store.maildir import filename, layout, uidlist
 from mailsrv.store.maildir.names import mailbox_name
 from mailsrv.store.scan import adopt
 
 
-def populate(transaction: Transaction) -> None:
-    """Fill new tables: the usual mailboxes, and whatever the folder holds already."""
+def populate(transaction: Transaction, *, is_unborn: bool = False) -> None:
+    """Fill new tables: the usual mailboxes, and whatever the folder holds already.
+
+    ``is_unborn``: the index was there and empty, so a power cut came before its first durable commit.
+    """
     disk, root = transaction.disk, transaction.root
     transaction.connection.execute("INSERT INTO account VALUES(0, 0, 0, 1, 0, 0)")
     uses = {name: use.value if use is not None else "" for name, use in INITIAL_MAILBOXES}
@@ -35,7 +39,7 @@ def populate(transaction: Transaction) -> None:
             uid_validity=identity.uid_validity if identity is not None else 0,
         )
         if path is not None:
-            _take_in(transaction, row, path, was_ours=identity is not None)
+            _take_in(transaction, row, path, was_ours=identity is not None, is_unborn=is_unborn)
         elif name == INBOX:
             reservation.reserve(row, transaction.settings.reservation)
         transaction.save(row)
@@ -58,10 +62,13 @@ def find_mailboxes(transaction: Transaction) -> dict[str, str]:
     return found
 
 
-def _take_in(transaction: Transaction, row: MailboxRow, path: str, *, was_ours: bool) -> None:
+def _take_in(transaction: Transaction, row: MailboxRow, path: str, *, was_ours: bool, is_unborn: bool) -> None:
     """A mailbox's messages; UIDs are kept where names (or ``dovecot-uidlist``) tell them."""
     disk = transaction.disk
     listed = layout.list_messages(disk, path)
+    if is_unborn:
+        # No COPY or MOVE was ever committed: what one left is for the next scan to judge.
+        listed = {base: file for base, file in listed.items() if _source_of(base) is None}
     times = layout.modified_times(disk, path)
     if not was_ours:
         told = uidlist.read_uidlist(disk, path)
@@ -79,6 +86,10 @@ def _take_in(transaction: Transaction, row: MailboxRow, path: str, *, was_ours: 
         # Messages that came and went left no trace: neither their UIDs nor their mod-sequences may return.
         reservation.jump(row, transaction.settings.recovery_jump)
     row.new_mtime, row.cur_mtime = times
+
+
+def _source_of(base: str) -> DeliveryKey | None:
+    return filename.source_key_of(filename.parse_base(base).token)
 
 
 def finish_intents(transaction: Transaction) -> None:

@@ -19,6 +19,7 @@ from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.mailbox import FlagOperation, NewMessage
 from mailsrv.store.check import check_account
+from mailsrv.store.index.connection import make_index
 from mailsrv.store.settings import StoreSettings
 from tests.store.store_setting import StoreSetting
 
@@ -643,3 +644,28 @@ def test_a_copy_another_program_moves_is_kept_however_many_links_it_has(account:
     assert account.contents("Archive") == {}
     assert WHOLE in account.contents("Sent").values()
     assert account.contents() == {1: WHOLE}
+
+
+def test_r_q_2_a_copy_cut_off_before_the_first_durable_commit_is_no_message(account: Account):
+    """The index is there, what was to be committed to it is not."""
+    path = delivered(account)
+    result(account.open().copy([1], "Archive"))
+    [copy] = account.files(".Archive")
+    account.setting.kill()
+    (account.root / "mailsrv.index").unlink()
+    (account.root / "mailsrv.index-wal").unlink()
+    make_index(str(account.root / "mailsrv.index"))
+    account.start()
+    assert account.contents() == {1: WHOLE}
+    assert account.contents("Archive") == {}
+    account.put(".Archive/cur/touch", b"Subject: touch\r\n\r\n")
+    assert list(account.contents("Archive").values()) == [b"Subject: touch\r\n\r\n"]
+    assert not copy.exists()
+    assert path.exists()
+
+
+def test_r_dur_8_a_rebuild_keeps_copies(account: Account):
+    delivered(account)
+    result(account.open().copy([1], "Archive"))
+    account.drop_index()
+    assert account.contents("Archive") == {1: WHOLE}
