@@ -103,4 +103,4 @@ class ImapServerFactory(ServerFactory):
 
     def abort_all(self) -> None:
         for protocol in self._open:
-            protocol.abort()
+            protocol.cut_off()

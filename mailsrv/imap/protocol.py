@@ -35,6 +35,8 @@ _WORK_AT_ONCE = 32
 """Commands of one client that are carried out before others have their turn."""
 _LINGER_SECONDS = 30.0
 """How long a client that was turned away has to take the reason (and to shake hands for that, with implicit TLS)."""
+_CUT_OFF_SECONDS = 1.0
+"""The same when the server stops."""
 _log = Logger()
 
 
@@ -339,6 +341,17 @@ class ImapProtocol(Protocol):
         elif self._session is not None:
             self._session.request_stop(text)
             self._pump()
+
+    def cut_off(self) -> None:
+        """The time to finish is over: BYE where a command waits for the client (R-STOP-1), and close."""
+        if self._waiting_input is None or not self._is_writable or self._is_closing or self._is_gone:
+            self.abort()
+            return
+        self._is_closing = True
+        self.transport.write(b"* BYE [UNAVAILABLE] Server shutting down\r\n")
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        self._linger = self.factory.clock.callLater(_CUT_OFF_SECONDS, self.abort)
 
     def abort(self) -> None:
         """Close at once."""

@@ -82,7 +82,7 @@ class SmtpServerFactory(ServerFactory):
     def abort_all(self) -> None:
         """See :class:`~mailsrv.interfaces.service.IDrainable`."""
         for protocol in self._open:
-            protocol.abort()
+            protocol.cut_off()
 
     # -- what the protocols tell
 

@@ -207,6 +207,17 @@ class SmtpProtocol(Protocol):
             self._session.shut_down()
             self._run()
 
+    def cut_off(self) -> None:
+        """The time to finish is over: 421 even within a message (R-STOP-1), as far as the client takes it at once."""
+        session = self._session
+        if session is not None and not self._is_ended and not self._is_output_full:
+            session.time_out(replies.SHUTTING_DOWN)
+            self._run()
+        if self._is_ended and not self._is_gone and self._timer is not None and self._timer.active():
+            self._timer.reset(_CUT_OFF_SECONDS)
+        else:
+            self.abort()
+
     def abort(self) -> None:
         """Close at once."""
         abort = getattr(self.transport, "abortConnection", None)
@@ -641,6 +652,8 @@ class SmtpProtocol(Protocol):
 
 _LINGER_SECONDS = 30.0
 """How long a client has to take the last replies."""
+_CUT_OFF_SECONDS = 1.0
+"""The same when the server stops."""
 _SHORTEST_LOOK_SECONDS = 1.0
 
 _HANDLERS: dict[type[Event] | type[Wait], Callable[[SmtpProtocol, Any], None]] = {

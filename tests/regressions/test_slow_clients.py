@@ -93,3 +93,32 @@ class StopTests(SynchronousTestCase):
         drained = server.factory.drain()
         client.take()
         self.successResultOf(drained)
+
+    def test_who_is_cut_off_in_the_middle_is_told(self) -> None:
+        server = make_server()
+        smtp_client = server.connect().begin(
+            "EHLO x", "MAIL FROM:<a@example.org>", "RCPT TO:<alice@example.test>", "DATA", "half a message"
+        )
+        drained = server.factory.drain()
+        assert smtp_client.hear() == b""
+        server.factory.abort_all()
+        assert smtp_client.hear().startswith(b"421 4.3.2")
+        self.successResultOf(drained)
+        assert server.receiver.messages == []
+        imap_server = ImapServer()
+        imap_client = imap_server.connect().login()
+        imap_client.send(b"a APPEND INBOX {100}\r\nhalf a message")
+        drained = imap_server.factory.drain()
+        assert imap_client.take() == b""
+        imap_server.factory.abort_all()
+        assert imap_client.take() == b"* BYE [UNAVAILABLE] Server shutting down\r\n"
+        self.successResultOf(drained)
+        assert imap_server.spool.open == 0
+
+    def test_who_does_not_go_when_cut_off_is_aborted(self) -> None:
+        imap_server = ImapServer()
+        client = imap_server.connect().login()
+        client.send(b"a APPEND INBOX {100}\r\nhalf a message")
+        imap_server.factory.abort_all()
+        imap_server.clock.advance(1.1)
+        assert client.transport.is_aborted
