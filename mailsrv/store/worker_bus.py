@@ -266,6 +266,22 @@ class WorkerChangeBus:
     def sender_failed(self, path: str, reason: Failure) -> None:
         self._senders.pop(path, None)
         if reason.check(ConnectionRefusedError) or "refused" in reason.getErrorMessage().lower():
-            # Nobody listens: the worker was killed and left its socket.
+            # Nobody listens: the worker was killed and left its socket, or has bound it and not come to listen.
+            if _is_running(path):
+                return
             with contextlib.suppress(OSError):
                 os.unlink(path)
+
+
+def _is_running(path: str) -> bool:
+    """Whether the process that the name of a socket tells is there."""
+    number = os.path.basename(path).partition("-")[0]
+    if not number.isdecimal():
+        return False
+    try:
+        os.kill(int(number), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -133,16 +133,17 @@ def crash(
     for clone, count in taken:
         before = broken
         with mounted(clone, kind, f"{workplace}/clone") as directory:
+            kept = f"{keep}/{os.path.basename(clone)}-{time.time_ns()}"
             if keep is not None:
-                shutil.copytree(directory, f"{keep}/{os.path.basename(clone)}.before", ignore=_no_sockets)
+                shutil.copytree(directory, f"{kept}.before", ignore=_no_sockets)
             for problem in load.audit(directory, working.lines[:count], working.lines[count:]):
                 broken += 1
                 if broken <= 20:
                     say(f"{kind}: {os.path.basename(clone)}: {problem}")
             if keep is not None and broken > before:
-                shutil.copytree(directory, f"{keep}/{os.path.basename(clone)}.after", ignore=_no_sockets)
+                shutil.copytree(directory, f"{kept}.after", ignore=_no_sockets)
             elif keep is not None:
-                shutil.rmtree(f"{keep}/{os.path.basename(clone)}.before")
+                shutil.rmtree(f"{kept}.before")
         os.unlink(clone)
     os.unlink(image)
     return taken[-1][1] if taken else 0, len(taken), broken

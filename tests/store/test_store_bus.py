@@ -130,8 +130,11 @@ class WorkersTests(TestCase):
     def test_workers_find_each_other_and_hear_of_changes(self):
         async def story() -> None:
             # A socket that a killed worker left behind is cleared away.
-            left = os.path.join(self.folder, "1-dead.changes")
-            open(left, "w").close()
+            # No process has a number beyond the greatest; that of this one is of a worker about to listen.
+            left = os.path.join(self.folder, f"{1 << 30}-dead.changes")
+            starting = os.path.join(self.folder, f"{os.getpid()}-starting.changes")
+            for path in (left, starting):
+                open(path, "w").close()
             one, other, third = self.bus(), self.bus(), self.bus()
             heard: list[ChangeNotice] = []
             other.listen("a@example.test", heard.append)
@@ -145,6 +148,7 @@ class WorkersTests(TestCase):
             await third.stop()
             await self.until(lambda: one.peers == 1)
             assert not os.path.exists(left)
+            assert os.path.exists(starting)
             one.publish(ChangeNotice("a@example.test", 3, 18))
             await self.until(lambda: heard[-1].mod_seq == 18)
 
