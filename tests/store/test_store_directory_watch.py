@@ -38,8 +38,8 @@ class Setting:
         self.folder = folder
         self.clock = Clock()
         self.kernel = Kernel()
-        self.watch = DirectoryWatch(self.clock)
-        self.watch._notify = self.kernel
+        self.watch = DirectoryWatch(self.clock)  # type: ignore[arg-type]
+        self.watch._notify = self.kernel  # type: ignore[assignment]
 
     def make(self, name: str) -> str:
         for part in ("new", "cur"):
@@ -67,7 +67,9 @@ def test_a_folder_opened_again_soon_costs_no_call(setting: Setting):
     setting.clock.advance(25)
     setting.watch.end_unused()
     assert setting.kernel.watched == []
-    assert setting.watch._inodes == setting.watch._by_inodes == setting.watch._unused == {}
+    assert not setting.watch._inodes
+    assert not setting.watch._by_inodes
+    assert not setting.watch._unused
 
 
 def test_what_is_open_stays_watched(setting: Setting):
