@@ -23,6 +23,7 @@ from mailsrv.imap.errors import PeerGone
 from mailsrv.imap.session import Session, Work
 from mailsrv.imap.state import State
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
+from mailsrv.wire.prompt_write import write_promptly
 from mailsrv.wire.tls_mode import TlsMode
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class ImapProtocol(Protocol):
             return
         octets = session.octets_to_send()
         if octets and not self._is_gone:
-            self.transport.write(octets)
+            write_promptly(self.transport, octets)
 
     def _close(self) -> None:
         if not self._is_closing and not self._is_gone:
