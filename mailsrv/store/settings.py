@@ -71,7 +71,7 @@ class StoreSettings:
         metadata={"help": "Messages up to this size are loaded whole when read.", "unit": "octets"},
     )
     summary_cache_octets: int = field(
-        default=32 * 1024 * 1024,
+        default=48 * 1024 * 1024,
         metadata={"help": "Ready-made ENVELOPE and BODYSTRUCTURE kept in memory, in each worker.", "unit": "octets"},
     )
     change_log_entries: int = field(

@@ -59,8 +59,8 @@ class Fetch:
             ranges = _changed(selected, ranges, self.changed_since)
         is_whole = await _Answer(session, selected, plan).send(ranges)
         if not is_whole and not self.is_uid:
-            # RFC 2180 4.1.2, RFC 5530: what is left was told.
-            return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED", is_partial=True)
+            # RFC 5530: what is left was told. OK and not the NO of RFC 2180 4.1.2, which clients show as a failure.
+            return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED")
         return Ok()
 
 

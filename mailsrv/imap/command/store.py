@@ -74,8 +74,8 @@ class Store:
             ]
             code = b"MODIFIED " + format_sequence_set(names) if names else b""
         if not rows.is_whole and not self.is_uid:
-            # RFC 2180 4.2.1: the others were changed.
-            return Ok("Some of the messages no longer exist", code or b"EXPUNGEISSUED", is_partial=True)
+            # The others were changed; OK as in FETCH.
+            return Ok("Some of the messages no longer exist", code or b"EXPUNGEISSUED")
         return Ok("Conditional STORE failed" if code else "", code)
 
     def _expected(self, selected: SelectedMailbox, uids: Sequence[int]) -> dict[int, FlagSet]:
