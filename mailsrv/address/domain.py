@@ -8,6 +8,7 @@ made only for people (:func:`format_unicode_domain`). Address literals are kept 
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 
@@ -24,6 +25,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _CANONICAL = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 
 
+@functools.lru_cache(maxsize=4096)
 def parse_domain(text: str) -> str:
     """The canonical form of a domain name or of an address literal in brackets; raises :class:`AddressError`."""
     domain = text.lower()

@@ -7,6 +7,7 @@ never becomes one. ``str()`` gives a valid Mailbox of RFC 5321, quoted where it 
 
 from __future__ import annotations
 
+import functools
 import re
 
 from attrs import field, frozen
@@ -31,6 +32,14 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\ud
 
 def _canonical_domain(text: str) -> str:
     return parse_domain(text) if text else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def _quoted(local_part: str) -> str:
+    if DOT_STRING.fullmatch(local_part):
+        return local_part
+    # RFC 5321 4.1.2: quote only what needs it
+    return '"' + local_part.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 @frozen(order=True)
@@ -60,13 +69,7 @@ class Address:
             raise AddressError("Address without a domain")
 
     def __str__(self) -> str:
-        return f"{self._quoted()}@{self.domain}" if self.domain else self.local_part
-
-    def _quoted(self) -> str:
-        if DOT_STRING.fullmatch(self.local_part):
-            return self.local_part
-        # RFC 5321 4.1.2: quote only what needs it
-        return '"' + self.local_part.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return f"{_quoted(self.local_part)}@{self.domain}" if self.domain else self.local_part
 
     @property
     def ascii_domain(self) -> str:

@@ -15,7 +15,7 @@ import re
 import string
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -109,14 +109,20 @@ class LogWriter:
         self._predicate = LogLevelFilterPredicate()
         # "TCP Port 25 Closed" and the like: what we listen at is logged in our own words.
         self._predicate.setLogLevelForNamespace("log_legacy", LogLevel.warn)
+        # Namespaces are few; asking the predicate anew costs as much as a short line.
+        self._is_wanted = functools.lru_cache(maxsize=1024)(self._ask_predicate)
         self.set_level(level)
 
     def set_level(self, level: LogLevelName) -> None:
         """Change the least serious level; takes effect with the next event."""
         self._predicate.setLogLevelForNamespace("", LogLevel.levelWithName(level.value))
+        self._is_wanted.cache_clear()
+
+    def _ask_predicate(self, level: Hashable, namespace: Hashable) -> bool:
+        return self._predicate({"log_level": level, "log_namespace": namespace}) is not PredicateResult.no
 
     def __call__(self, event: LogEvent) -> None:
-        if self._predicate(event) is not PredicateResult.no:
+        if self._is_wanted(event.get("log_level"), event.get("log_namespace", "")):
             self.target.write(self._format(event, self.worker))
 
 
@@ -155,13 +161,24 @@ def json_line(event: LogEvent, worker: str) -> str:
     if worker:
         line["worker"] = worker
     line["text"] = _text(event)
-    for name, value in event.items():
-        if name not in _INTERNAL_FIELDS and name not in line:
-            line[name] = _plain(name, value)
+    own, secret = _own_fields(tuple(event))
+    for name in own:
+        if name not in line:
+            line[name] = _plain(event[name])
+    for name in secret:
+        line[name] = _HIDDEN
     trace = _traceback(event)
     if trace:
         line["traceback"] = trace
     return _encode(line) + "\n"
+
+
+@functools.lru_cache(maxsize=1024)
+def _own_fields(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the fields of an event: those that are its own and can be shown, and those that are secrets."""
+    own = [name for name in names if name not in _INTERNAL_FIELDS]
+    secret = tuple(name for name in own if _is_secret(name))
+    return tuple(name for name in own if name not in secret), secret
 
 
 def redacted(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +204,7 @@ def _pieces(text: str) -> tuple[tuple[str, str | None], ...] | None:
 
 
 def _text(event: LogEvent) -> str:
-    if any(_is_secret(name) for name in event):
+    if _own_fields(tuple(event))[1]:
         event = redacted(event)
     # The way through Twisted's formatter costs as much as the rest of a mail transaction.
     text = event.get("log_format")
@@ -201,17 +218,15 @@ def _text(event: LogEvent) -> str:
         return formatEvent(event) or ""
 
 
-def _plain(name: str, value: Any) -> Any:
-    if _is_secret(name):
-        return _HIDDEN
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
+def _plain(value: Any) -> Any:
     if isinstance(value, str):
         text = value
+    elif value is None or isinstance(value, (bool, int, float)):
+        return value
     elif isinstance(value, bytes):
         text = value.decode("utf-8", "backslashreplace")
     elif isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain("", item) for item in value]
+        return [_plain(item) for item in value]
     else:
         text = str(value)
     return text if len(text) <= _MAX_FIELD_CHARACTERS else text[:_MAX_FIELD_CHARACTERS] + "…"

@@ -7,6 +7,7 @@ peers, so CR, LF and NUL are refused in general and made harmless in trace field
 from __future__ import annotations
 
 import enum
+import functools
 import re
 import secrets
 import time
@@ -62,6 +63,7 @@ class TransmissionType(enum.Enum):
     UTF8LMTPSA = "UTF8LMTPSA"
 
 
+@functools.lru_cache(maxsize=32)
 def transmission_type(
     *,
     is_lmtp: bool = False,
@@ -156,9 +158,8 @@ def format_received(hop: Hop) -> bytes:
     """
     lines = []
     if hop.helo or hop.peer_address:
-        helo = _domain_like(hop.helo) or "unknown"
-        lines.append(f"from {helo}{_tcp_info(hop)}")
-    lines.append(f"by {_domain_like(hop.by) or 'localhost'} with {hop.transmission.value}{_tls_comment(hop.tls)}")
+        lines.append(_from_clause(hop.helo, hop.peer_address, hop.peer_name))
+    lines.append(_by_clause(hop.by, hop.transmission, hop.tls))
     lines.append(f"id {_NOT_IN_ATOM.sub('', hop.queue_id)[:_LONGEST_NAME] or '0'}")
     if hop.recipient is not None:
         lines.append(f"for <{hop.recipient}>")
@@ -166,17 +167,28 @@ def format_received(hop: Hop) -> bytes:
     return b"Received: %b;\r\n\t%b\r\n" % (text.encode("utf-8"), format_date(hop.seconds, hop.offset_minutes))
 
 
+# All messages of a connection have these two in common.
+@functools.lru_cache(maxsize=1024)
+def _from_clause(helo: str, peer_address: str, peer_name: str) -> str:
+    return f"from {_domain_like(helo) or 'unknown'}{_tcp_info(peer_address, peer_name)}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _by_clause(by: str, transmission: TransmissionType, tls: str) -> str:
+    return f"by {_domain_like(by) or 'localhost'} with {transmission.value}{_tls_comment(tls)}"
+
+
 def _domain_like(text: str) -> str:
     return _NOT_IN_DOMAIN.sub("", text)[:_LONGEST_NAME]
 
 
-def _tcp_info(hop: Hop) -> str:
+def _tcp_info(peer_address: str, peer_name: str) -> str:
     """TCP-info = address-literal / ( Domain FWS address-literal ), in parentheses."""
-    if not hop.peer_address:
+    if not peer_address:
         return ""
-    address = _domain_like(hop.peer_address).strip("[]")
+    address = _domain_like(peer_address).strip("[]")
     literal = f"[IPv6:{address}]" if ":" in address else f"[{address}]"
-    name = _domain_like(hop.peer_name)
+    name = _domain_like(peer_name)
     return f" ({name} {literal})" if name else f" ({literal})"
 
 
