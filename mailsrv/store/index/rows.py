@@ -22,10 +22,11 @@ _BY_ID = f"SELECT {_COLUMNS} FROM mailbox WHERE id = ?"
 _ALL = f"SELECT {_COLUMNS} FROM mailbox ORDER BY name"
 _INSERT = f"INSERT INTO mailbox({_COLUMNS}) VALUES({', '.join('?' * 20)})"
 _UPDATE = (
-    "UPDATE mailbox SET name=?2, directory=?3, uid_validity=?4, uid_next=?5, uid_reserved=?6, mod_seq=?7,"
-    " mod_seq_reserved=?8, run_id=?9, messages=?10, unseen=?11, deleted=?12, octets=?13, recent_uid=?14,"
-    " special_use=?15, keywords=?16, new_mtime=?17, cur_mtime=?18, is_settled=?19, forgotten_mod_seq=?20 WHERE id=?1"
+    "UPDATE mailbox SET directory=?2, uid_validity=?3, uid_next=?4, uid_reserved=?5, mod_seq=?6,"
+    " mod_seq_reserved=?7, run_id=?8, messages=?9, unseen=?10, deleted=?11, octets=?12, recent_uid=?13,"
+    " special_use=?14, keywords=?15, new_mtime=?16, cur_mtime=?17, is_settled=?18, forgotten_mod_seq=?19 WHERE id=?1"
 )
+_RENAME = "UPDATE mailbox SET name = ?2 WHERE id = ?1"
 
 
 @define(eq=False)
@@ -119,8 +120,14 @@ def insert_mailbox(connection: apsw.Connection, row: MailboxRow) -> None:
 
 
 def update_mailbox(connection: apsw.Connection, row: MailboxRow) -> None:
-    """Write a row back."""
-    connection.execute(_UPDATE, row.values())
+    """Write a row back, all but its name: SQLite would write the page of the index of names each time."""
+    mailbox_id, _, *others = row.values()
+    connection.execute(_UPDATE, (mailbox_id, *others))
+
+
+def rename_mailbox(connection: apsw.Connection, row: MailboxRow) -> None:
+    """Write back the row's name."""
+    connection.execute(_RENAME, (row.id, row.name))
 
 
 class MessageRow(NamedTuple):

@@ -36,6 +36,7 @@ from mailsrv.store.index.rows import (
     insert_mailbox,
     mailbox_by_id,
     mailbox_by_name,
+    rename_mailbox,
     update_mailbox,
 )
 from mailsrv.store.maildir import keywords as keyword_file
@@ -175,6 +176,7 @@ class Transaction:
     def renamed(self, row: MailboxRow, name: str) -> None:
         self._by_name.pop(row.name, None)
         row.name = name
+        rename_mailbox(self.connection, row)
         self._by_name[name] = row
 
     def path(self, row: MailboxRow) -> str:
