@@ -9,6 +9,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
 from mailsrv.delivery.added_fields import RunInThread
 from mailsrv.delivery.history import TransactionHistory
 from mailsrv.delivery.recipients import RecipientPolicy, Service
@@ -72,7 +73,7 @@ class MessageReceiver:
     def _ask(self, phase: Phase, session: SessionView) -> Deferred[None]:
         if not self._parts.filters.wants(phase):
             return succeed(None)
-        return Deferred.fromCoroutine(self._ask_filters(phase, session))
+        return run_coroutine(self._ask_filters(phase, session))
 
     async def _ask_filters(self, phase: Phase, session: SessionView) -> None:
         decision = await self._parts.filters.ask(phase, session)
@@ -108,7 +109,7 @@ class MessageReceiver:
         transaction = MailTransaction(self._parts, history, parameters, account if is_submission else None)
         if not is_submission and not self._parts.filters.wants(Phase.MAIL):
             return succeed(transaction)
-        return Deferred.fromCoroutine(self._begin(transaction, history, account if is_submission else None))
+        return run_coroutine(self._begin(transaction, history, account if is_submission else None))
 
     async def _begin(
         self, transaction: MailTransaction, history: TransactionHistory, account: IAccount | None

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
 from mailsrv.delivery.added_fields import RunInThread, format_added, with_fields
 from mailsrv.delivery.header_section import HeaderHold, check_hops, message_id_of
 from mailsrv.delivery.history import TransactionHistory
@@ -149,7 +150,7 @@ class MailTransaction:
             # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).
             self._recipients.append(known)
             return succeed(None)
-        return Deferred.fromCoroutine(self._add_recipient(forward_path))
+        return run_coroutine(self._add_recipient(forward_path))
 
     async def _add_recipient(self, forward_path: Address) -> None:
         try:
@@ -249,7 +250,7 @@ class MailTransaction:
             return None
         if not must_check_from and not self._parts.filters.wants(Phase.HEADERS):
             return self._start_spooling(header, hold.take())
-        self._deciding = deciding = Deferred.fromCoroutine(self._decide(header, hold.take()))
+        self._deciding = deciding = run_coroutine(self._decide(header, hold.take()))
         if deciding.called:
             self._deciding = None
             return None
@@ -340,7 +341,7 @@ class MailTransaction:
     def finish(self) -> Deferred[Sequence[Accepted | Refused]]:
         if self._state is _State.OPEN:
             self._state = _State.FINISHING
-        return Deferred.fromCoroutine(self._finish())
+        return Deferred.fromCoroutine(self._finish())  # waits for the journal
 
     async def _finish(self) -> Sequence[Accepted | Refused]:
         try:

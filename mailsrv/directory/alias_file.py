@@ -112,7 +112,7 @@ class AliasFile:
 
     def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
         key = canonical_address(address)
-        return self._file.contents().addCallback(lambda table: table.get(key))
+        return self._file.find(lambda table: table.get(key))
 
     def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
         return succeed(())

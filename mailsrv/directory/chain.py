@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 
 
@@ -33,7 +34,7 @@ class DirectoryChain:
         self._for_unknown = for_unknown or (self._directories[0] if self._directories else None)
 
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
-        return Deferred.fromCoroutine(self._find_user(address))
+        return run_coroutine(self._find_user(address))
 
     async def _find_user(self, address: Address) -> DirectoryUser | None:
         for directory in self._directories:
@@ -43,7 +44,7 @@ class DirectoryChain:
         return None
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._check_password(user, password))
+        return run_coroutine(self._check_password(user, password))
 
     async def _check_password(self, user: DirectoryUser | None, password: str) -> bool:
         directory = self._by_name.get(user.directory) if user is not None else None
@@ -54,7 +55,7 @@ class DirectoryChain:
         return False
 
     def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
-        return Deferred.fromCoroutine(self._find_alias(address))
+        return run_coroutine(self._find_alias(address))
 
     async def _find_alias(self, address: Address) -> Sequence[Address] | None:
         for directory in self._directories:
@@ -64,7 +65,7 @@ class DirectoryChain:
         return None
 
     def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
-        return Deferred.fromCoroutine(self._list_users())
+        return run_coroutine(self._list_users())
 
     async def _list_users(self) -> Sequence[DirectoryUser]:
         users: dict[Address, DirectoryUser] = {}

@@ -95,7 +95,7 @@ class PasswdFile:
 
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
         key = canonical_address(address)
-        return self._file.contents().addCallback(lambda table: table.users.get(key))
+        return self._file.find(lambda table: table.users.get(key))
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """The stored hash decides.

@@ -25,6 +25,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
 from mailsrv.directory.settings import DomainSettings
@@ -124,7 +125,7 @@ class AddressResolver:
 
     def may_send_as(self, account: Address, address: Address) -> Deferred[bool]:
         """Whether mail to ``address`` reaches ``account``: own address, subaddress, alias."""
-        return Deferred.fromCoroutine(self._may_send_as(account, address))
+        return run_coroutine(self._may_send_as(account, address))
 
     async def _may_send_as(self, account: Address, address: Address) -> bool:
         resolution = await self.resolve(address)

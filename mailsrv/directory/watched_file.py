@@ -25,6 +25,7 @@ from mailsrv.directory.threads import RunInThread
 from mailsrv.errors import Unavailable
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 SETTLED_SECONDS = 2.0
 """A file changed less than this ago may change again without its time stamp moving: it is read again."""
@@ -97,9 +98,20 @@ class WatchedFile(Generic[T]):
             waiter: Deferred[T] = Deferred()
             self._waiting.append(waiter)
             return waiter
-        if self._checked_at is not None and self._clock.seconds() - self._checked_at < self._check_seconds:
+        if self._is_fresh():
             return self._answer()
         return self._check()
+
+    def find(self, look_up: Callable[[T], F]) -> Deferred[F]:
+        """What ``look_up`` finds in the contents now. Fails with Unavailable."""
+        value = self._value
+        if value is not None and self._trouble is None and not self._is_checking and self._is_fresh():
+            # The usual case; a callback would cost more than the look-up.
+            return succeed(look_up(value))
+        return self.contents().addCallback(look_up)
+
+    def _is_fresh(self) -> bool:
+        return self._checked_at is not None and self._clock.seconds() - self._checked_at < self._check_seconds
 
     def _answer(self) -> Deferred[T]:
         if self._trouble is not None:
