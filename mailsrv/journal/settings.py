@@ -45,7 +45,7 @@ class JournalSettings:
         },
     )
     apply_linger: float = field(
-        default=0.05,
+        default=0.1,
         validator=validators.ge(0.0),
         metadata={
             "help": "How long a busy server gathers accepted mail before it stores it in one go.",
