@@ -29,6 +29,7 @@ CHECKSUM = re.compile(rb"^X-Checksum: (\w+)", re.MULTILINE)
 FETCHED = re.compile(rb"UID (\d+)")
 APPEND_UID = re.compile(rb"APPENDUID (\d+) (\d+)")
 COPY_UID = re.compile(rb"(\d+) ([\d,:]+) ([\d,:]+)")
+CATCH_UP_SECONDS = 10
 CONNECTION_TROUBLE = (OSError, smtplib.SMTPException, imaplib.IMAP4.error, poplib.error_proto, EOFError)
 INBOX, ARCHIVE = "INBOX", "Archive"
 MAILBOXES = (INBOX, ARCHIVE)
@@ -264,8 +265,8 @@ def numbers(sequence: bytes) -> list[int]:
     return found
 
 
-def audit(ledger: Ledger, *, imap_port: int, accounts: list[str], password: str) -> Counter[str]:
-    """Compare what is there with what was promised; the Message-IDs found, counted. Raises AssertionError."""
+def _look(ledger: Ledger, *, imap_port: int, accounts: list[str], password: str) -> tuple[Counter[str], dict[str, str]]:
+    """All Message-IDs, counted, and the mailbox of each; what was told of UIDs must hold at any time."""
     found: Counter[str] = Counter()
     places: dict[str, str] = {}
     for account in accounts:
@@ -291,9 +292,25 @@ def audit(ledger: Ledger, *, imap_port: int, accounts: list[str], password: str)
                 now = present.get((validity, uid))
                 is_away = now is None and identifier in ledger.leaving | ledger.moving
                 assert now == identifier or is_away, f"UID {uid} of {account} told as {identifier} is {now}"
-    lost = [
-        identifier for identifier in ledger.acknowledged if not found[identifier] and identifier not in ledger.leaving
-    ]
+    return found, places
+
+
+def audit(ledger: Ledger, *, imap_port: int, accounts: list[str], password: str) -> Counter[str]:
+    """Compare what is there with what was promised; the Message-IDs found, counted. Raises AssertionError.
+
+    A busy server acknowledges what is durable and shows it a moment later: it is given that moment.
+    """
+    deadline = time.monotonic() + CATCH_UP_SECONDS
+    while True:
+        found, places = _look(ledger, imap_port=imap_port, accounts=accounts, password=password)
+        lost = [
+            identifier
+            for identifier in ledger.acknowledged
+            if not found[identifier] and identifier not in ledger.leaving
+        ]
+        if not lost or time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     assert not lost, f"{len(lost)} of {len(ledger.acknowledged)} acknowledged messages are gone: {lost[:5]}"
     doubled = {identifier: count for identifier, count in found.items() if count > 1}
     assert not doubled, f"delivered more than once: {doubled}"
