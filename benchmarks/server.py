@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from mailsrv.tls.self_signed import write_self_signed
+
 ROOT = Path(__file__).resolve().parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
 DOMAIN = "example.test"
@@ -61,26 +63,6 @@ def free_port() -> int:
         return port
 
 
-def self_signed(folder: Path) -> None:
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *(
-                "-days",
-                "30",
-                "-subj",
-                "/CN=mail.example.test",
-                "-keyout",
-                folder / "key.pem",
-                "-out",
-                folder / "cert.pem",
-            ),
-        ],
-        check=True,
-        capture_output=True,
-    )
-
-
 class Server:
     """Runs from ``start`` to ``stop``; ``ports`` by service: mx, submission, lmtp, imap, imaps, pop3."""
 
@@ -89,7 +71,7 @@ class Server:
         self.mail = folder / "mail"
         shutil.rmtree(folder, ignore_errors=True)
         self.mail.mkdir(parents=True)
-        self_signed(folder)
+        write_self_signed("mail.example.test", str(folder / "cert.pem"), str(folder / "key.pem"))
         services = {
             "mx": ("mx", "none"),
             "submission": ("submission", "starttls"),

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ from mailsrv.store.operation import copying, removal
 from mailsrv.store.operation import flags as flag_operation
 from mailsrv.store.recent import claim_recent
 from mailsrv.store.structure import make_structures, read_summaries, store_structures
-from mailsrv.store.view import MailboxView, stored_flags
+from mailsrv.store.view import MailboxView, ViewedMailbox, stored_flags
 
 if TYPE_CHECKING:
     from mailsrv.store.mailboxes import AccountMailboxes
@@ -70,7 +69,7 @@ class Stamp:
 
 
 @implementer(IMailbox)
-class StoredMailbox:
+class StoredMailbox(ViewedMailbox):
     """Made by :class:`~mailsrv.store.mailboxes.AccountMailboxes`; reactor thread only."""
 
     _log = Logger()
@@ -90,40 +89,6 @@ class StoredMailbox:
         self._is_hinted = False
         self._keeping: Deferred[None] | None = None
         self._dates = DateColumn()
-
-    # The arrays
-
-    @property
-    def uid_next(self) -> int:
-        return self._view.uid_next
-
-    @property
-    def highest_mod_seq(self) -> int:
-        return self._view.highest_mod_seq
-
-    @property
-    def uids(self) -> array[int]:
-        return self._view.uids
-
-    @property
-    def flag_set_numbers(self) -> array[int]:
-        return self._view.flag_set_numbers
-
-    @property
-    def mod_seqs(self) -> array[int]:
-        return self._view.mod_seqs
-
-    def flag_set(self, number: int) -> FlagSet:
-        return self._view.flag_set(number)
-
-    def keywords(self) -> FlagSet:
-        return self._view.keywords()
-
-    def changed_since(self, mod_seq: int) -> Sequence[Uid]:
-        return self._view.changed_since(mod_seq)
-
-    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        return self._view.watch(watcher)
 
     @property
     def path(self) -> str:

@@ -63,7 +63,7 @@ from mailsrv.store.mailbox_name import (
 )
 from mailsrv.store.settings import StoreSettings
 from mailsrv.store.summary import StoredSummary, stored_summary
-from mailsrv.store.view import DELETED, SEEN, MailboxView, StoredFlags, flag_set_of, stored_flags
+from mailsrv.store.view import DELETED, SEEN, MailboxView, StoredFlags, ViewedMailbox, flag_set_of, stored_flags
 
 
 @implementer(IContent)
@@ -95,7 +95,7 @@ class _Message:
 
 
 @implementer(IMailbox)
-class MemoryMailbox:
+class MemoryMailbox(ViewedMailbox):
     """A mailbox; the same object for all who open it."""
 
     def __init__(self, owner: MemoryAccount, name: str, mailbox_id: int, uid_validity: int) -> None:
@@ -109,38 +109,6 @@ class MemoryMailbox:
         self._view.highest_mod_seq = 1
         self._messages: dict[int, _Message] = {}
         self._recent = 1
-
-    @property
-    def uid_next(self) -> int:
-        return self._view.uid_next
-
-    @property
-    def highest_mod_seq(self) -> int:
-        return self._view.highest_mod_seq
-
-    @property
-    def uids(self) -> array[int]:
-        return self._view.uids
-
-    @property
-    def flag_set_numbers(self) -> array[int]:
-        return self._view.flag_set_numbers
-
-    @property
-    def mod_seqs(self) -> array[int]:
-        return self._view.mod_seqs
-
-    def flag_set(self, number: int) -> FlagSet:
-        return self._view.flag_set(number)
-
-    def keywords(self) -> FlagSet:
-        return self._view.keywords()
-
-    def changed_since(self, mod_seq: int) -> Sequence[Uid]:
-        return self._view.changed_since(mod_seq)
-
-    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
-        return self._view.watch(watcher)
 
     def refresh(self) -> Deferred[None]:
         return succeed(None)

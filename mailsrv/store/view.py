@@ -219,3 +219,41 @@ class MailboxView:
     def notify(self) -> None:
         """Call every watcher."""
         self._watchers.call()
+
+
+class ViewedMailbox:
+    """The half of :class:`~mailsrv.interfaces.mailbox.IMailbox` that a view answers, for both stores."""
+
+    _view: MailboxView
+
+    @property
+    def uid_next(self) -> int:
+        return self._view.uid_next
+
+    @property
+    def highest_mod_seq(self) -> int:
+        return self._view.highest_mod_seq
+
+    @property
+    def uids(self) -> array[int]:
+        return self._view.uids
+
+    @property
+    def flag_set_numbers(self) -> array[int]:
+        return self._view.flag_set_numbers
+
+    @property
+    def mod_seqs(self) -> array[int]:
+        return self._view.mod_seqs
+
+    def flag_set(self, number: int) -> FlagSet:
+        return self._view.flag_set(number)
+
+    def keywords(self) -> FlagSet:
+        return self._view.keywords()
+
+    def changed_since(self, mod_seq: int) -> Sequence[Uid]:
+        return self._view.changed_since(mod_seq)
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        return self._view.watch(watcher)
