@@ -12,12 +12,18 @@ from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
+from mailsrv.dns.settings import DnsSettings
 from mailsrv.filters.settings import FilterSettings
 from mailsrv.imap.settings import ImapSettings
 from mailsrv.journal.settings import JournalSettings
+from mailsrv.mailauth.settings import DkimSettings
 from mailsrv.pop3.settings import Pop3Settings
+from mailsrv.queue.settings import QueueSettings
+from mailsrv.relay.settings import RelaySettings
+from mailsrv.routing.settings import RouteSettings
 from mailsrv.smtp.settings import SmtpSettings
 from mailsrv.store.settings import StoreSettings
+from mailsrv.tls.policy_settings import TlsPolicySettings
 from mailsrv.tls.settings import TlsSettings
 from mailsrv.wire.settings import LimitsSettings
 
@@ -50,12 +56,18 @@ class Settings:
     domain: tuple[DomainSettings, ...] = ()
     directory: tuple[DirectorySettings, ...] = ()
     filter: tuple[FilterSettings, ...] = ()
+    route: tuple[RouteSettings, ...] = ()
+    tls_policy: tuple[TlsPolicySettings, ...] = ()
     tls: TlsSettings = field(factory=TlsSettings)
     auth: AuthSettings = field(factory=AuthSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)
     store: StoreSettings = field(factory=StoreSettings)
     journal: JournalSettings = field(factory=JournalSettings)
     delivery: DeliverySettings = field(factory=DeliverySettings)
+    queue: QueueSettings = field(factory=QueueSettings)
+    relay: RelaySettings = field(factory=RelaySettings)
+    dns: DnsSettings = field(factory=DnsSettings)
+    dkim: DkimSettings = field(factory=DkimSettings)
     smtp: SmtpSettings = field(factory=SmtpSettings)
     imap: ImapSettings = field(factory=ImapSettings)
     pop3: Pop3Settings = field(factory=Pop3Settings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
@@ -123,3 +125,6 @@ class MessageReceiver:
             history.log_refusal(error, ())
             raise
         return transaction
+
+    def verify(self, session: SessionView, address: Address, account: IAccount | None) -> Deferred[Sequence[Address]]:
+        return run_coroutine(self._parts.policy.stands_for(address))

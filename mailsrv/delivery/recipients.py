@@ -71,6 +71,15 @@ class RecipientPolicy:
             raise MailError(NOT_AUTHORISED, "Mail for this address is not forwarded", cause="alias to another domain")
         return resolution.accounts
 
+    async def stands_for(self, address: Address) -> tuple[Address, ...]:
+        """The addresses behind one of ours, for VRFY and EXPN; raises MailError where it is nobody's."""
+        resolution = await self._resolver.resolve(address)
+        if isinstance(resolution, ForeignDomain):
+            raise MailError(BAD_DOMAIN, "Not a domain of this server")
+        if isinstance(resolution, UnknownRecipient):
+            raise MailError(BAD_MAILBOX, "No such user here")
+        return (*(recipient.account for recipient in resolution.accounts), *resolution.forwards)
+
     async def find_all(self, redirected: Sequence[Address]) -> tuple[LocalRecipient, ...]:
         """The accounts a filter redirects to, each once.
 

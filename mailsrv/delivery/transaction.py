@@ -32,6 +32,7 @@ from mailsrv.filters.pipeline import Decision, FilterPipeline
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.content import Content, InlineContent, ISpool, ISpoolWriter
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
+from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.interfaces.filter import AddHeader, MessageView, Phase, SessionView, TransactionView
 from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.mailbox import IMailStore, OverQuota
@@ -144,7 +145,7 @@ class MailTransaction:
 
     # RCPT
 
-    def add_recipient(self, forward_path: Address) -> Deferred[None]:
+    def add_recipient(self, forward_path: Address, parameters: RecipientParameters | None = None) -> Deferred[None]:
         known = self._known.get(forward_path)
         if known is not None:
             # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters, RecipientParameters
 from mailsrv.interfaces.filter import SessionView
 
 
@@ -23,8 +24,17 @@ class MailParameters:
     """ESMTP parameters of MAIL (RFC 5321 4.1.1.11) that a receiver acts upon."""
 
     size: int | None = None
-    is_8bit: bool = False
-    is_smtputf8: bool = False
+    envelope: EnvelopeParameters = field(factory=EnvelopeParameters)
+    """Those that travel with the message."""
+
+    @property
+    def is_8bit(self) -> bool:
+        """Whether BODY announced more than 7-bit lines."""
+        return self.envelope.body is not BodyType.SEVEN_BIT
+
+    @property
+    def is_smtputf8(self) -> bool:
+        return self.envelope.is_smtputf8
 
 
 @frozen
@@ -48,7 +58,7 @@ class IMailTransaction(Interface):
 
     transaction_id: str = Attribute("For log, Received field and reply.")
 
-    def add_recipient(forward_path: Address) -> Deferred[None]:
+    def add_recipient(forward_path: Address, parameters: RecipientParameters | None = None) -> Deferred[None]:
         """RCPT: fires if the recipient is accepted. Duplicates are accepted and delivered once."""
 
     def begin_content() -> Deferred[None]:
@@ -84,3 +94,9 @@ class IMessageReceiver(Interface):
         account: IAccount | None,
     ) -> Deferred[IMailTransaction]:
         """MAIL. ``account`` is who is logged in (submission)."""
+
+    def verify(session: SessionView, address: Address, account: IAccount | None) -> Deferred[Sequence[Address]]:
+        """VRFY and EXPN: what the address stands for, one step; itself where it is an account.
+
+        Only called where the listener's setting allows it. Fails with the MailError to answer with.
+        """

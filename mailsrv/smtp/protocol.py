@@ -23,6 +23,7 @@ from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount, PasswordCredentials
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
+from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
 from mailsrv.interfaces.filter import SessionView
 from mailsrv.smtp import replies
 from mailsrv.smtp.replies import Reply, Stage, internal_error_reply, make_reply, reply_for_error
@@ -438,7 +439,10 @@ class SmtpProtocol(Protocol):
 
     def _mail_given(self, event: MailGiven) -> None:
         mail = event.mail
-        parameters = MailParameters(mail.size, mail.is_8bit, mail.is_smtputf8)
+        envelope = EnvelopeParameters(
+            body=BodyType.EIGHT_BIT if mail.is_8bit else BodyType.SEVEN_BIT, is_smtputf8=mail.is_smtputf8
+        )
+        parameters = MailParameters(mail.size, envelope)
         self._await(
             lambda: self._receiver.begin(self.view, mail.reverse_path, parameters, self._account),
             Stage.MAIL,

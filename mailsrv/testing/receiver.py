@@ -21,6 +21,7 @@ from mailsrv.interfaces.delivery import (
     MailParameters,
     Refused,
 )
+from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.interfaces.filter import SessionView
 
 _T = TypeVar("_T")
@@ -82,6 +83,9 @@ class MemoryReceiver:
 
         return self.answer("mail", make)
 
+    def verify(self, session: SessionView, address: Address, account: IAccount | None) -> Deferred[Sequence[Address]]:
+        return self.answer(f"verify {address}", lambda: (address,))
+
     def answer(self, stage: str, make: Callable[[], _T]) -> Deferred[_T]:
         """What ``stage`` is answered with, now or later."""
         error = self.refusals.get(stage)
@@ -117,7 +121,7 @@ class MemoryTransaction:
         """Neither finished nor aborted."""
         return not self.is_finished and not self.is_aborted
 
-    def add_recipient(self, forward_path: Address) -> Deferred[None]:
+    def add_recipient(self, forward_path: Address, parameters: RecipientParameters | None = None) -> Deferred[None]:
         self._check_open()
 
         def add() -> None:

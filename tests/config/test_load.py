@@ -190,7 +190,7 @@ def test_every_setting_of_the_sample_may_be_used_as_it_stands():
         for line in write_sample().splitlines()
         if "quota" not in line and "plaintext" not in line
     )
-    settings = parse(text.replace("#[[filter]]", "[[filter]]"), "/etc/mailsrv/mailsrv.toml")
+    settings = parse(text.replace("#[[", "[["), "/etc/mailsrv/mailsrv.toml")
     assert settings.log.level.value == "info"
 
 
@@ -219,6 +219,7 @@ def test_paths_are_recognised():
     }
     assert paths == {
         "directory.path",
+        "dkim.key_dir",
         "log.path",
         "store.path",
         "tls.certificate",

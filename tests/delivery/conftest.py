@@ -18,6 +18,7 @@ from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.delivery import MailParameters
+from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
 from mailsrv.store.memory import MemoryApplier, MemoryMailStore
 from mailsrv.testing.filters import pipeline_of, session_view
 from mailsrv.testing.journal import MemoryJournal, MemorySpool
@@ -62,7 +63,7 @@ class House:
         return session_view(**{"service": self.service, **account, **changes})
 
     def begin(self, reverse_path=SENDER, account=None, session=None, **parameters):
-        return self.receiver.begin(session or self.session(), reverse_path, MailParameters(**parameters), account)
+        return self.receiver.begin(session or self.session(), reverse_path, mail_parameters(**parameters), account)
 
     def inbox(self, account=ALICE):
         """The messages of an account, as octets."""
@@ -110,3 +111,9 @@ def make_house(service="mx", *, filters=(), inline_limit=128 * 1024, apply=True,
 @pytest.fixture
 def house_factory():
     return make_house
+
+
+def mail_parameters(size=None, *, is_8bit=False, **envelope):
+    """What MAIL said."""
+    body = BodyType.EIGHT_BIT if is_8bit else BodyType.SEVEN_BIT
+    return MailParameters(size, EnvelopeParameters(body=body, **envelope))

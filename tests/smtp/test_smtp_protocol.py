@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver, MailParameters
+from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
 from mailsrv.interfaces.service import IDrainable
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.status import NOT_AUTHORISED, POLICY_DELAY, SHUTTING_DOWN
@@ -56,7 +57,7 @@ def test_the_receiver_sees_session_parameters_and_content():
     client.say(b"..dot\r\n.\r\n")
     [message] = server.receiver.messages
     assert message.reverse_path is None
-    assert message.parameters == MailParameters(10, True, True)
+    assert message.parameters == MailParameters(10, EnvelopeParameters(BodyType.EIGHT_BIT, is_smtputf8=True))
     assert message.content == b".dot\r\n"
     assert message.account is None
     view = message.session

@@ -1,0 +1,1 @@
+"""The resolver: MX, addresses, TXT, TLSA, with a bounded cache."""

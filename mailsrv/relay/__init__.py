@@ -1,0 +1,1 @@
+"""Handing mail on: next hops, connections, attempts."""

@@ -1,0 +1,1 @@
+"""Transport rules, destinations, SRS: where an address leads. No I/O."""
