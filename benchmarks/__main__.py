@@ -6,11 +6,12 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import load_imap, load_smtp
+from benchmarks import load_imap, load_relay, load_smtp
 from benchmarks.report import as_json, heading, table
 
 WORKLOADS = {
     "smtp": load_smtp.run,
+    "relay": load_relay.run,
     "login": load_imap.log_in,
     "fetch": load_imap.fetch,
     "bodies": load_imap.bodies,

@@ -79,6 +79,9 @@ default_domain = "example.test"
 exempt_networks = ["127.0.0.0/8"]
 
 TOML
+    if [ -n "${SINK_PORT:-}" ]; then
+        printf '[[route]]\nto = "*"\nvia = "smtp:%s:%s"\n\n' "${SINK_ADDR:-127.0.0.1}" "$SINK_PORT"
+    fi
     listener mx "$SMTP" starttls
     listener submission "$SUBM" starttls
     listener lmtp "$LMTP" none

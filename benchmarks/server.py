@@ -66,7 +66,7 @@ def free_port() -> int:
 class Server:
     """Runs from ``start`` to ``stop``; ``ports`` by service: mx, submission, lmtp, imap, imaps, pop3."""
 
-    def __init__(self, folder: Path, users: Iterable[str], *, workers: int = 1) -> None:
+    def __init__(self, folder: Path, users: Iterable[str], *, workers: int = 1, extra: str = "") -> None:
         self.folder = folder
         self.mail = folder / "mail"
         shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +85,9 @@ class Server:
             LISTENER.format(service=service, port=self.ports[name], tls=tls)
             for name, (service, tls) in services.items()
         )
-        (folder / "mailsrv.toml").write_text(CONFIGURATION.format(workers=workers, mail=self.mail, listeners=listeners))
+        (folder / "mailsrv.toml").write_text(
+            CONFIGURATION.format(workers=workers, mail=self.mail, listeners=listeners) + extra
+        )
         (folder / "passwd").write_text("".join(f"{user}@{DOMAIN}:{{PLAIN}}{PASSWORD}::::::\n" for user in users))
         self.process: subprocess.Popen[bytes] | None = None
 
