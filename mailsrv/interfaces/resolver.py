@@ -97,5 +97,8 @@ class IResolver(Interface):
     def name_servers(domain: str) -> Deferred[DnsAnswer[str]]:
         """NS."""
 
+    def aliases(name: str) -> Deferred[DnsAnswer[str]]:
+        """The CNAME record of the name itself, not followed: is the first step of a chain secure (RFC 7672 2.1.3)?"""
+
 
 Hosts = Sequence[str]

@@ -67,7 +67,7 @@ class HostTlsPolicy:
     @property
     def is_verified(self) -> bool:
         """Whether it is good enough for REQUIRETLS (RFC 8689 4.2.1)."""
-        return self.level in {TlsLevel.VERIFY, TlsLevel.DANE}
+        return self.level in {TlsLevel.VERIFY, TlsLevel.DANE} and not self.is_testing
 
 
 @frozen
@@ -94,10 +94,13 @@ class ITlsPolicies(Interface):
         """
 
     def for_host(
-        policy: DomainTlsPolicy, exchange: MailExchange, exchanges: DnsAnswer[MailExchange]
+        policy: DomainTlsPolicy, exchange: MailExchange, exchanges: DnsAnswer[MailExchange], port: int = 25
     ) -> Deferred[HostTlsPolicy]:
         """The policy for one MX host. ``exchanges`` says whether the MX records were secure. Fails with
         DnsFailure where TLSA records may exist but cannot be had: that host is not to be used now (RFC 7672 2.1.2).
+
+        A next hop that was configured by name is as good as a secure MX record: pass
+        ``DnsAnswer((exchange,), is_secure=True)`` and its port.
         """
 
     def record(result: TlsResult) -> None:

@@ -44,7 +44,8 @@ class MemoryResolver:
     holds: bool = False
     secure: set[str] = field(factory=set)
     failures: set[str] = field(factory=set)
-    aliases: dict[str, str] = field(factory=dict)
+    canonical: dict[str, str] = field(factory=dict)
+    """CNAME records: name → where it leads."""
     questions: list[str] = field(factory=list)
     """What was asked: type and name, ``MX example.test``."""
     _mail_exchanges: dict[str, list[MailExchange]] = field(factory=lambda: defaultdict(list))
@@ -116,6 +117,21 @@ class MemoryResolver:
     def name_servers(self, domain: str) -> Deferred[DnsAnswer[str]]:
         return self._answer("NS", domain, self._name_servers)
 
+    def aliases(self, name: str) -> Deferred[DnsAnswer[str]]:
+        self.questions.append(f"CNAME {name}")
+        return self._when_due().addCallback(lambda _: self._find_alias(name.lower()))
+
+    def _find_alias(self, name: str) -> DnsAnswer[str]:
+        if self.failures & {name, f"CNAME {name}"}:
+            raise DnsFailure(name, cause="told to fail")
+        records = (self.canonical[name],) if name in self.canonical else ()
+        return DnsAnswer(
+            records,
+            is_secure=name in self.secure,
+            name_exists=bool(records) or self._exists(name),
+            canonical_name=name,
+        )
+
     def _answer(
         self,
         kind: str,
@@ -137,9 +153,9 @@ class MemoryResolver:
         for _ in range(ALIAS_LIMIT):
             if self.failures & {target, f"{kind} {target}"}:
                 raise DnsFailure(name, cause="told to fail")
-            if target not in self.aliases:
+            if target not in self.canonical:
                 break
-            target = self.aliases[target]
+            target = self.canonical[target]
             is_secure = is_secure and target in self.secure
         else:
             raise DnsFailure(name, cause="too many aliases")

@@ -11,7 +11,7 @@ from mailsrv.testing.resolver import MemoryResolver
 
 class MemoryResolverTests(SynchronousTestCase):
     def test_sorts_and_follows_aliases(self) -> None:
-        resolver = MemoryResolver(aliases={"www.example.test": "example.test"}, secure={"www.example.test"})
+        resolver = MemoryResolver(canonical={"www.example.test": "example.test"}, secure={"www.example.test"})
         resolver.add_mx("example.test", "b.example.test", preference=20)
         resolver.add_mx("example.test", "a.example.test")
         answer = self.successResultOf(resolver.mail_exchanges("www.example.test"))
