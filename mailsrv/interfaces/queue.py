@@ -199,7 +199,7 @@ class DestinationState:
     waiting: int
     """Recipients neither leased nor held."""
     next_due: float
-    """Seconds since the epoch; of the earliest of them."""
+    """Seconds since the epoch; of the earliest of them. Infinity where nothing waits."""
 
 
 class IQueueStore(Interface):
@@ -215,7 +215,8 @@ class IQueueStore(Interface):
     def listen(enqueued: Callable[[Sequence[DestinationState]], None]) -> None:
         """Have ``enqueued`` called in the reactor thread whenever mail came to wait or to be due earlier:
         accepted here, by another worker, or released by an administrator (noticed within about a second).
-        The states told are whole (absolute counts), of the destinations concerned.
+        The states told are whole (absolute counts), of the destinations concerned. Mail with ``hold_until``
+        becomes due then and not before. What this process settles or gives back itself is not told.
         """
 
     def destinations() -> Deferred[Sequence[DestinationState]]:
@@ -226,6 +227,11 @@ class IQueueStore(Interface):
 
         Highest priority first, then fair between senders, then oldest first. Nobody else is given them until
         they are settled, released, or this process is dead and its journal replayed.
+        """
+
+    def state(destination: Destination) -> Deferred[DestinationState]:
+        """What waits for one destination now. Asked after a ``take`` that gave less than it might have; only
+        ``next_due`` has to be exact (infinity where nothing waits), ``waiting`` need not be above 1,000.
         """
 
     def open_content(entry: QueueEntry) -> Deferred[IContent]:
@@ -280,7 +286,19 @@ class Declined:
     """False: the recipient was not tried at all."""
 
 
-AttemptOutcome = Taken | Declined
+@frozen
+class Settled:
+    """A recipient whom a journal record of the agent has ended already (its :class:`QueueSettlement`): there is
+    nothing left to settle. Only LOCAL delivery can do that, for only there what we hand over is ours, too.
+    """
+
+    recipient_id: int
+    ending: Ending
+    reply: str
+    """What became of it, for the log."""
+
+
+AttemptOutcome = Taken | Declined | Settled
 
 
 class ITransportAgent(Interface):
