@@ -20,8 +20,9 @@ from twisted.internet.task import Clock
 
 from mailsrv.interfaces.delivery import Accepted
 from mailsrv.smtp import replies
+from mailsrv.smtp.events import ContentReceived, TransactionAborted, Wait
 from mailsrv.smtp.factory import SmtpServerFactory
-from mailsrv.smtp.session import ContentReceived, SmtpSession, TransactionAborted, Wait
+from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet

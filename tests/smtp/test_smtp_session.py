@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from mailsrv.smtp import replies
-from mailsrv.smtp.session import (
+from mailsrv.smtp.events import (
     ClientGreeted,
     ContentReceived,
     ContentRefused,
@@ -19,10 +19,10 @@ from mailsrv.smtp.session import (
     MailGiven,
     MessageEnded,
     RecipientNamed,
-    SmtpSession,
     TransactionAborted,
     Wait,
 )
+from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.receive_buffer import ReceiveBuffer
 
@@ -279,20 +279,19 @@ def test_work_on_a_slow_sender_is_linear():
     """Doubling the number of octets that come one by one no more than doubles the work."""
 
     def cost(count: int) -> float:
-        best = 1e9
-        for _ in range(5):
-            session = make_session()
-            drive(session, b"EHLO c\r\n")
-            drive(session, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
-            began = time.process_time()
-            for _ in range(count):
-                session.receive_octets(b".")
-                while not isinstance(session.next_event(), Wait):
-                    pass
-            best = min(best, time.process_time() - began)
-        return best
+        session = make_session()
+        drive(session, b"EHLO c\r\n")
+        drive(session, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+        began = time.process_time()
+        for _ in range(count):
+            session.receive_octets(b".")
+            while not isinstance(session.next_event(), Wait):
+                pass
+        return time.process_time() - began
 
-    assert cost(8000) < 3 * cost(4000) + 0.005
+    # In turn, so that a machine that is busy for a moment is busy for both.
+    costs = [(cost(4000), cost(8000)) for _ in range(9)]
+    assert min(large for _, large in costs) < 3 * min(small for small, _ in costs) + 0.005
 
 
 def test_an_unfinished_line_is_searched_once():

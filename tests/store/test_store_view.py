@@ -116,13 +116,12 @@ def test_keywords_are_compared_without_case():
 
 def test_expunge_of_many_costs_in_proportion():
     def cost(count: int) -> float:
-        best = 1e9
-        for _ in range(3):
-            view = MailboxView()
-            view.load(rows(*range(1, count + 1)))
-            start = time.perf_counter()
-            view.apply_changes((), range(1, count, 2), 3, count + 1)
-            best = min(best, time.perf_counter() - start)
-        return best
+        view = MailboxView()
+        view.load(rows(*range(1, count + 1)))
+        began = time.process_time()
+        view.apply_changes((), range(1, count, 2), 3, count + 1)
+        return time.process_time() - began
 
-    assert cost(40_000) < 2 * 3 * cost(20_000)
+    # In turn, so that a machine that is busy for a moment is busy for both.
+    costs = [(cost(20_000), cost(40_000)) for _ in range(7)]
+    assert min(large for _, large in costs) < 4 * min(small for small, _ in costs) + 0.005

@@ -1,0 +1,78 @@
+"""AUTH (RFC 4954): the exchange of challenges and responses, and what a failed one costs."""
+
+from __future__ import annotations
+
+from mailsrv.sasl import MECHANISM_NAMES, Challenge, SaslCancelled, SaslError, SaslExchange, encode_challenge
+from mailsrv.smtp import replies
+from mailsrv.smtp.commands import Auth
+from mailsrv.smtp.events import PasswordOffered
+from mailsrv.smtp.replies import Reply, make_reply
+from mailsrv.smtp.state import Owed, SessionState, State
+from mailsrv.status import AUTHENTICATION_REQUIRED, BAD_SYNTAX
+
+
+class AuthSteps(SessionState):
+    """The part of the engine that logs clients in."""
+
+    def _do_auth(self, command: Auth) -> None:
+        if not self._offers_authentication:
+            self._reject(replies.NOT_IMPLEMENTED)
+        elif self.is_authenticated:
+            self._reject(replies.ALREADY_AUTHENTICATED)
+        elif self.transaction.mail is not None:
+            self._reject(replies.NESTED_MAIL)
+        elif not self._may_authenticate:
+            self._reject(replies.ENCRYPT_FIRST)
+        elif command.mechanism not in MECHANISM_NAMES:
+            self._reject(replies.UNKNOWN_MECHANISM)
+        else:
+            self._exchange = SaslExchange(command.mechanism)
+            self._advance_auth(command.initial_response, is_first=True)
+
+    def _continue_auth(self, line: bytes) -> None:
+        if len(self._buffer):
+            self._send(replies.NOT_SYNCHRONISED)
+        else:
+            self._advance_auth(line, is_first=False)
+
+    def _advance_auth(self, response: bytes | None, *, is_first: bool) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        try:
+            step = exchange.begin(response) if is_first else exchange.receive(response or b"")
+        except SaslCancelled as error:
+            self._end_auth()
+            self._reject(make_reply(501, AUTHENTICATION_REQUIRED, error.text))
+            return
+        except SaslError as error:
+            self._end_auth()
+            self._count_auth_failure(make_reply(501, BAD_SYNTAX, error.text))
+            return
+        if isinstance(step, Challenge):
+            self._state = State.SASL
+            self._out.append(b"334 " + encode_challenge(step) + b"\r\n")
+        else:
+            self._end_auth()
+            self._ask(Owed.AUTH, PasswordOffered(step, exchange.mechanism_name))
+
+    def _end_auth(self) -> None:
+        self._exchange = None
+        self._state = State.COMMAND
+
+    def _answer_auth(self, answer: Reply, *, is_positive: bool) -> None:
+        if is_positive:
+            self.is_authenticated = True
+            self._send(answer)
+        elif answer.code < 500:
+            # We could not find out; that is no failure of the client's (R-AUTH-7).
+            self._send(answer)
+        else:
+            self._count_auth_failure(answer)
+
+    def _count_auth_failure(self, reply: Reply) -> None:
+        self._auth_failures += 1
+        if self._auth_failures >= self.settings.auth_failures_before_drop:
+            self._send(replies.TOO_MANY_FAILED_LOGINS)
+        else:
+            self._refuse(reply)

@@ -1,0 +1,119 @@
+"""What happens in a session, as values: the engine answers :meth:`SmtpSession.next_event` with one of these.
+
+An event whose docstring says *answer* pauses the engine until it is replied to.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from attrs import field, frozen
+
+from mailsrv.address import Address
+from mailsrv.sasl import PasswordGiven
+from mailsrv.smtp.commands import Mail
+from mailsrv.smtp.replies import Reply
+
+
+class Wait(enum.Enum):
+    """Why there is no event."""
+
+    NEED_DATA = "need data"
+    PAUSED = "paused"
+    """An answer is owed."""
+
+
+@frozen
+class ClientGreeted:
+    """EHLO, HELO or LHLO. Answer."""
+
+    domain: str
+    is_extended: bool
+
+
+@frozen
+class MailGiven:
+    """MAIL, checked. Answer."""
+
+    mail: Mail
+
+
+@frozen
+class RecipientNamed:
+    """RCPT, checked. Answer."""
+
+    forward_path: Address
+
+
+@frozen
+class ContentRequested:
+    """DATA with recipients. Answer: yes means 354."""
+
+
+@frozen
+class ContentReceived:
+    """A slice of the message, un-stuffed."""
+
+    octets: bytes = field(repr=False)
+
+
+@frozen
+class ContentRefused:
+    """The message cannot be taken, whatever still comes of it; ``refusal`` is what the client will be told."""
+
+    refusal: Reply
+
+
+@frozen
+class MessageEnded:
+    """The end of the data. Answer: one reply, or for LMTP one for each accepted recipient."""
+
+    size: int
+
+
+@frozen
+class TransactionAborted:
+    """The transaction that was under way is over without a message."""
+
+
+@frozen
+class CommandRejected:
+    """A command was refused by the engine itself, before anybody was asked; for the log."""
+
+    reply: Reply
+
+
+@frozen
+class TlsRequested:
+    """Send what is to be sent, call ``start_tls``, and start TLS."""
+
+
+@frozen
+class PasswordOffered:
+    """AUTH came to its end. Answer."""
+
+    given: PasswordGiven
+    mechanism: str
+
+
+@frozen
+class ReplyDelayed:
+    """The client made many errors: call ``resume`` after this time. Octets that come meanwhile wait."""
+
+    seconds: float
+
+
+Event = (
+    ClientGreeted
+    | MailGiven
+    | RecipientNamed
+    | ContentRequested
+    | ContentReceived
+    | ContentRefused
+    | MessageEnded
+    | TransactionAborted
+    | CommandRejected
+    | TlsRequested
+    | PasswordOffered
+    | ReplyDelayed
+)
