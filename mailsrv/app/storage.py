@@ -105,7 +105,7 @@ class _ReactorApplier:
         self._applier = applier
         self._reactor = reactor
 
-    def apply(self, deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
+    def apply(self, deliveries: Sequence[PendingDelivery[Any]]) -> Sequence[Applied | NotApplied]:
         return blockingCallFromThread(self._reactor, self._applier.apply, deliveries)
 
     def take_touched(self) -> Collection[str]:

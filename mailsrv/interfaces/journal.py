@@ -1,14 +1,15 @@
 """The delivery journal: the point at which mail is acknowledged, and what is applied from it.
 
-A record is one atomic, durable unit: a message with all its local deliveries, or the messages of
-one MULTIAPPEND. It is synced once, acknowledged, then *applied* to the accounts by an
-:class:`IApplier`. Applying is idempotent: every delivery has a :class:`DeliveryKey`, and a key
-that an account has seen is not delivered again.
+A record is one atomic, durable unit: a message with all its deliveries (into mailboxes here, into the
+queue), or the messages of one MULTIAPPEND. It is synced once, acknowledged, then *applied* to the
+accounts and the queue by an :class:`IApplier`. Applying is idempotent: every delivery has a
+:class:`DeliveryKey`, and a key that an account or the queue has seen is not delivered again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any, Generic, TypeVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred
@@ -17,6 +18,7 @@ from zope.interface import Interface
 from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import Content
+from mailsrv.interfaces.queue import OnwardDelivery, QueueSettlement
 
 
 @frozen(order=True)
@@ -50,12 +52,19 @@ class LocalDelivery:
     """The forward-path it came for, kept in the index and not in the message ("" for APPEND)."""
 
 
+Delivery = LocalDelivery | OnwardDelivery | QueueSettlement
+"""What a record may ask for."""
+
+
 @frozen
 class JournaledMessage:
-    """A message as the journal keeps it: final octets, and where they go."""
+    """A message as the journal keeps it: final octets, and where they go.
+
+    One that holds nothing but a :class:`QueueSettlement` has the content ``InlineContent(b"")``.
+    """
 
     content: Content
-    deliveries: tuple[LocalDelivery, ...]
+    deliveries: tuple[Delivery, ...]
     internal_date: int
     """Seconds since the epoch, UTC."""
     date_offset_minutes: int = 0
@@ -71,13 +80,16 @@ class JournalRecord:
     reverse_path: str = ""
 
 
+D_co = TypeVar("D_co", bound=Delivery, covariant=True)
+
+
 @frozen
-class PendingDelivery:
+class PendingDelivery(Generic[D_co]):
     """One delivery that the journal asks an applier to carry out."""
 
     key: DeliveryKey
     message: JournaledMessage
-    delivery: LocalDelivery
+    delivery: D_co
     is_replay: bool = field(default=False)
     """True where the journal is replayed after a start: the delivery may have been applied before."""
     noted: Applied | None = field(default=None)
@@ -87,7 +99,7 @@ class PendingDelivery:
 
 @frozen
 class Applied:
-    """A delivery is in its mailbox (now, or already before)."""
+    """A delivery is in its mailbox or in the queue (now, or already before). In the queue the numbers are 0."""
 
     key: DeliveryKey
     uid_validity: int
@@ -106,18 +118,20 @@ class NotApplied:
 class IApplier(Interface):
     """Carries deliveries out. Every method is called in the journal's apply thread and may wait."""
 
-    def apply(deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
+    def apply(deliveries: Sequence[PendingDelivery[Any]]) -> Sequence[Applied | NotApplied]:
         """Apply a batch; one answer each, in order. Never raises for a single account's trouble.
 
         Deliveries of one account are applied in the order given; those of one record (equal
-        segment id and offset) into one account all together or none. File content is linked or
-        copied, never moved. Files may be left unsynced: the checkpoint sees to that.
+        segment id and offset) into one account all together or none. For this the queue is one
+        account. File content is linked or copied, never moved. Files may be left unsynced: the
+        checkpoint sees to that.
         """
 
     def take_touched() -> Collection[str]:
         """Directories written since the last call: what a checkpoint has to make durable.
 
-        Also names directories whose last checkpoint failed (see ``checkpoint_failed``).
+        Also names directories whose last checkpoint failed (see ``checkpoint_failed``). May raise OSError or
+        MailError where what was applied cannot be put where it lasts: the checkpoint has failed then.
         """
 
     def checkpoint_failed(keys: Collection[DeliveryKey]) -> None:

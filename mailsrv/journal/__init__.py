@@ -1,12 +1,12 @@
 """The delivery journal: group commit, replay, apply, checkpoint, and the spool of large messages.
 
 What is promised stands in :mod:`mailsrv.interfaces.journal` and :mod:`mailsrv.interfaces.content`;
-:class:`Journal` keeps it. Order of reading: ``format`` and ``segment`` (octets), ``slot`` (files),
-``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and ``recovery``, ``journal``.
+:class:`Journal` keeps it. Order of reading: ``octets``, ``delivery``, ``format`` and ``segment`` (octets),
+``slot`` (files), ``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and ``recovery``, ``journal``.
 """
 
-from mailsrv.journal.format import FormatError
 from mailsrv.journal.journal import Journal, JournalStatus, RetriedDelivery
+from mailsrv.journal.octets import FormatError
 from mailsrv.journal.recovery import Recovery, recover_all_slots
 from mailsrv.journal.settings import JournalSettings
 from mailsrv.journal.stuck import StuckDelivery

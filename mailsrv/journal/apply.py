@@ -1,9 +1,10 @@
 """The apply stage: committed records → the accounts, through an :class:`IApplier`.
 
 It runs in one thread and takes everything that was committed since it last looked in one call. A
-delivery that fails stays in the journal: it and whatever comes later for that account wait in a queue
+delivery that fails stays in the journal: it and whatever comes later for that account wait in a line
 of the account, are tried again with growing pauses, and after ``stuck_after`` failures (at once when
 the journal fills up) are put into the folder for stuck mail, with an alarm. Other accounts go on.
+For all this the queue is one account more.
 A record that wants a note (APPEND) never waits behind a failure: it is withdrawn and refused.
 """
 
@@ -15,12 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from attrs import define, evolve, field, frozen
 from twisted.logger import Logger
 
-from mailsrv.address import Address
 from mailsrv.disk import IDisk
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied
-from mailsrv.journal.entry import Control, Entry, Job, Task, tasks_of
+from mailsrv.journal.entry import Control, Entry, Job, Lane, Task, tasks_of
 from mailsrv.journal.format import Place, RecordType, encode_key, encode_note, encode_place
 from mailsrv.journal.replay import ControlState, read_control_state, replay_segment
 from mailsrv.journal.settings import JournalSettings
@@ -33,8 +33,8 @@ _MOST_BATCH_OCTETS = 16 << 20
 
 
 @define(eq=False)
-class _BlockedAccount:
-    """An account whose deliveries fail: what waits, and until when."""
+class _BlockedLane:
+    """An account (or the queue) whose deliveries fail: what waits, and until when."""
 
     tasks: deque[Task] = field(factory=deque)
     pause: float = 0.0
@@ -74,7 +74,7 @@ class ApplyStage:
         self._stuck = stuck
         self._hooks = hooks
         self._seconds = seconds
-        self._blocked: dict[Address, _BlockedAccount] = {}
+        self._blocked: dict[Lane, _BlockedLane] = {}
         self._done: list[Entry] = []
         # What was said in this run about records, on disk or on its way there.
         self._withdrawn: set[Place] = set()
@@ -140,10 +140,10 @@ class ApplyStage:
     def retry(self, *, at_once: bool = False) -> None:
         """Try the blocked accounts whose pause is over (all of them, with ``at_once``)."""
         now = self._seconds()
-        for account, blocked in list(self._blocked.items()):
+        for lane, blocked in list(self._blocked.items()):
             if not at_once and blocked.next_try > now:
                 continue
-            if not self._retry_account(account, blocked):
+            if not self._retry_lane(lane, blocked):
                 blocked.pause = min(
                     self._settings.retry_most, blocked.pause * 2 if blocked.pause else self._settings.retry_first
                 )
@@ -181,7 +181,7 @@ class ApplyStage:
     def _error_ahead(self, tasks: Iterable[Task]) -> MailError | None:
         """What earlier deliveries of one of the accounts fail with."""
         for task in tasks:
-            blocked = self._blocked.get(task.pending.delivery.account)
+            blocked = self._blocked.get(task.lane)
             if blocked is not None:
                 return blocked.tasks[0].error or Unavailable(cause="earlier deliveries of the account fail")
         return None
@@ -205,12 +205,12 @@ class ApplyStage:
     def _without_blocked(self, batch: list[Task]) -> list[Task]:
         rest = []
         for task in batch:
-            account = task.pending.delivery.account
+            lane = task.lane
             if task.is_unreadable:
                 task.error = Unavailable(cause="the content of the message is missing or damaged in the spool")
                 task.attempts = self._settings.stuck_after
                 self._queue(task)
-            elif account in self._blocked:
+            elif lane in self._blocked:
                 self._queue(task)
             else:
                 rest.append(task)
@@ -227,13 +227,13 @@ class ApplyStage:
         except Exception as raised:
             self._log.failure("the applier raised")
             error = type(raised).__name__
-        accounts: dict[Address, list[int]] = {}
+        lanes: dict[Lane, list[int]] = {}
         for index, task in enumerate(batch):
-            accounts.setdefault(task.pending.delivery.account, []).append(index)
-        if len(accounts) == 1:
+            lanes.setdefault(task.lane, []).append(index)
+        if len(lanes) == 1:
             return [NotApplied(task.pending.key, Unavailable(cause=error)) for task in batch]
         result: list[Applied | NotApplied | None] = [None] * len(batch)
-        for indexes in accounts.values():
+        for indexes in lanes.values():
             for index, answer in zip(indexes, self._ask([batch[index] for index in indexes]), strict=True):
                 result[index] = answer
         return [answer for answer in result if answer is not None]
@@ -302,16 +302,16 @@ class ApplyStage:
             task.attempts += 1
             self._log.warn(
                 "delivery to {account} failed: {error}",
-                account=str(task.pending.delivery.account),
+                account=str(task.lane),
                 error=str(task.error),
             )
             self._queue(task)
 
     def _queue(self, task: Task) -> None:
-        account = task.pending.delivery.account
-        blocked = self._blocked.get(account)
+        lane = task.lane
+        blocked = self._blocked.get(lane)
         if blocked is None:
-            blocked = self._blocked[account] = _BlockedAccount(pause=self._settings.retry_first)
+            blocked = self._blocked[lane] = _BlockedLane(pause=self._settings.retry_first)
             blocked.next_try = self._seconds() + blocked.pause
         if not task.entry.wants_note:
             # It is durable: the answer need not wait for the account to recover.
@@ -321,7 +321,7 @@ class ApplyStage:
         task.pending = evolve(task.pending, is_replay=True)
         blocked.tasks.append(task)
 
-    def _retry_account(self, account: Address, blocked: _BlockedAccount) -> bool:
+    def _retry_lane(self, lane: Lane, blocked: _BlockedLane) -> bool:
         """Go through what waits for one account; whether nothing is left."""
         limit = 1 if self._slot.is_under_pressure() else self._settings.stuck_after
         while blocked.tasks:
@@ -340,7 +340,7 @@ class ApplyStage:
             if left:
                 blocked.tasks.extendleft(reversed(left))
                 return False
-        del self._blocked[account]
+        del self._blocked[lane]
         return True
 
     def _retry_batch(self, batch: list[Task], limit: int) -> list[Task]:
@@ -367,7 +367,7 @@ class ApplyStage:
         self._log.critical(
             "delivery to {account} is stuck after {attempts} attempts: {error}",
             log_alarm="stuck",
-            account=str(pending.delivery.account),
+            account=str(task.lane),
             attempts=task.attempts,
             error=str(task.error),
         )

@@ -7,13 +7,14 @@ stage only, in the order reactor → committer → apply → committer (note) �
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
+from mailsrv.address import Address
 from mailsrv.errors import MailError
-from mailsrv.interfaces.journal import Applied, DeliveryKey, JournalRecord, PendingDelivery
+from mailsrv.interfaces.journal import Applied, Delivery, DeliveryKey, JournalRecord, LocalDelivery, PendingDelivery
 from mailsrv.journal.format import RecordType
 from mailsrv.journal.slot import LiveSegment
 
@@ -49,11 +50,22 @@ class Control:
     """Called in the committer's thread."""
 
 
+Lane = Address | str
+"""What is applied in order, fails and waits together: an account, or the queue."""
+
+QUEUE_LANE: Final = "the queue"
+
+
+def lane_of(delivery: Delivery) -> Lane:
+    """The lane a delivery belongs to."""
+    return delivery.account if isinstance(delivery, LocalDelivery) else QUEUE_LANE
+
+
 @define(eq=False)
 class Task:
     """One delivery of an entry, for the apply stage."""
 
-    pending: PendingDelivery
+    pending: PendingDelivery[Delivery]
     entry: Entry
     index: int
     """Which one of the entry's."""
@@ -61,6 +73,11 @@ class Task:
     error: MailError | None = None
     is_unreadable: bool = False
     """Its file content is missing or damaged: no applier is asked."""
+
+    @property
+    def lane(self) -> Lane:
+        """Whose deliveries stay in order with this one."""
+        return lane_of(self.pending.delivery)
 
 
 Job = Callable[[], object]

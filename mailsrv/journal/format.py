@@ -2,7 +2,8 @@
 
 A record is a head and a payload. The head names the record's place (segment id and offset), the
 checksum covers head and payload; so a record is only ever read where it was written, in that life
-of the segment (R-DUR-6). Everything is typed and length-prefixed (R-INJ-2), integers are big-endian::
+of the segment (R-DUR-6). Everything is typed and length-prefixed (R-INJ-2), integers are big-endian
+(:mod:`mailsrv.journal.octets`; for a delivery :mod:`mailsrv.journal.delivery`)::
 
     head     magic[4] type[1] flags[1] 0[2] length[4] batch[4] offset[8] segment-id[16] crc32[4]
     text     length[2] utf-8
@@ -21,15 +22,17 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from mailsrv.address import Address, AddressError
 from mailsrv.interfaces.content import Content, FileContent, InlineContent
 from mailsrv.interfaces.journal import (
     Applied,
+    Delivery,
     DeliveryKey,
     JournaledMessage,
     JournalRecord,
     LocalDelivery,
 )
+from mailsrv.journal.delivery import decode_delivery, decode_local, encode_delivery, encode_local
+from mailsrv.journal.octets import LONG, SHORT, FormatError, Reader, pack_text
 
 _HEAD = struct.Struct(">4sBBHIIQ16s")
 _CHECKSUM = struct.Struct(">I")
@@ -38,18 +41,14 @@ ID_AT = _HEAD.size - 16
 """Where in the head the segment id stands."""
 _MAGIC = b"mjr\x01"
 
-_SHORT = struct.Struct(">H")
-_LONG = struct.Struct(">I")
 _MESSAGE = struct.Struct(">qhBI")
 _FILE = struct.Struct(">QB")
 _NOTE = struct.Struct(">16sQIIIQ")
 _PLACE = struct.Struct(">16sQ")
 _KEY = struct.Struct(">16sQI")
 _INLINE, _IN_FILE = 0, 1
-
-
-class FormatError(ValueError):
-    """Octets that are no record of ours although their checksum is right (or a value no record can hold)."""
+_TYPED_DELIVERIES = 2
+"""Added to these where deliveries have types: not all of them are local."""
 
 
 class RecordType(enum.IntEnum):
@@ -122,44 +121,27 @@ def decode_head(octets: bytes) -> RecordHead | None:
 # -- payloads, written -------------------------------------------------------
 
 
-def _text(text: str) -> bytes:
-    octets = text.encode("utf-8")
-    if len(octets) > 0xFFFF:
-        raise FormatError("a text of more than 65535 octets")
-    return _SHORT.pack(len(octets)) + octets
-
-
 def encode_deliveries(record: JournalRecord) -> list[bytes]:
     """Payload of DELIVERIES, contents as buffers of their own. File content is named by its base name."""
-    parts = [_text(record.transaction_id) + _text(record.reverse_path) + _SHORT.pack(len(record.messages))]
+    parts = [pack_text(record.transaction_id) + pack_text(record.reverse_path) + SHORT.pack(len(record.messages))]
     for message in record.messages:
         content = message.content
         is_inline = type(content) is InlineContent
-        meta = [
-            _MESSAGE.pack(
-                message.internal_date,
-                message.date_offset_minutes,
-                _INLINE if is_inline else _IN_FILE,
-                len(message.deliveries),
-            )
-        ]
+        kind = _INLINE if is_inline else _IN_FILE
+        meta: list[bytes] = []
         for delivery in message.deliveries:
-            account = delivery.account
-            meta += [
-                _text(account.local_part),
-                _text(account.domain),
-                _text(delivery.mailbox),
-                _text(delivery.recipient),
-                _SHORT.pack(len(delivery.flags)),
-            ]
-            if delivery.flags:
-                meta += map(_text, sorted(delivery.flags))
+            if not isinstance(delivery, LocalDelivery):
+                kind += _TYPED_DELIVERIES
+                meta = [encode_delivery(each) for each in message.deliveries]
+                break
+            meta += encode_local(delivery)
+        meta.insert(0, _MESSAGE.pack(message.internal_date, message.date_offset_minutes, kind, len(message.deliveries)))
         if isinstance(content, InlineContent):
-            meta.append(_LONG.pack(len(content.octets)))
+            meta.append(LONG.pack(len(content.octets)))
             parts += [b"".join(meta), content.octets]
         else:
             meta += [
-                _text(os.path.basename(content.path)),
+                pack_text(os.path.basename(content.path)),
                 _FILE.pack(content.size, len(content.checksum)),
                 content.checksum,
             ]
@@ -190,59 +172,28 @@ def encode_key(key: DeliveryKey) -> list[bytes]:
 # -- payloads, read ----------------------------------------------------------
 
 
-class _Reader:
-    """Takes values off a payload, never past its end."""
-
-    __slots__ = ("_at", "_octets")
-
-    def __init__(self, octets: bytes) -> None:
-        self._octets = octets
-        self._at = 0
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._octets):
-            raise FormatError("the record ends too early")
-        part = self._octets[self._at : end]
-        self._at = end
-        return part
-
-    def numbers(self, layout: struct.Struct) -> tuple[int, ...]:
-        return layout.unpack(self.take(layout.size))
-
-    def text(self) -> str:
-        (length,) = self.numbers(_SHORT)
-        try:
-            return self.take(length).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise FormatError("a text that is not UTF-8") from error
-
-    def end(self) -> None:
-        if self._at != len(self._octets):
-            raise FormatError("octets after the end of the record")
-
-    @property
-    def is_at_end(self) -> bool:
-        return self._at == len(self._octets)
-
-
 def decode_deliveries(payload: bytes, spool: str) -> JournalRecord:
     """A JournalRecord; file content gets its path in the folder ``spool``."""
-    reader = _Reader(payload)
+    reader = Reader(payload)
     transaction_id = reader.text()
     reverse_path = reader.text()
-    (count,) = reader.numbers(_SHORT)
+    (count,) = reader.numbers(SHORT)
     messages = tuple(_decode_message(reader, spool) for _ in range(count))
     reader.end()
     return JournalRecord(messages, transaction_id, reverse_path)
 
 
-def _decode_message(reader: _Reader, spool: str) -> JournaledMessage:
+def _decode_message(reader: Reader, spool: str) -> JournaledMessage:
     internal_date, date_offset, kind, count = reader.numbers(_MESSAGE)
-    deliveries = tuple([_decode_delivery(reader) for _ in range(count)])
+    deliveries: tuple[Delivery, ...]
+    if kind & _TYPED_DELIVERIES:
+        deliveries = tuple([decode_delivery(reader) for _ in range(count)])
+        kind -= _TYPED_DELIVERIES
+    else:
+        deliveries = tuple([decode_local(reader) for _ in range(count)])
     content: Content
     if kind == _INLINE:
-        (length,) = reader.numbers(_LONG)
+        (length,) = reader.numbers(LONG)
         content = InlineContent(reader.take(length))
     elif kind == _IN_FILE:
         name = reader.text()
@@ -255,19 +206,9 @@ def _decode_message(reader: _Reader, spool: str) -> JournaledMessage:
     return JournaledMessage(content, deliveries, internal_date, date_offset)
 
 
-def _decode_delivery(reader: _Reader) -> LocalDelivery:
-    local_part, domain, mailbox, recipient = (reader.text() for _ in range(4))
-    (count,) = reader.numbers(_SHORT)
-    flags = frozenset(reader.text() for _ in range(count))
-    try:
-        return LocalDelivery(Address(local_part, domain), mailbox, flags, recipient)
-    except AddressError as error:
-        raise FormatError("an account that is no address") from error
-
-
 def decode_note(payload: bytes) -> list[Applied]:
     """What was told of the deliveries of one record."""
-    reader = _Reader(payload)
+    reader = Reader(payload)
     notes = []
     while not reader.is_at_end:
         segment_id, offset, number, uid_validity, uid, mod_seq = _NOTE.unpack(reader.take(_NOTE.size))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from attrs import field, frozen
@@ -276,12 +276,12 @@ class Journal:
             self._apply_worker.post(ask_applier)
 
         def ask_applier() -> None:
-            touched = frozenset(self._applier.take_touched())
+            touched = stages.keeper.ask_touched()
             self._keeper_worker.post(lambda: self._stop_keeper(stages, touched))
 
         self._apply_worker.post(retry_then_notes)
 
-    def _stop_keeper(self, stages: _Stages, touched: frozenset[str]) -> None:
+    def _stop_keeper(self, stages: _Stages, touched: Collection[str] | Exception) -> None:
         """In the keeper's thread, after everything else."""
         stages.keeper.stop(touched)
         self._reactor.callFromThread(self._finish_stop, stages)
@@ -529,12 +529,13 @@ class Journal:
                 return RetriedDelivery(name, False, answer.error.text)
             try:
                 self._disk.sync_paths(self._applier.take_touched())
-            except OSError as error:
+            except (OSError, MailError) as error:
                 self._applier.checkpoint_failed([pending.key])
                 with stages.slot.lock:
                     segments = list(stages.slot.live)
                 stages.apply.redo(segments)
-                return RetriedDelivery(name, False, os.strerror(error.errno or 0))
+                text = error.text if isinstance(error, MailError) else os.strerror(error.errno or 0)
+                return RetriedDelivery(name, False, text)
             self._stuck.remove(name)
         finally:
             if isinstance(pending.message.content, FileContent):

@@ -15,6 +15,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from mailsrv.disk import IDisk, SpaceLeft
+from mailsrv.errors import MailError
 from mailsrv.interfaces.journal import IApplier
 from mailsrv.journal.apply import ApplyStage
 from mailsrv.journal.entry import Job
@@ -138,21 +139,30 @@ class Keeper:
 
     def _ask_applier(self, finished: Sequence[LiveSegment]) -> None:
         """In the apply thread."""
-        touched = frozenset(self._applier.take_touched())
+        touched = self.ask_touched()
         self._hooks.post_keeper(lambda: self.finish_checkpoint(finished, touched))
 
-    def finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str]) -> bool:
+    def ask_touched(self) -> Collection[str] | Exception:
+        """What a checkpoint has to sync, or why there can be none. In the apply thread."""
+        try:
+            return frozenset(self._applier.take_touched())
+        except (OSError, MailError) as error:
+            return error
+
+    def finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str] | Exception) -> bool:
         """Sync and recycle; whether all went well."""
         if self._is_stopping:
             # Asked for before the stop and answered after it: what it is about was finished by the stop.
             return False
         return self._finish_checkpoint(finished, touched)
 
-    def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str]) -> bool:
+    def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str] | Exception) -> bool:
         since = min((live.opened_ns for live in finished), default=0)
         try:
+            if isinstance(touched, Exception):
+                raise touched
             self._disk.sync_paths(touched, max(0, since - _CLOCK_ALLOWANCE_NS))
-        except OSError as error:
+        except (OSError, MailError) as error:
             self.failed_checkpoints += 1
             self._pause = min(_LONGEST_PAUSE, self._pause * 2)
             self._next_checkpoint = self._seconds() + self._pause
@@ -193,7 +203,7 @@ class Keeper:
         for live in owed:
             live.is_in_checkpoint = False
 
-    def stop(self, touched: Collection[str]) -> None:
+    def stop(self, touched: Collection[str] | Exception) -> None:
         """The last checkpoint; in the keeper's thread, when nothing is applied any more.
 
         Where an earlier one failed and none has succeeded since, nothing is recycled: the next start

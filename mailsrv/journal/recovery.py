@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from attrs import frozen
 from twisted.logger import Logger
 
-from mailsrv.address import Address
 from mailsrv.disk import IDisk
+from mailsrv.errors import MailError
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier
-from mailsrv.journal.entry import Task
+from mailsrv.journal.entry import Lane, Task
 from mailsrv.journal.replay import ControlState, read_control_state, replay_segment
 from mailsrv.journal.settings import JournalSettings
 from mailsrv.journal.slot import LiveSegment, Slot, slot_directories
@@ -72,14 +72,14 @@ def recover_all_slots(settings: JournalSettings, directory: str, disk: IDisk, ap
 
 def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IApplier) -> tuple[int, int]:
     state = read_control_state(slot)
-    failing: set[Address] = set()
+    failing: set[Lane] = set()
     done: list[LiveSegment] = []
     keys: list[DeliveryKey] = []
     deliveries = left = 0
     for live in slot.live:
         failed = 0
         for batch in _batches(settings, slot, live, state):
-            wanted = [task for task in batch if task.pending.delivery.account not in failing and _is_whole(disk, task)]
+            wanted = [task for task in batch if task.lane not in failing and _is_whole(disk, task)]
             failed += len(batch) - len(wanted)
             answers = applier.apply([task.pending for task in wanted]) if wanted else ()
             for task, answer in zip(wanted, answers, strict=True):
@@ -88,10 +88,10 @@ def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IAppli
                     keys.append(task.pending.key)
                 else:
                     failed += 1
-                    failing.add(task.pending.delivery.account)
+                    failing.add(task.lane)
                     _log.warn(
                         "replayed delivery to {account} failed: {error}",
-                        account=str(task.pending.delivery.account),
+                        account=str(task.lane),
                         error=str(answer.error),
                     )
         left += failed
@@ -99,7 +99,7 @@ def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IAppli
             done.append(live)
     try:
         disk.sync_paths(applier.take_touched())
-    except OSError as error:
+    except (OSError, MailError) as error:
         _log.critical("checkpoint after a replay failed: {error}", log_alarm="checkpoint", error=error)
         applier.checkpoint_failed(keys)
         return deliveries, left

@@ -13,9 +13,9 @@ from attrs import define, field, frozen
 
 from mailsrv.interfaces.content import FileContent, InlineContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, JournalRecord
+from mailsrv.interfaces.queue import OnwardDelivery
 from mailsrv.journal.entry import Entry, Task, tasks_of
 from mailsrv.journal.format import (
-    FormatError,
     Place,
     RecordType,
     decode_deliveries,
@@ -23,11 +23,13 @@ from mailsrv.journal.format import (
     decode_note,
     decode_place,
 )
+from mailsrv.journal.octets import FormatError
 from mailsrv.journal.slot import LiveSegment, Slot
 
 RECORD_OVERHEAD = 512
 """Counted for each record besides its contents."""
 DELIVERY_OVERHEAD = 128
+"""For each recipient."""
 
 
 def weigh(record: JournalRecord) -> int:
@@ -37,6 +39,9 @@ def weigh(record: JournalRecord) -> int:
         if isinstance(message.content, InlineContent):
             octets += len(message.content.octets)
         octets += DELIVERY_OVERHEAD * len(message.deliveries)
+        for delivery in message.deliveries:
+            if type(delivery) is OnwardDelivery:
+                octets += DELIVERY_OVERHEAD * len(delivery.recipients)
     return octets
 
 

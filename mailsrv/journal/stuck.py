@@ -1,7 +1,9 @@
 """Mail that was acknowledged and that its account cannot take: a folder of files, one a delivery.
 
 A file begins with one line of JSON that says everything about the delivery, then a line feed, then
-the message as it was accepted. It is complete and synced before the journal lets go of the delivery.
+the message as it was accepted. What the queue could not take has its delivery in the form of the
+journal, too, beside a readable list of the recipients. A file is complete and synced before the journal
+lets go of the delivery.
 An administrator can read it with any pager; ``retry`` hands it to the store again under its old key,
 so that nothing is delivered twice.
 """
@@ -18,12 +20,16 @@ from attrs import frozen
 from mailsrv.address import Address, AddressError
 from mailsrv.disk import IDisk, IDiskFile, make_directories, opened
 from mailsrv.interfaces.content import Content, FileContent, InlineContent
-from mailsrv.interfaces.journal import DeliveryKey, JournaledMessage, LocalDelivery, PendingDelivery
-from mailsrv.journal.entry import Task
+from mailsrv.interfaces.journal import Delivery, DeliveryKey, JournaledMessage, LocalDelivery, PendingDelivery
+from mailsrv.interfaces.queue import OnwardDelivery
+from mailsrv.journal.delivery import decode_delivery, encode_delivery
+from mailsrv.journal.entry import QUEUE_LANE, Lane, Task
+from mailsrv.journal.octets import Reader
 from mailsrv.journal.spool import new_digest
 
 _SUFFIX = ".stuck"
-_MOST_HEAD = 256 * 1024
+_FIRST_HEAD = 64 * 1024
+_MOST_HEAD = 16 << 20
 _PIECE = 1 << 20
 FORMAT = "mailsrv stuck delivery 1"
 
@@ -34,7 +40,8 @@ class StuckDelivery:
 
     name: str
     """Its name without the suffix: what ``retry_stuck`` takes."""
-    account: Address
+    account: Lane
+    """Whose it is: an account, or the queue."""
     mailbox: str
     recipient: str
     transaction_id: str
@@ -78,11 +85,7 @@ class StuckFolder:
         head = {
             "format": FORMAT,
             "key": pending.key.to_octets().hex(),
-            "local_part": delivery.account.local_part,
-            "domain": delivery.account.domain,
-            "mailbox": delivery.mailbox,
-            "flags": sorted(delivery.flags),
-            "recipient": delivery.recipient,
+            **_describe(delivery),
             "reverse_path": record.reverse_path,
             "transaction_id": record.transaction_id,
             "internal_date": message.internal_date,
@@ -132,7 +135,7 @@ class StuckFolder:
                 continue
         return frozenset(ids)
 
-    def load(self, name: str, spool: str) -> PendingDelivery | None:
+    def load(self, name: str, spool: str) -> PendingDelivery[Delivery] | None:
         """A delivery to be tried again; None where there is no (whole) file of that name.
 
         Its content is in memory; a large one is copied to a file of the folder ``spool``, which
@@ -145,6 +148,10 @@ class StuckFolder:
         stuck, head, offset = read
         if not stuck.is_content_complete:
             return None
+        try:
+            delivery = _delivery(stuck, head)
+        except (ValueError, KeyError):
+            return None
         with opened(self._disk.open(path)) as file:
             content: Content = (
                 InlineContent(file.read(offset, stuck.size))
@@ -153,9 +160,6 @@ class StuckFolder:
             )
         if _checksum(content).hex() != str(head["checksum"]).lower():
             return None
-        delivery = LocalDelivery(
-            stuck.account, stuck.mailbox, frozenset(map(str, _list(head["flags"]))), stuck.recipient
-        )
         message = JournaledMessage(content, (delivery,), stuck.internal_date, _integer(head["date_offset_minutes"]))
         return PendingDelivery(stuck.key, message, delivery, is_replay=True)
 
@@ -180,8 +184,10 @@ class StuckFolder:
 
     def _read_head(self, name: str, path: str) -> tuple[StuckDelivery, dict[str, object], int] | None:
         with opened(self._disk.open(path)) as file:
-            octets = file.read(0, _MOST_HEAD)
+            octets = file.read(0, _FIRST_HEAD)
             total = file.size()
+            if b"\n" not in octets:
+                octets = file.read(0, _MOST_HEAD)
         line, found, _ = octets.partition(b"\n")
         try:
             head = json.loads(line) if found else None
@@ -190,7 +196,7 @@ class StuckFolder:
             size = _integer(head["size"])
             stuck = StuckDelivery(
                 name,
-                Address(str(head["local_part"]), str(head["domain"])),
+                QUEUE_LANE if "delivery" in head else Address(str(head["local_part"]), str(head["domain"])),
                 str(head["mailbox"]),
                 str(head["recipient"]),
                 str(head["transaction_id"]),
@@ -204,6 +210,42 @@ class StuckFolder:
         except (ValueError, KeyError, AddressError):
             return None
         return stuck, head, len(line) + 1
+
+
+def _describe(delivery: Delivery) -> dict[str, object]:
+    """What the head says of a delivery."""
+    if isinstance(delivery, LocalDelivery):
+        return {
+            "local_part": delivery.account.local_part,
+            "domain": delivery.account.domain,
+            "mailbox": delivery.mailbox,
+            "flags": sorted(delivery.flags),
+            "recipient": delivery.recipient,
+        }
+    if isinstance(delivery, OnwardDelivery):
+        recipients = [f"{each.address} ({each.destination})" for each in delivery.recipients]
+        return {
+            "mailbox": "",
+            "recipient": recipients[0] if len(recipients) == 1 else f"{len(recipients)} recipients",
+            "recipients": recipients,
+            "delivery": encode_delivery(delivery).hex(),
+        }
+    return {
+        "mailbox": "",
+        "recipient": f"{delivery.ending.value}: {len(delivery.recipient_ids)} recipients of {delivery.entry_id}",
+        "delivery": encode_delivery(delivery).hex(),
+    }
+
+
+def _delivery(stuck: StuckDelivery, head: dict[str, object]) -> Delivery:
+    """The inverse of :func:`_describe`. Raises ValueError and KeyError."""
+    if isinstance(stuck.account, Address):
+        flags = frozenset(map(str, _list(head["flags"])))
+        return LocalDelivery(stuck.account, stuck.mailbox, flags, stuck.recipient)
+    reader = Reader(bytes.fromhex(str(head["delivery"])))
+    delivery = decode_delivery(reader)
+    reader.end()
+    return delivery
 
 
 def _checksum(content: Content) -> bytes:

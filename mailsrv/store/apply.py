@@ -37,6 +37,7 @@ from mailsrv.interfaces.journal import (
     DeliveryKey,
     IApplier,
     JournaledMessage,
+    LocalDelivery,
     NotApplied,
     PendingDelivery,
 )
@@ -81,7 +82,7 @@ class StoreApplier:
         self._lock = threading.Lock()
         self._doubted: set[DeliveryKey] = set()
 
-    def apply(self, deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
+    def apply(self, deliveries: Sequence[PendingDelivery[LocalDelivery]]) -> Sequence[Applied | NotApplied]:
         by_account: dict[Address, list[int]] = {}
         for at, pending in enumerate(deliveries):
             by_account.setdefault(pending.delivery.account, []).append(at)
@@ -118,7 +119,7 @@ class StoreApplier:
     # One account
 
     def _apply_group(
-        self, group: list[PendingDelivery], sources: dict[int, _Source], placed: dict[int, str]
+        self, group: list[PendingDelivery[LocalDelivery]], sources: dict[int, _Source], placed: dict[int, str]
     ) -> list[Applied | NotApplied]:
         try:
             try:
@@ -151,13 +152,13 @@ class StoreApplier:
                 answers += [self._refusal(pending, error) for pending in record]
         return answers
 
-    def _refusal(self, pending: PendingDelivery, error: Exception) -> NotApplied:
+    def _refusal(self, pending: PendingDelivery[LocalDelivery], error: Exception) -> NotApplied:
         if not isinstance(error, MailError | OSError | apsw.Error):
             self._log.failure("a delivery could not be applied")
         return NotApplied(pending.key, as_mail_error(error))
 
     def _apply_together(
-        self, group: list[PendingDelivery], sources: dict[int, _Source], placed: dict[int, str]
+        self, group: list[PendingDelivery[LocalDelivery]], sources: dict[int, _Source], placed: dict[int, str]
     ) -> list[Applied]:
         # Scanning costs the most: before the account is locked.
         for pending in group:
@@ -195,7 +196,7 @@ class StoreApplier:
         return answers
 
     @staticmethod
-    def _is_reserved(account: Account, group: Iterable[PendingDelivery]) -> bool:
+    def _is_reserved(account: Account, group: Iterable[PendingDelivery[LocalDelivery]]) -> bool:
         """Whether the ranges last seen have room; verified inside the transaction."""
         needed: dict[str, int] = {}
         for pending in group:
@@ -215,7 +216,7 @@ class StoreApplier:
         return _Source(stored_summary(octets), None, content.path)
 
 
-def _record_of(pending: PendingDelivery) -> tuple[bytes, int]:
+def _record_of(pending: PendingDelivery[LocalDelivery]) -> tuple[bytes, int]:
     return pending.key.segment_id, pending.key.offset
 
 
@@ -244,7 +245,7 @@ class _AccountBatch:
         self._new: dict[bytes, Applied] = {}
         self.placed_here: list[int] = []
 
-    def apply(self, pending: PendingDelivery) -> Applied:
+    def apply(self, pending: PendingDelivery[LocalDelivery]) -> Applied:
         """Raises what keeps it from being applied; then the whole transaction is to be rolled back."""
         key = pending.key.to_octets()
         answer = self._find(pending, key) if pending.is_replay or pending.key in self._doubted else self._new.get(key)
@@ -252,7 +253,7 @@ class _AccountBatch:
             answer = self._new[key] = self._deliver(pending, key, self._mailbox(pending))
         return answer
 
-    def _find(self, pending: PendingDelivery, key: bytes) -> Applied | None:
+    def _find(self, pending: PendingDelivery[LocalDelivery], key: bytes) -> Applied | None:
         """The delivery, where this account had it before."""
         known = self._new.get(key)
         if known is not None:
@@ -274,7 +275,7 @@ class _AccountBatch:
             return Applied(pending.key, validity, message_id & UID_MASK, mod_seq)
         return None
 
-    def _mailbox(self, pending: PendingDelivery) -> MailboxRow:
+    def _mailbox(self, pending: PendingDelivery[LocalDelivery]) -> MailboxRow:
         name = pending.delivery.mailbox
         row = self._rows.get(name)
         if row is not None:
@@ -289,7 +290,7 @@ class _AccountBatch:
         self._transaction.will_write(found)
         return found
 
-    def _deliver(self, pending: PendingDelivery, key: bytes, row: MailboxRow) -> Applied:
+    def _deliver(self, pending: PendingDelivery[LocalDelivery], key: bytes, row: MailboxRow) -> Applied:
         transaction = self._transaction
         message = pending.message
         source = self._sources[id(message)]
@@ -327,7 +328,7 @@ class _AccountBatch:
         )
         return Applied(pending.key, row.uid_validity, uid, mod_seq)
 
-    def _told_uid(self, pending: PendingDelivery, row: MailboxRow) -> int:
+    def _told_uid(self, pending: PendingDelivery[LocalDelivery], row: MailboxRow) -> int:
         """The UID that was told of this delivery before the index lost it; 0 where it cannot be given again.
 
         The mod-sequence is a new one: who came after the loss may have been told a later one than it had.
@@ -379,7 +380,9 @@ class _AccountBatch:
         _write(disk, temporary, source)
         disk.rename(temporary, target)
 
-    def _check_file(self, pending: PendingDelivery, row: MailboxRow, file: str, size: int, stored: int) -> None:
+    def _check_file(
+        self, pending: PendingDelivery[LocalDelivery], row: MailboxRow, file: str, size: int, stored: int
+    ) -> None:
         """A message applied before: its file is what was journaled, or is put back."""
         if not pending.is_replay and pending.key not in self._doubted:
             return

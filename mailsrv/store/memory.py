@@ -20,7 +20,7 @@ from mailsrv.address import Address
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.interfaces.content import Content, FileContent, IContent, InlineContent
-from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
+from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, LocalDelivery, NotApplied, PendingDelivery
 from mailsrv.interfaces.mailbox import (
     DATE_OF_NONE,
     AppendedMessages,
@@ -561,10 +561,10 @@ class MemoryApplier:
     def __init__(self, store: MemoryMailStore) -> None:
         self._store = store
 
-    def apply(self, deliveries: Sequence[PendingDelivery]) -> Sequence[Applied | NotApplied]:
+    def apply(self, deliveries: Sequence[PendingDelivery[LocalDelivery]]) -> Sequence[Applied | NotApplied]:
         return [self._apply(pending) for pending in deliveries]
 
-    def _apply(self, pending: PendingDelivery) -> Applied | NotApplied:
+    def _apply(self, pending: PendingDelivery[LocalDelivery]) -> Applied | NotApplied:
         account = self._store.account(pending.delivery.account)
         known = account.seen_keys.get(pending.key)
         if known is not None:

@@ -8,11 +8,20 @@ from hypothesis import strategies as st
 
 from mailsrv.address import Address
 from mailsrv.interfaces.content import FileContent, InlineContent
+from mailsrv.interfaces.envelope import BodyType, DeliverBy, EnvelopeParameters, Notify, ReturnContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.queue import (
+    Destination,
+    Ending,
+    OnwardDelivery,
+    OnwardRecipient,
+    QueueSettlement,
+    Transport,
+)
+from mailsrv.journal.delivery import decode_delivery, encode_delivery
 from mailsrv.journal.format import (
     FLAG_WANTS_NOTE,
     HEAD_OCTETS,
-    FormatError,
     Place,
     RecordType,
     decode_deliveries,
@@ -26,6 +35,7 @@ from mailsrv.journal.format import (
     encode_place,
     encode_record,
 )
+from mailsrv.journal.octets import FormatError, Reader
 from mailsrv.journal.segment import FIRST_RECORD, Segment
 from mailsrv.testing.disk import ModelDisk
 
@@ -36,7 +46,31 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 accounts = st.builds(
     Address, st.text("abcxyz.-+'é", min_size=1, max_size=20), st.sampled_from(["example.test", "b.example"])
 )
-deliveries = st.builds(LocalDelivery, accounts, texts, st.frozensets(texts, max_size=4), texts)
+locals_ = st.builds(LocalDelivery, accounts, texts, st.frozensets(texts, max_size=4), texts)
+times = st.integers(-(2**40), 2**40)
+parameters = st.builds(
+    EnvelopeParameters,
+    st.sampled_from(BodyType),
+    st.booleans(),
+    st.none() | st.sampled_from(ReturnContent),
+    texts,
+    st.booleans(),
+    st.integers(-9, 9),
+    st.none() | st.builds(DeliverBy, times, st.booleans(), st.booleans()),
+    st.none() | times,
+)
+destinations = st.builds(Destination, st.sampled_from(Transport), texts)
+recipients = st.builds(OnwardRecipient, accounts, destinations, st.integers(0, 15).map(Notify), texts)
+onwards = st.builds(
+    OnwardDelivery,
+    st.none() | accounts,
+    st.lists(recipients, min_size=1, max_size=3).map(tuple),
+    parameters,
+    texts,
+)
+ids = st.integers(0, 2**63 - 1)
+settlements = st.builds(QueueSettlement, ids, st.lists(ids, max_size=4).map(tuple), st.sampled_from(Ending), texts)
+deliveries = st.one_of(locals_, onwards, settlements)
 contents = st.one_of(
     st.builds(InlineContent, st.binary(max_size=300)),
     st.builds(
@@ -61,6 +95,35 @@ notes = st.builds(Applied, keys, st.integers(0, 2**32 - 1), st.integers(0, 2**32
 @given(records)
 def test_deliveries_round_trip(record):
     assert decode_deliveries(b"".join(encode_deliveries(record)), SPOOL) == record
+
+
+def test_records_of_before_the_queue_are_still_read():
+    """The octets of a record with local deliveries only are what they always were."""
+    old = bytes.fromhex(
+        "0001740001730001"
+        "000000006553f100003c0000000001"
+        "0001610006622e746573740005494e424f58000161000100055c5365656e"
+        "000000026869"
+    )
+    delivery = LocalDelivery(Address("a", "b.test"), "INBOX", frozenset(["\\Seen"]), "a")
+    record = JournalRecord((JournaledMessage(InlineContent(b"hi"), (delivery,), 1_700_000_000, 60),), "t", "s")
+    assert b"".join(encode_deliveries(record)) == old
+    assert decode_deliveries(old, SPOOL) == record
+
+
+@given(deliveries)
+@settings(max_examples=60)
+def test_r_dur_6_a_delivery_cut_or_changed_anywhere_is_another_one_or_an_error(delivery):
+    octets = encode_delivery(delivery)
+    for end in range(len(octets)):
+        with pytest.raises(FormatError):
+            decode_delivery(Reader(octets[:end]))
+    for at in range(len(octets)):
+        damaged = octets[:at] + bytes([octets[at] ^ 0x41]) + octets[at + 1 :]
+        try:
+            assert decode_delivery(Reader(damaged)) != delivery
+        except FormatError:
+            continue
 
 
 @given(st.lists(notes, max_size=4))
@@ -88,7 +151,13 @@ def test_r_dur_6_a_payload_cut_at_any_octet_is_no_record(record):
 
 @given(st.binary(max_size=200))
 def test_any_octets_are_a_record_or_an_error(octets):
-    for decode in (decode_note, decode_key, decode_place, lambda payload: decode_deliveries(payload, SPOOL)):
+    for decode in (
+        decode_note,
+        decode_key,
+        decode_place,
+        lambda payload: decode_deliveries(payload, SPOOL),
+        lambda payload: decode_delivery(Reader(payload)),
+    ):
         try:
             decode(octets)
         except FormatError:
