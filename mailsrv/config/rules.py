@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import enum
 import ipaddress
 import re
 from collections.abc import Iterator
 
+from mailsrv.address import parse_domain
 from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
 from mailsrv.directory.settings import DirectoryType
+from mailsrv.routing.rules import find_contradictions
 from mailsrv.store.settings import RepositoryType
 from mailsrv.wire.tls_mode import TlsMode
 
@@ -33,6 +36,7 @@ def check_rules(settings: Settings) -> list[Problem]:
         *_check_store(settings),
         *_check_networks(settings),
         *_check_filters(settings),
+        *_check_routes(settings),
     ]
 
 
@@ -161,3 +165,11 @@ def _check_filters(settings: Settings) -> Iterator[Problem]:
     for index, each in enumerate(settings.filter):
         if not each.use:
             yield Problem(f"filter[{index}].use", "missing; expected the name of a filter")
+
+
+def _check_routes(settings: Settings) -> Iterator[Problem]:
+    local_domains = {name for domain in settings.domain for name in map(parse_domain, (domain.name, *domain.aliases))}
+    for found in find_contradictions(settings.route, local_domains):
+        value = getattr(settings.route[found.route], found.key)
+        shown = value.value if isinstance(value, enum.Enum) else value
+        yield Problem(f"route[{found.route}].{found.key}", found.expected, _shown(shown) if shown else "")

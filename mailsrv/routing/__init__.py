@@ -1,1 +1,1 @@
-"""Transport rules, destinations, SRS: where an address leads. No I/O."""
+"""Where an address leads, without any I/O: transport rules (``rules.py``) and sender rewriting (``srs.py``)."""

@@ -221,6 +221,7 @@ def test_paths_are_recognised():
         "directory.path",
         "dkim.key_dir",
         "log.path",
+        "route.password_file",
         "store.path",
         "tls.certificate",
         "tls.key",
