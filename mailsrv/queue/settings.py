@@ -5,6 +5,85 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 
 
+def _seconds(default: float, text: str) -> float:
+    value: float = field(default=default, validator=validators.gt(0), metadata={"help": text})
+    return value
+
+
+def _count(default: int, text: str) -> int:
+    value: int = field(default=default, validator=validators.ge(1), metadata={"help": text})
+    return value
+
+
+@frozen
+class RetrySettings:
+    """When a recipient is tried again, and for how long."""
+
+    first_seconds: float = _seconds(300.0, "Time until the second attempt; it doubles with each further one.")
+    longest_seconds: float = _seconds(14_400.0, "The longest time between two attempts.")
+    jitter: float = field(
+        default=0.1,
+        validator=[validators.ge(0), validators.lt(1)],
+        metadata={"help": "Part of that time by which it varies at random, so that mail does not come back in waves."},
+    )
+    max_age_seconds: float = _seconds(432_000.0, "Mail that could not be delivered for so long goes back (5 days).")
+    bounce_max_age_seconds: float = _seconds(
+        172_800.0, "The same for mail with the null reverse-path, notices of failure first of all (2 days)."
+    )
+    delay_notice_seconds: float = _seconds(
+        14_400.0,
+        "After so long the sender is told once that the mail still waits: users of this server, and whoever asked "
+        "for it (NOTIFY=DELAY).",
+    )
+
+
+@frozen
+class ScheduleSettings:
+    """Who is served when. The numbers hold for each worker process."""
+
+    max_attempts: int = _count(1000, "Delivery attempts at the same time, all destinations together.")
+    max_stalled_attempts: int = _count(
+        2000, "Attempts beyond those that have been running for longer than stalled_after_seconds."
+    )
+    stalled_after_seconds: float = _seconds(
+        5.0, "An attempt that takes longer no longer keeps others from starting: its destination is slow."
+    )
+    first_concurrency: int = _count(2, "Attempts at the same time for a destination nothing is known of.")
+    max_concurrency: int = _count(10, "Attempts at the same time for one destination that takes mail well.")
+    first_probe_seconds: float = _seconds(
+        300.0, "A destination where nobody answers is asked again after this time; it doubles with each failure."
+    )
+    longest_probe_seconds: float = _seconds(3600.0, "The longest time between two such attempts.")
+    review_seconds: float = _seconds(
+        1800.0, "How often mail that waits for such a destination is looked through for what is too old."
+    )
+    recipients_per_transaction: int = _count(50, "Recipients of one message that go to a destination together.")
+    max_leased: int = _count(5000, "Messages taken from the queue and not yet settled.")
+    remembered_destinations: int = _count(
+        10_000, "Destinations without mail whose concurrency and failures are remembered."
+    )
+    resync_seconds: float = _seconds(
+        600.0, "How often a worker asks the queue for all that waits, whatever it has been told meanwhile."
+    )
+    store_retry_seconds: float = _seconds(5.0, "After trouble with the queue's disk it is tried again so much later.")
+    stop_seconds: float = _seconds(30.0, "How long a worker that stops waits for attempts under way.")
+
+
+@frozen
+class NoticeSettings:
+    """Notices to senders (delivery status notifications)."""
+
+    returned_octets: int = field(
+        default=51_200,
+        validator=validators.ge(0),
+        metadata={"help": "A larger message comes back as its header section only, and that up to this size."},
+    )
+    double_bounces: bool = field(
+        default=True,
+        metadata={"help": "Tell the postmaster of notices that could not be delivered; else they are only logged."},
+    )
+
+
 @frozen
 class QueueSettings:
     """The durable queue and its schedule."""
@@ -14,3 +93,6 @@ class QueueSettings:
         validator=validators.ge(1),
         metadata={"help": "With so many messages in the queue, new ones for other hosts get 452."},
     )
+    retry: RetrySettings = field(factory=RetrySettings, metadata={"help": "When mail is tried again, and how long."})
+    schedule: ScheduleSettings = field(factory=ScheduleSettings, metadata={"help": "Who is served when."})
+    notices: NoticeSettings = field(factory=NoticeSettings, metadata={"help": "What senders are told."})
