@@ -6,6 +6,7 @@ address is in no set. An IPv4 address that was mapped into IPv6 is the IPv4 addr
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Iterable
 
@@ -57,6 +58,7 @@ def network_key(address: str) -> str:
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
 
 
+@functools.lru_cache(4096)
 def _parse(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         parsed = ipaddress.ip_address(address)

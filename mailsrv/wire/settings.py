@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from typing import Any
+
+from attrs import Attribute, field, frozen, validators
+
+from mailsrv.wire.rates import parse_rate
+
+
+def _is_rate(_record: object, _attribute: Attribute[Any], value: str) -> None:
+    parse_rate(value)
 
 
 @frozen
 class LimitsSettings:
-    """Bounds on connections, for each process (RELIABILITY 7.1)."""
+    """Bounds on connections and rates (RELIABILITY 7.1).
+
+    What is counted by network or user holds for all workers together. A rate is
+    ``300 per minute, burst 600``: so many, evenly, and the burst at once after a quiet time.
+    """
 
     exempt_networks: tuple[str, ...] = field(
         default=("127.0.0.0/8", "::1/128"),
@@ -55,6 +67,60 @@ class LimitsSettings:
         default=10_000,
         validator=validators.ge(1),
         metadata={
-            "help": "Networks whose rate of new connections is remembered; past that the longest quiet is dropped."
+            "help": "Networks and users whose rates are remembered; past that those are dropped that recovered first."
         },
+    )
+    network_transactions: str = field(
+        default="300 per minute, burst 600",
+        validator=_is_rate,
+        metadata={"help": "MAIL commands from one network; more get 450. Empty here and below: no limit."},
+    )
+    network_recipients: str = field(
+        default="1000 per minute, burst 2000",
+        validator=_is_rate,
+        metadata={"help": "RCPT commands from one network; more get 450."},
+    )
+    network_wrong_recipients: str = field(
+        default="10 per minute, burst 50",
+        validator=_is_rate,
+        metadata={
+            "help": "Recipients named from one network that do not exist; more are answered late, then the "
+            "connection is closed with 421."
+        },
+    )
+    network_errors: str = field(
+        default="20 per minute, burst 100",
+        validator=_is_rate,
+        metadata={
+            "help": "Refused SMTP commands from one network; more are answered late, then the connection is closed "
+            "with 421."
+        },
+    )
+    user_connections: str = field(
+        default="60 per minute, burst 200",
+        validator=_is_rate,
+        metadata={
+            "help": "Log-ins of one user to any protocol; more are refused. A user is counted under the name, not the "
+            "network."
+        },
+    )
+    user_transactions: str = field(
+        default="60 per minute, burst 300",
+        validator=_is_rate,
+        metadata={"help": "MAIL commands of one user; more get 450."},
+    )
+    user_recipients: str = field(
+        default="1000 per minute, burst 2000",
+        validator=_is_rate,
+        metadata={"help": "RCPT commands of one user; more get 450."},
+    )
+    user_wrong_recipients: str = field(
+        default="10 per minute, burst 100",
+        validator=_is_rate,
+        metadata={"help": "Refused recipients of one user; more are answered late, then 421."},
+    )
+    user_errors: str = field(
+        default="20 per minute, burst 100",
+        validator=_is_rate,
+        metadata={"help": "Refused SMTP commands of one user; more are answered late, then 421."},
     )
