@@ -23,6 +23,7 @@ from mailsrv.relay.settings import RelaySettings
 from mailsrv.routing.settings import RouteSettings
 from mailsrv.smtp.settings import SmtpSettings
 from mailsrv.store.settings import StoreSettings
+from mailsrv.tls.client_settings import MtaStsSettings, TlsClientSettings, TlsReportSettings
 from mailsrv.tls.policy_settings import TlsPolicySettings
 from mailsrv.tls.settings import TlsSettings
 from mailsrv.wire.settings import LimitsSettings
@@ -67,6 +68,9 @@ class Settings:
     queue: QueueSettings = field(factory=QueueSettings)
     relay: RelaySettings = field(factory=RelaySettings)
     dns: DnsSettings = field(factory=DnsSettings)
+    tls_client: TlsClientSettings = field(factory=TlsClientSettings)
+    mta_sts: MtaStsSettings = field(factory=MtaStsSettings)
+    tls_reports: TlsReportSettings = field(factory=TlsReportSettings)
     dkim: DkimSettings = field(factory=DkimSettings)
     smtp: SmtpSettings = field(factory=SmtpSettings)
     imap: ImapSettings = field(factory=ImapSettings)

@@ -61,7 +61,7 @@ class ClientTls:
             # DANE has no use for the trusted CAs: a chain is looked at when it is known which records match.
             self._dane = _make_context(ciphers)
         except (SSL.Error, UnicodeEncodeError) as error:
-            raise TlsError("tls.client.ciphers names no cipher that OpenSSL has") from error
+            raise TlsError("tls_client.ciphers names no cipher that OpenSSL has") from error
         self._dane.set_verify(SSL.VERIFY_NONE)
         self._verified.set_verify(SSL.VERIFY_PEER, _note_chain_error)
         for context in (self._verified, self._dane):

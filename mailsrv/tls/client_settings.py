@@ -7,7 +7,7 @@ from attrs import field, frozen, validators
 
 @frozen
 class TlsClientSettings:
-    """``[tls.client]``: whom we trust where a certificate must be verified."""
+    """``[tls_client]``: whom we trust where a certificate must be verified."""
 
     ca_file: str = field(
         default="",
@@ -32,7 +32,7 @@ class TlsClientSettings:
 
 @frozen
 class MtaStsSettings:
-    """``[tls.mta_sts]``: policies other domains publish (RFC 8461)."""
+    """``[mta_sts]``: policies other domains publish (RFC 8461)."""
 
     enabled: bool = field(default=True, metadata={"help": "Whether MTA-STS policies are looked for and obeyed."})
     fetch_timeout: float = field(
@@ -69,7 +69,7 @@ class MtaStsSettings:
 
 @frozen
 class TlsReportSettings:
-    """``[tls.reports]``: telling domains once a day how TLS to them went (RFC 8460)."""
+    """``[tls_reports]``: telling domains once a day how TLS to them went (RFC 8460)."""
 
     enabled: bool = field(
         default=False,
@@ -101,4 +101,4 @@ class TlsReportSettings:
 
     def __attrs_post_init__(self) -> None:
         if self.enabled and not (self.organization and self.contact):
-            raise ValueError("tls.reports needs organization and contact where it is enabled")
+            raise ValueError("tls_reports needs organization and contact where it is enabled")

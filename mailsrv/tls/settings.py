@@ -6,8 +6,6 @@ import enum
 
 from attrs import field, frozen, validators
 
-from mailsrv.tls.client_settings import MtaStsSettings, TlsClientSettings, TlsReportSettings
-
 
 class TlsVersion(enum.Enum):
     """Protocol versions that may be the lowest (RFC 8996: nothing older)."""
@@ -48,6 +46,3 @@ class TlsSettings:
         validator=validators.ge(0),
         metadata={"help": "How long a client may resume a session without a full handshake; 0: never.", "unit": "s"},
     )
-    client: TlsClientSettings = field(factory=TlsClientSettings)
-    mta_sts: MtaStsSettings = field(factory=MtaStsSettings)
-    reports: TlsReportSettings = field(factory=TlsReportSettings)

@@ -226,6 +226,7 @@ def test_paths_are_recognised():
         "tls.certificate",
         "tls.key",
         "tls.more_certificates",
+        "tls_client.ca_file",
     }
 
 
