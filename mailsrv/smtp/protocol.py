@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from mailsrv.smtp import replies
 from mailsrv.smtp.events import Wait
+from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.receiving import HANDLERS, ReceiverDialogue
 from mailsrv.smtp.replies import Stage, make_reply
 from mailsrv.smtp.session import SmtpSession
@@ -48,7 +49,8 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         try:
             self._slot = factory.connections.open(self.view.client_address, "smtp")
         except TooManyConnections as error:
-            log.info(
+            # The table tells once a minute which client is over which limit.
+            log.debug(
                 "smtp connection {connection_id} from {client_address} refused: {limit}",
                 connection_id=self.connection_id,
                 client_address=self.view.client_address,
@@ -58,6 +60,8 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             transport.loseConnection()
             self._linger()
             return
+        # LMTP comes from an MTA of ours: it has been patient with the client already.
+        self._patience = Patience(self._settings, None if factory.service is Service.LMTP else self._slot)
         handshake_is_due = ISSLTransport.providedBy(transport)
         self.view = evolve(self.view, local_address=str(getattr(transport.getHost(), "host", "") or ""))
         self._session = SmtpSession(
@@ -69,9 +73,12 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             offers_authentication=factory.portal is not None,
             is_plaintext_permitted=self.view.client_address in factory.plaintext_networks,
             is_exempt=self._slot.is_exempt,
+            patience=self._patience,
         )
         if self._is_drain_wanted:
             self._session.shut_down()
+        if handshake_is_due:
+            self._handshake_began_at = self._opened_at
         transport.registerProducer(self, True)
         log.info(
             "smtp connection {connection_id} from {client_address} opened ({service})",
@@ -85,6 +92,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
 
     def handshakeCompleted(self) -> None:
         """TLS is up, from the start or after STARTTLS."""
+        self._handshake_began_at = None
         handle = self.transport.getHandle()
         version = getattr(handle, "get_protocol_version_name", None)
         cipher = getattr(handle, "get_cipher_name", None)
@@ -228,6 +236,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         wants_pause = (
             self._is_awaiting_write
             or self._is_output_full
+            or self._delay is not None
             or (session is not None and session.unread_octets >= self._settings.input_buffer_octets)
         )
         if wants_pause is not self._is_paused:
@@ -259,6 +268,8 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         due = min(self._active_at + settings.command_timeout_seconds, now + settings.data_rate_grace_seconds)
         if self._session_ends_at is not None:
             due = min(due, self._session_ends_at)
+        if self._handshake_began_at is not None:
+            due = min(due, self._handshake_began_at + settings.handshake_timeout_seconds)
         self._timer = self._clock.callLater(max(_SHORTEST_LOOK_SECONDS, due - now), self._look_at_time)
 
     @property
@@ -274,9 +285,9 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         if session is None or self._is_ended:
             return
         now = self._clock.seconds()
-        if not self._has_begun:
-            # Implicit TLS, and the handshake has not come: there is nobody to say a word to.
-            if now - self._active_at >= self._settings.command_timeout_seconds:
+        if self._handshake_began_at is not None:
+            if now - self._handshake_began_at >= self._settings.handshake_timeout_seconds:
+                # There is nobody to say a word to.
                 log.info("smtp connection {connection_id} timed out before TLS", connection_id=self.connection_id)
                 self.abort()
                 return

@@ -38,6 +38,7 @@ from mailsrv.smtp.events import (
     TransactionAborted,
     Wait,
 )
+from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply, Stage, internal_error_reply, make_reply, reply_for_error
 from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service
@@ -65,6 +66,7 @@ class ReceiverDialogue:
         self.view = SessionView(self.connection_id, factory.service.value, address, port)
         self._session: SmtpSession | None = None
         self._slot: ConnectionSlot | None = None
+        self._patience = Patience(factory.settings)
         self._mail: IMailTransaction | None = None
         """The receiver's transaction, until it is finished or aborted."""
         self._recipient: Address | None = None
@@ -78,6 +80,8 @@ class ReceiverDialogue:
         """Waits out a tarpit or the time before the greeting."""
         self._opened_at = self._active_at = self._clock.seconds()
         self._content_began_at = 0.0
+        self._handshake_began_at: float | None = None
+        """When TLS was asked for, until it is up."""
         self._is_running = False
         self._is_awaiting_write = False
         """The receiver is behind with the text it was given."""
@@ -171,6 +175,10 @@ class ReceiverDialogue:
         self._await(lambda: self._receiver.greeted(self.view), Stage.HELO, self._answer_yes)
 
     def _mail_given(self, event: MailGiven) -> None:
+        too_many = self._patience.refuse_transaction()
+        if too_many is not None:
+            self._answer(reply_for_error(too_many, Stage.MAIL))
+            return
         mail = event.mail
         envelope = EnvelopeParameters(
             body=BodyType.EIGHT_BIT if mail.is_8bit else BodyType.SEVEN_BIT, is_smtputf8=mail.is_smtputf8
@@ -194,6 +202,10 @@ class ReceiverDialogue:
         mail = self._mail
         if mail is None:
             self._answer(replies.INTERNAL_ERROR)
+            return
+        too_many = self._patience.refuse_recipient()
+        if too_many is not None:
+            self._answer(reply_for_error(too_many, Stage.RCPT))
             return
         self._recipient = event.forward_path
         self._await(
@@ -333,6 +345,7 @@ class ReceiverDialogue:
         transport.write(octets)
         self._log_out()
         self.view = evolve(self.view, helo="", is_extended=False, account=None)
+        self._handshake_began_at = self._clock.seconds()
         transport.startTLS(self.factory.context_factory)
 
     def _password_offered(self, event: PasswordOffered) -> None:

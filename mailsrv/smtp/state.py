@@ -14,8 +14,10 @@ from mailsrv.sasl import SaslExchange
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Helo, Mail
 from mailsrv.smtp.events import CommandRejected, Event, ReplyDelayed, TransactionAborted
+from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.settings import Service, SmtpSettings
+from mailsrv.wire.connection_limits import RateKind
 from mailsrv.wire.dot_stuffing import DotDecoder
 from mailsrv.wire.receive_buffer import ReceiveBuffer
 
@@ -75,8 +77,10 @@ class SessionState:
         offers_authentication: bool = False,
         is_plaintext_permitted: bool = False,
         is_exempt: bool = False,
+        patience: Patience | None = None,
     ) -> None:
         self.settings = settings
+        self._patience = patience or Patience(settings)
         self.service = service
         self.hostname = hostname
         self.is_tls = is_tls
@@ -140,16 +144,20 @@ class SessionState:
         self._events.append(CommandRejected(reply))
         self._refuse(reply, counts=counts)
 
-    def _refuse(self, reply: Reply, *, counts: bool = True) -> None:
-        """Send a refusal; permanent ones count as errors of the client unless ``counts`` is False."""
-        if counts and reply.code >= 500:
-            self.errors += 1
-            if self.errors >= self.settings.errors_before_drop:
+    def _refuse(self, reply: Reply, *, counts: bool = True, kind: RateKind | None = RateKind.ERRORS) -> None:
+        """Send a refusal; permanent ones count as errors of the client unless ``counts`` is False.
+
+        A ``kind`` other than ERRORS counts against its rate in any case.
+        """
+        if reply.code >= 500 and (counts or kind is not RateKind.ERRORS):
+            self.errors += counts
+            late = self._patience.count_error(kind, self.errors if counts else 0)
+            if late is None:
                 self._send(replies.TOO_MANY_ERRORS)
                 return
-            if self.errors > self.settings.errors_before_tarpit and not self._is_exempt and not reply.closes:
+            if late > 0 and not self._is_exempt and not reply.closes:
                 self._delayed = reply
-                self._ask(Owed.DELAY, ReplyDelayed(self.settings.tarpit_seconds))
+                self._ask(Owed.DELAY, ReplyDelayed(late))
                 return
         self._send(reply)
 

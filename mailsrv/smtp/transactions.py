@@ -8,6 +8,7 @@ from mailsrv.smtp.events import ContentRequested, MailGiven, RecipientNamed
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.settings import Service
 from mailsrv.smtp.state import Owed, SessionState, TransactionState
+from mailsrv.wire.connection_limits import RateKind
 
 _NO_PARAMETERS = make_reply(555, replies.UNKNOWN_MECHANISM.status, "Parameters need EHLO")
 
@@ -64,7 +65,7 @@ class TransactionSteps(SessionState):
             self._send(answer)
         else:
             self.transaction.refused_recipients += 1
-            self._refuse(answer, counts=self._counts_refusals)
+            self._refuse(answer, counts=self._counts_refusals, kind=RateKind.WRONG_RECIPIENTS)
 
     def _do_data(self) -> None:
         transaction = self.transaction
