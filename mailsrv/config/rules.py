@@ -132,6 +132,9 @@ def _check_directories(settings: Settings) -> Iterator[Problem]:
     for index, directory in enumerate(settings.directory):
         if not directory.path:
             yield Problem(f"directory[{index}].path", "missing; expected the path of the file")
+        if directory.domain and directory.domain.lower() not in {each.name.lower() for each in settings.domain}:
+            expected = "expected the name of one of the domains in [[domain]]"
+            yield Problem(f"directory[{index}].domain", expected, _shown(directory.domain))
 
 
 def _check_store(settings: Settings) -> Iterator[Problem]:

@@ -62,7 +62,7 @@ class RecipientPolicy:
             raise MailError(BAD_MAILBOX, "No such user here")
         if resolution.forwards:
             # Delivering to the local part of a group alone would lose mail without a word.
-            forwards = [str(address) for address in resolution.forwards]
+            forwards = [str(forward.address) for forward in resolution.forwards]
             self._log.error(
                 "Alias {alias} names addresses elsewhere ({forwards}): mail for it is refused, as nothing is relayed",
                 alias=str(forward_path),
@@ -78,7 +78,10 @@ class RecipientPolicy:
             raise MailError(BAD_DOMAIN, "Not a domain of this server")
         if isinstance(resolution, UnknownRecipient):
             raise MailError(BAD_MAILBOX, "No such user here")
-        return (*(recipient.account for recipient in resolution.accounts), *resolution.forwards)
+        return (
+            *(recipient.account for recipient in resolution.accounts),
+            *(forward.address for forward in resolution.forwards),
+        )
 
     async def find_all(self, redirected: Sequence[Address]) -> tuple[LocalRecipient, ...]:
         """The accounts a filter redirects to, each once.

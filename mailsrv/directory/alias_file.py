@@ -1,6 +1,6 @@
 """Aliases from a file of lines ``address: target, target``.
 
-``#`` begins a comment line; a line that begins with white space goes on with the one before. An
+A line whose first character is ``#`` is a comment; one that begins with white space goes on with the one before. An
 address without a domain is in the default domain. Targets are addresses, here or elsewhere;
 pipes, files and includes (``|``, ``/``, ``:include:``) are refused, line by line (R-INJ-1).
 ``@example.test`` on the left is refused, too: one typing error would take every address.
@@ -23,12 +23,12 @@ from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 AliasTable = Mapping[Address, tuple[Address, ...]]
 
 
-def _logical_lines(octets: bytes) -> Iterator[tuple[int, bytes]]:
+def logical_lines(octets: bytes) -> Iterator[tuple[int, bytes]]:
     """Lines with their continuations joined, and where they begin."""
     pending, started = b"", 0
     for number, raw in enumerate(octets.split(b"\n"), 1):
         line = raw.rstrip(b"\r")
-        if line.startswith(b"#") or not line.strip():
+        if not line.strip() or line.lstrip(b" \t").startswith(b"#"):
             continue
         if line[:1] in b" \t" and pending:
             pending += b" " + line.strip()
@@ -62,7 +62,7 @@ def parse_aliases(octets: bytes, default_domain: str = "") -> Parsed[AliasTable]
     """All aliases of a file; the first line of an alias counts."""
     aliases: dict[Address, tuple[Address, ...]] = {}
     problems: list[Problem] = []
-    for number, raw in _logical_lines(octets):
+    for number, raw in logical_lines(octets):
         try:
             alias, targets = _parse_alias(raw.decode("utf-8"), default_domain)
         except UnicodeDecodeError:

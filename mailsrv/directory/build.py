@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
+from mailsrv.address import parse_domain
 from mailsrv.directory.alias_file import AliasFile
 from mailsrv.directory.chain import DirectoryChain
+from mailsrv.directory.classic_aliases import ClassicAliases
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
@@ -33,6 +35,20 @@ def make_directory(
                     one.path,
                     clock=clock,
                     run_in_thread=run_in_thread,
+                    default_domain=default_domain,
+                    check_seconds=one.check_seconds,
+                    deadline_seconds=one.deadline_seconds,
+                    max_octets=one.max_octets,
+                )
+            )
+            continue
+        if one.type is DirectoryType.ALIASES:
+            directories.append(
+                ClassicAliases(
+                    one.path,
+                    clock=clock,
+                    run_in_thread=run_in_thread,
+                    domain=parse_domain(one.domain) if one.domain else "",
                     default_domain=default_domain,
                     check_seconds=one.check_seconds,
                     deadline_seconds=one.deadline_seconds,

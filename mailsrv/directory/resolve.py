@@ -5,7 +5,11 @@ The order, for an address in a local domain (whose other names mean the same):
 1. an alias of exactly this local part, then a user of exactly this local part;
 2. the same without the subaddress (``alice+lists`` → ``alice``, detail ``lists``; RFC 5233);
 3. for ``postmaster``: the domain's setting, the general one, the first user. Mail for postmaster
-   is never refused (RFC 5321 4.5.1).
+   is never refused (RFC 5321 4.5.1);
+4. the domain's catch-all.
+
+Where an alias leads elsewhere and a list owner is named (``owner-staff`` beside ``staff``), the owner
+gets the notices: it is told with each forward.
 
 Aliases are followed up to ALIAS_DEPTH steps and TARGET_LIMIT targets; an address met again is not
 followed again, and one that an alias names within itself is the account of that name. Local parts
@@ -18,13 +22,14 @@ Every method may raise Unavailable: what a directory would say is then not known
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailsrv.address import Address
+from mailsrv.address import Address, AddressError
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
@@ -35,6 +40,7 @@ from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 ALIAS_DEPTH = 10
 TARGET_LIMIT = 1000
 POSTMASTER = "postmaster"
+OWNER_PREFIX = "owner-"
 _ROUTE_CHARACTERS = frozenset("%!@:")
 
 
@@ -51,11 +57,25 @@ class LocalRecipient:
 
 
 @frozen
+class Forward:
+    """An address elsewhere that an alias of ours names."""
+
+    address: Address
+    alias: Address
+    """The innermost alias that names it."""
+    owner: Address | None = None
+    """Who looks after that alias (``owner-…``): the reverse-path its mail goes on with."""
+
+
+@frozen
 class LocalAccounts:
-    """An address of ours: the accounts it stands for, and what aliases name outside (``forwards``)."""
+    """An address of ours: the accounts it stands for, and what leads out of here."""
 
     accounts: tuple[LocalRecipient, ...] = ()
-    forwards: tuple[Address, ...] = ()
+    forwards: tuple[Forward, ...] = ()
+    """What aliases name outside."""
+    carried: tuple[Address, ...] = ()
+    """Addresses of our domains that ``carries`` said are delivered elsewhere."""
 
 
 @frozen
@@ -74,21 +94,64 @@ class UnknownRecipient:
 
 Resolution = LocalAccounts | ForeignDomain | UnknownRecipient
 
+Carries = Callable[[Address], bool]
+"""Whether a transport rule leads a local address (that is no alias) elsewhere."""
+
+
+class StepKind(enum.Enum):
+    """What happened on the way from an address to accounts."""
+
+    DOMAIN = "domain"
+    ALIAS = "alias"
+    AGAIN = "again"
+    """Met before: not followed a second time."""
+    USER = "user"
+    SUBADDRESS = "subaddress"
+    CARRIED = "carried"
+    FORWARD = "forward"
+    OWNER = "owner"
+    POSTMASTER = "postmaster"
+    CATCH_ALL = "catch-all"
+    NOBODY = "nobody"
+
+
+@frozen
+class Step:
+    """One step, for who wants to know why."""
+
+    kind: StepKind
+    address: Address
+    """What was looked at."""
+    result: tuple[str, ...] = ()
+    """What it led to."""
+
+
+Listener = Callable[[Step], None]
+
 
 class _Expansion:
     """The way through aliases for one address."""
 
-    def __init__(self) -> None:
+    __slots__ = ("accounts", "carried", "carries", "forwards", "listener", "met", "targets")
+
+    def __init__(self, carries: Carries | None = None, listener: Listener | None = None) -> None:
         self.accounts: dict[Address, LocalRecipient] = {}
-        self.forwards: dict[Address, None] = {}
+        self.forwards: dict[Address, Forward] = {}
+        self.carried: dict[Address, None] = {}
         self.met: set[Address] = set()
         self.targets = 0
+        self.carries = carries
+        self.listener = listener
 
     def is_empty(self) -> bool:
-        return not self.accounts and not self.forwards
+        return not self.accounts and not self.forwards and not self.carried
 
     def result(self) -> LocalAccounts:
-        return LocalAccounts(tuple(self.accounts.values()), tuple(self.forwards))
+        return LocalAccounts(tuple(self.accounts.values()), tuple(self.forwards.values()), tuple(self.carried))
+
+    def tell(self, kind: StepKind, address: Address, *result: object) -> None:
+        if self.listener is not None:
+            self.listener(Step(kind, address, tuple(str(each) for each in result)))
 
 
 class AddressResolver:
@@ -101,8 +164,10 @@ class AddressResolver:
         self._directory = directory
         self._postmaster = postmaster
 
-    async def resolve(self, address: Address) -> Resolution:
-        """What the address stands for now."""
+    async def resolve(
+        self, address: Address, *, carries: Carries | None = None, listener: Listener | None = None
+    ) -> Resolution:
+        """What the address stands for now. ``listener`` is told every step."""
         domain = address.domain
         if not domain:
             # <Postmaster> (RFC 5321 4.1.1.3): of the first domain.
@@ -114,14 +179,24 @@ class AddressResolver:
             return ForeignDomain(domain)
         main, settings = found
         ours = canonical_address(Address(address.local_part, main))
-        expansion = _Expansion()
+        expansion = _Expansion(carries, listener)
+        if listener is not None:
+            expansion.tell(StepKind.DOMAIN, address, main)
         await self._expand(ours, settings, expansion, "", ())
-        if expansion.is_empty():
-            base, detail = ours.split_subaddress(settings.subaddress_delimiter)
-            if base.local_part == POSTMASTER and _ROUTE_CHARACTERS.isdisjoint(ours.local_part):
-                return await self._resolve_postmaster(main, settings, detail)
+        if not expansion.is_empty():
+            return expansion.result()
+        if not _ROUTE_CHARACTERS.isdisjoint(ours.local_part):
             return UnknownRecipient(address)
-        return expansion.result()
+        base, detail = ours.split_subaddress(settings.subaddress_delimiter)
+        if base.local_part == POSTMASTER:
+            return await self._resolve_postmaster(main, settings, detail, expansion)
+        if settings.catch_all:
+            await self._follow_setting("catch_all", settings.catch_all, ours, expansion, detail)
+            expansion.tell(StepKind.CATCH_ALL, ours, settings.catch_all)
+            if not expansion.is_empty():
+                return expansion.result()
+        expansion.tell(StepKind.NOBODY, ours)
+        return UnknownRecipient(address)
 
     def may_send_as(self, account: Address, address: Address) -> Deferred[bool]:
         """Whether mail to ``address`` reaches ``account``: own address, subaddress, alias."""
@@ -145,20 +220,31 @@ class AddressResolver:
         is_own_target = address in aliases
         if not is_own_target:
             if address in expansion.met:
+                expansion.tell(StepKind.AGAIN, address)
                 return
             expansion.met.add(address)
             targets = await self._directory.find_alias(address)
             if targets is not None:
+                if expansion.listener is not None:
+                    expansion.tell(StepKind.ALIAS, address, *targets)
                 await self._follow(targets, expansion, detail, (*aliases, address))
                 return
+        if expansion.carries is not None and expansion.carries(address):
+            expansion.carried[address] = None
+            expansion.tell(StepKind.CARRIED, address)
+            return
         user = await self._directory.find_user(address)
         if user is not None:
             expansion.accounts.setdefault(user.address, LocalRecipient(user, detail))
+            if expansion.listener is not None:
+                expansion.tell(StepKind.USER, address, user.address)
             return
         if is_own_target or not _ROUTE_CHARACTERS.isdisjoint(address.local_part):
             return
         base, own_detail = address.split_subaddress(settings.subaddress_delimiter)
         if base != address:
+            if expansion.listener is not None:
+                expansion.tell(StepKind.SUBADDRESS, address, base, own_detail)
             await self._expand(base, settings, expansion, own_detail or detail, aliases)
 
     async def _follow(
@@ -170,35 +256,69 @@ class AddressResolver:
         expansion.targets += len(targets)
         if expansion.targets > TARGET_LIMIT:
             raise self._too_much(aliases[0], f"more than {TARGET_LIMIT} targets")
+        elsewhere: list[Address] = []
         for target in targets:
             found = self._domains.find(target.domain)
             if found is None:
-                expansion.forwards[target] = None
+                elsewhere.append(target)
                 continue
             main, settings = found
             ours = canonical_address(Address(target.local_part, main))
             await self._expand(ours, settings, expansion, detail, aliases)
+        if elsewhere:
+            alias = aliases[-1]
+            owner = await self._find_owner(alias)
+            if owner is not None:
+                expansion.tell(StepKind.OWNER, alias, owner)
+            for target in elsewhere:
+                expansion.forwards.setdefault(target, Forward(target, alias, owner))
+                expansion.tell(StepKind.FORWARD, alias, target)
+
+    async def _find_owner(self, alias: Address) -> Address | None:
+        """The address of an alias's owner, where there is one: an alias or a user."""
+        if alias.local_part.startswith(OWNER_PREFIX):
+            return None
+        try:
+            owner = Address(OWNER_PREFIX + alias.local_part, alias.domain)
+        except AddressError:
+            return None
+        if await self._directory.find_alias(owner) is None and await self._directory.find_user(owner) is None:
+            return None
+        return owner
+
+    async def _follow_setting(
+        self, name: str, configured: str, address: Address, expansion: _Expansion, detail: str
+    ) -> None:
+        """Follow an address of the settings as if ``address`` were an alias for it."""
+        try:
+            target = parse_account_name(configured, address.domain)
+        except ValueError as error:
+            self._log.error("The {setting} setting cannot be used: {error}", setting=name, error=str(error))
+            return
+        await self._follow((target,), expansion, detail, (address,))
+        if expansion.is_empty():
+            self._log.error("The {setting} setting {value} names nobody", setting=name, value=configured)
 
     def _too_much(self, alias: Address, what: str) -> Unavailable:
         self._log.error("Alias {alias} leads through {what}: mail for it waits", alias=str(alias), what=what)
         return Unavailable(cause=f"alias {alias}: {what}")
 
-    async def _resolve_postmaster(self, main: str, settings: DomainSettings, detail: str) -> LocalAccounts:
+    async def _resolve_postmaster(
+        self, main: str, settings: DomainSettings, detail: str, asked: _Expansion
+    ) -> LocalAccounts:
+        address = Address(POSTMASTER, main)
         for configured in (settings.postmaster, self._postmaster):
             if not configured:
                 continue
-            try:
-                target = parse_account_name(configured, main)
-            except ValueError as error:
-                self._log.error("The postmaster setting cannot be used: {error}", error=str(error))
-                continue
-            expansion = _Expansion()
-            await self._follow((target,), expansion, detail, (Address(POSTMASTER, main),))
+            expansion = _Expansion(asked.carries, asked.listener)
+            expansion.tell(StepKind.POSTMASTER, address, configured)
+            await self._follow_setting("postmaster", configured, address, expansion, detail)
             if not expansion.is_empty():
                 return expansion.result()
-            self._log.error("The postmaster setting {setting} names nobody", setting=configured)
         users = await self._directory.list_users()
         if not users:
             raise Unavailable(cause="no user to take postmaster's mail")
         own = [user for user in users if user.address.domain == main]
-        return LocalAccounts((LocalRecipient((own or users)[0], detail),))
+        recipient = LocalRecipient((own or users)[0], detail)
+        asked.tell(StepKind.POSTMASTER, address, recipient.account)
+        return LocalAccounts((recipient,))

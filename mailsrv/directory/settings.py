@@ -40,6 +40,13 @@ class DomainSettings:
             "example": "alice@example.test",
         },
     )
+    catch_all: str = field(
+        default="",
+        metadata={
+            "help": "Who gets mail for names nobody has, here or elsewhere; empty: it is refused. Spam grows with it.",
+            "example": "alice@example.test",
+        },
+    )
 
 
 class DirectoryType(enum.Enum):
@@ -47,6 +54,7 @@ class DirectoryType(enum.Enum):
 
     PASSWD_FILE = "passwd-file"  # noqa: S105 - the name of a format
     ALIAS_FILE = "alias-file"
+    ALIASES = "aliases"
 
 
 @frozen
@@ -55,10 +63,20 @@ class DirectorySettings:
 
     type: DirectoryType = field(
         metadata={
-            "help": "passwd-file: users, in Dovecot's format. alias-file: lines of 'address: target, target'.",
+            "help": "passwd-file: users, in Dovecot's format. alias-file: lines of 'address: target, target'. "
+            "aliases: names for all domains, in the form of /etc/aliases.",
         },
     )
     path: str = field(validator=validators.min_len(1), metadata={"help": "The file.", "example": "mailsrv.passwd"})
+    domain: str = field(
+        default="",
+        validator=lambda record, attribute, value: _domains(record, attribute, value) if value else None,
+        metadata={
+            "help": "aliases: the domain its names are of; empty: all domains, and names on the right are of "
+            "auth.default_domain.",
+            "example": "example.test",
+        },
+    )
     check_seconds: float = field(
         default=1.0,
         validator=validators.ge(0),

@@ -56,7 +56,7 @@ class House:
     def forwards(self, address: Address) -> list[str]:
         resolution = self.resolve(address)
         assert isinstance(resolution, LocalAccounts), resolution
-        return [str(target) for target in resolution.forwards]
+        return [str(forward.address) for forward in resolution.forwards]
 
     def may_send_as(self, address: Address) -> Any:
         answers: list[Any] = []
@@ -328,3 +328,67 @@ def test_domains_have_one_owner_for_each_name():
         LocalDomains((DomainSettings("a.test"), DomainSettings("b.test", aliases=("A.test",))))
     with pytest.raises(ValueError, match="no domain"):
         DomainSettings("not a domain")
+
+
+def test_catch_all_comes_last():
+    house = House(DomainSettings("example.test", catch_all="bob"))
+    assert house.accounts(here("anybody")) == [("bob@example.test", "")]
+    assert house.accounts(here("anybody+x")) == [("bob@example.test", "x")]
+    assert house.accounts(here("alice")) == [("alice@example.test", "")]
+    assert house.accounts(here("postmaster")) == [("alice@example.test", "")]
+    elsewhere = House(DomainSettings("example.test", catch_all="carol@elsewhere.test"))
+    assert elsewhere.forwards(here("anybody")) == ["carol@elsewhere.test"]
+    wrong = House(DomainSettings("example.test", catch_all="nobody"))
+    assert wrong.resolve(here("anybody")) == UnknownRecipient(here("anybody"))
+
+
+@pytest.mark.parametrize("name", ["friend%elsewhere.test", "elsewhere.test!friend", "friend@elsewhere.test", "a:b"])
+def test_catch_all_takes_no_routes(name):
+    house = House(DomainSettings("example.test", catch_all="bob"))
+    assert house.resolve(here(name)) == UnknownRecipient(here(name))
+
+
+def test_the_owner_of_a_list_is_told_with_its_forwards(house):
+    house.directory.add_alias(here("staff"), (ALICE, ELSEWHERE))
+    house.directory.add_alias(here("all"), (here("staff"), Address("dave", "elsewhere.test")))
+    house.directory.add_alias(here("owner-staff"), (BOB,))
+    found = {str(each.address): each for each in house.resolve(here("all")).forwards}
+    assert found["carol@elsewhere.test"].owner == here("owner-staff")
+    assert found["carol@elsewhere.test"].alias == here("staff")
+    assert found["dave@elsewhere.test"].owner is None
+    house.directory.add_alias(here("owner-staff"), (ELSEWHERE,))
+    assert house.resolve(here("owner-staff")).forwards[0].owner is None
+
+
+def test_local_addresses_that_a_rule_carries_elsewhere(house):
+    house.directory.add_alias(here("both"), (ALICE, here("carol")))
+    asked = []
+
+    def carries(address):
+        asked.append(str(address))
+        return address != BOB
+
+    answers: list[Any] = []
+    for name in ("both", "nobody+x", "bob"):
+        Deferred.fromCoroutine(house.resolver.resolve(here(name), carries=carries)).addBoth(answers.append)
+    assert [str(each) for each in answers[0].carried] == ["alice@example.test", "carol@example.test"]
+    assert [str(each) for each in answers[1].carried] == ["nobody+x@example.test"]
+    assert [recipient.account for recipient in answers[2].accounts] == [BOB]
+    assert "both@example.test" not in asked
+
+
+def test_every_step_is_told(house):
+    house.directory.add_alias(here("staff"), (here("alice+x"), ELSEWHERE, here("staff")))
+    steps: list[Any] = []
+    Deferred.fromCoroutine(house.resolver.resolve(here("Staff+y"), listener=steps.append))
+    assert [(step.kind.value, str(step.address), step.result) for step in steps] == [
+        ("domain", "Staff+y@example.test", ("example.test",)),
+        ("subaddress", "staff+y@example.test", ("staff@example.test", "y")),
+        ("alias", "staff@example.test", ("alice+x@example.test", "carol@elsewhere.test", "staff@example.test")),
+        ("subaddress", "alice+x@example.test", ("alice@example.test", "x")),
+        ("user", "alice@example.test", ("alice@example.test",)),
+        ("forward", "staff@example.test", ("carol@elsewhere.test",)),
+    ]
+    steps.clear()
+    Deferred.fromCoroutine(house.resolver.resolve(here("nobody"), listener=steps.append))
+    assert [step.kind.value for step in steps] == ["domain", "nobody"]
