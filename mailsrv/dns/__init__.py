@@ -1,1 +1,1 @@
-"""The resolver: MX, addresses, TXT, TLSA, with a bounded cache."""
+"""The resolver: MX, addresses, TXT, TLSA and more, with a bounded cache and a proof that DNSSEC is validated."""

@@ -6,6 +6,8 @@ import enum
 
 from attrs import field, frozen, validators
 
+from mailsrv.dns.servers import parse_server
+
 
 class TrustedServers(enum.Enum):
     """Which resolvers may vouch for DNSSEC (the AD bit crosses the network unprotected)."""
@@ -16,12 +18,18 @@ class TrustedServers(enum.Enum):
     NONE = "none"
 
 
+def _check_servers(_: object, __: object, servers: tuple[str, ...]) -> None:
+    for text in servers:
+        parse_server(text)
+
+
 @frozen
 class DnsSettings:
     """The resolver."""
 
     servers: tuple[str, ...] = field(
         default=(),
+        validator=_check_servers,
         metadata={
             "help": "Resolvers to ask, ADDRESS or ADDRESS:PORT; empty: those of /etc/resolv.conf.",
             "example": ("127.0.0.1",),
