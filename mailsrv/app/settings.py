@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
-from attrs import field, frozen, validators
+from attrs import Attribute, field, frozen, validators
 
+from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.tls_mode import TlsMode
+
+
+def _are_networks(_record: object, _attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    NetworkSet(value)
 
 
 class Service(enum.Enum):
@@ -58,6 +64,20 @@ class ListenSettings:
             "help": "Networks whose clients may log in here without TLS, instead of those of [auth].",
             "example": ["127.0.0.0/8"],
         },
+    )
+    proxy_protocol_from: tuple[str, ...] = field(
+        default=(),
+        validator=_are_networks,
+        metadata={
+            "help": "Proxies that begin every connection here with the PROXY protocol (version 1 or 2) and may say who "
+            "the client is; all other connections are closed at once. Empty: no such proxy.",
+            "example": ["10.0.0.0/8"],
+        },
+    )
+    proxy_protocol_seconds: float = field(
+        default=5.0,
+        validator=validators.gt(0),
+        metadata={"help": "How long such a proxy has to say it.", "unit": "seconds"},
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.tcp import Server as TcpServer
+from twisted.internet.tcp import Connection as TcpConnection
 
 
 def write_promptly(transport: Any, octets: bytes) -> None:
@@ -19,7 +19,7 @@ def write_promptly(transport: Any, octets: bytes) -> None:
     What the socket does not take, and whatever goes wrong, is left to ``transport.write``.
     """
     if (
-        isinstance(transport, TcpServer)
+        isinstance(transport, TcpConnection)
         and not transport.TLS
         and transport.connected
         and not transport.disconnecting

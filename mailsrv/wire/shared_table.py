@@ -60,6 +60,23 @@ def map_file(path: str, label: bytes, octets: int) -> tuple[mmap.mmap, int]:
         raise
 
 
+def map_existing(path: str) -> mmap.mmap | None:
+    """A file that :func:`map_file` made, as it is; None where there is none. Raises OSError if it cannot be used."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    try:
+        return mmap.mmap(descriptor, 0) if os.fstat(descriptor).st_size >= HEADER_OCTETS else None
+    finally:
+        os.close(descriptor)
+
+
+def label_of(mapping: mmap.mmap) -> bytes:
+    """The label of a mapped file, filled up with zeros to 128 octets."""
+    return mapping[:_LABEL_OCTETS]
+
+
 def key_of(mapping: mmap.mmap) -> bytes:
     """The random key of a mapped file."""
     return mapping[_LABEL_OCTETS : _LABEL_OCTETS + _KEY_OCTETS]
@@ -157,6 +174,8 @@ class SharedTable:
         """Clear our column and let it go. The table must not be used after that."""
         if self._descriptor is not None and self._column is not None:
             self._clear(self._column)
+            # Closing would not do: the mapping has a descriptor of its own for the same open file.
+            self._lock(self._column, fcntl.F_UNLCK)
             os.close(self._descriptor)
             self._descriptor = self._column = None
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 
-from mailsrv.wire.connection_limits import ConnectionTable, TooManyConnections
+from mailsrv.wire.connection_limits import ConnectionTable, RateKind, TooManyConnections
 from mailsrv.wire.settings import LimitsSettings
 
 
@@ -115,3 +116,85 @@ def test_new_settings_hold_for_new_connections():
     first.close()
     table.open("192.0.2.1", "smtp")
     assert table.total == 3
+
+
+KINDS = [RateKind.TRANSACTIONS, RateKind.RECIPIENTS, RateKind.WRONG_RECIPIENTS, RateKind.ERRORS]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_r_lim_2_rates_of_a_network(kind):
+    clock = Clock()
+    clock.advance(1000)
+    table = table_of(clock, **{f"network_{kind.value}": "3 per minute"})
+    slot, neighbour, stranger = (table.open(address, "smtp") for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"))
+    assert [slot.take(kind), neighbour.take(kind), slot.take(kind), slot.take(kind)] == [True, True, True, False]
+    assert stranger.take(kind)
+    assert all(slot.take(other) for other in KINDS if other is not kind)
+    clock.advance(20)
+    assert [slot.take(kind), slot.take(kind)] == [True, False]
+    assert table.refusals == {f"network_{kind.value}": 2}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_r_nat_1_a_user_is_counted_by_name_and_not_by_network(kind):
+    clock = Clock()
+    table = table_of(clock, **{f"network_{kind.value}": "1 per hour", f"user_{kind.value}": "2 per minute"})
+    at_work, at_home, colleague = (table.open(address, "smtp") for address in ("192.0.2.1", "192.0.2.9", "192.0.2.1"))
+    for slot in (at_work, at_home):
+        slot.authenticate("alice@example.test")
+    colleague.authenticate("bob@example.test")
+    assert [at_work.take(kind), at_home.take(kind), at_work.take(kind), at_home.take(kind)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert colleague.take(kind)
+    clock.advance(30)
+    assert at_home.take(kind)
+    stranger = table.open("192.0.2.1", "smtp")
+    assert stranger.take(kind)
+    assert not stranger.take(kind)
+
+
+def test_r_lim_2_log_ins_of_a_user():
+    clock = Clock()
+    table = table_of(clock, user_connections="2 per minute")
+    for number in range(2):
+        table.open(f"192.0.2.{number}", "imap").authenticate("alice@example.test")
+    slot = table.open("192.0.2.9", "imap")
+    with pytest.raises(TooManyConnections) as refused:
+        slot.authenticate("alice@example.test")
+    assert refused.value.limit == "user_connections"
+    slot.authenticate("bob@example.test")
+    clock.advance(30)
+    table.open("192.0.2.9", "imap").authenticate("alice@example.test")
+
+
+def test_no_rate_and_exempt_networks_are_never_refused():
+    table = table_of(network_transactions="", exempt_networks=("10.0.0.0/8",), network_errors="1 per day")
+    slot, exempt, local = (table.open(address, "smtp") for address in ("192.0.2.1", "10.0.0.1", ""))
+    assert all(slot.take(RateKind.TRANSACTIONS) for _ in range(2000))
+    assert all(each.take(RateKind.ERRORS) for each in (exempt, local) for _ in range(100))
+
+
+def test_a_limit_is_logged_once_a_minute_for_each_client():
+    clock = Clock()
+    clock.advance(1000)
+    table = table_of(clock, network_errors="1 per hour")
+    slots = [table.open("192.0.2.1", "smtp"), table.open("192.0.2.1", "smtp"), table.open("192.0.2.2", "smtp")]
+    with capturedLogs() as told:
+        for slot in slots * 50:
+            slot.take(RateKind.ERRORS)
+        assert [(event["limit"], event["client"]) for event in told] == [
+            ("network_errors", "192.0.2.1"),
+            ("network_errors", "192.0.2.2"),
+        ]
+        clock.advance(61)
+        slots[0].take(RateKind.ERRORS)
+    assert len(told) == 3
+
+
+def test_a_rate_that_cannot_be_read_is_refused_with_the_settings():
+    with pytest.raises(ValueError, match="expected a rate"):
+        LimitsSettings(network_errors="often")
