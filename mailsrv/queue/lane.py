@@ -40,6 +40,8 @@ class Lane:
     """Attempts running."""
     leased: deque[Consignment] | None = None
     """Taken and not yet started; made late, for most destinations wait."""
+    taken_at: float = 0.0
+    """When the last of these were taken."""
     is_taking: bool = False
     was_empty: bool = False
     """The last take found nothing."""

@@ -78,7 +78,7 @@ class Schedule:
             lane.next_due = at
             self._list(lane)
 
-    def took(self, order: TakeOrder, consignments: Sequence[Consignment]) -> bool:
+    def took(self, order: TakeOrder, consignments: Sequence[Consignment], now: float) -> bool:
         """What a take for attempts or a review gave. True: it was less than there might be, ask for the state."""
         lane = self._take_over(order)
         self.leased += len(consignments)
@@ -86,6 +86,7 @@ class Schedule:
             if lane.leased is None:
                 lane.leased = deque()
             lane.leased.extend(consignments)
+            lane.taken_at = now
         is_short = len(consignments) < order.messages
         if is_short:
             lane.was_empty = not consignments
