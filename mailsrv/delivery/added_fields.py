@@ -33,6 +33,18 @@ async def with_fields(
     """The content with ``fields`` put in at ``position``. Takes ``content`` over, also where it fails."""
     if isinstance(content, InlineContent):
         return InlineContent(content.octets[:position] + fields + content.octets[position:])
+    try:
+        return await copy_with_fields(content, fields, position, spool, run_in_thread)
+    finally:
+        spool.discard(content)
+
+
+async def copy_with_fields(
+    content: Content, fields: bytes, position: int, spool: ISpool, run_in_thread: RunInThread
+) -> Content:
+    """A second content with ``fields`` put in at ``position``; ``content`` stays its owner's."""
+    if isinstance(content, InlineContent):
+        return InlineContent(content.octets[:position] + fields + content.octets[position:])
     writer = spool.begin()
     try:
         await _rewrite(content, fields, position, writer, run_in_thread)
@@ -42,8 +54,6 @@ async def with_fields(
     except BaseException:
         writer.abort()
         raise
-    finally:
-        spool.discard(content)
     return await writer.finish()
 
 

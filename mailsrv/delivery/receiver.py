@@ -14,9 +14,11 @@ from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.delivery.added_fields import RunInThread
 from mailsrv.delivery.history import TransactionHistory
+from mailsrv.delivery.onward import SenderPolicy
 from mailsrv.delivery.recipients import RecipientPolicy, Service
 from mailsrv.delivery.settings import DeliverySettings
-from mailsrv.delivery.submission import authenticated, check_reverse_path
+from mailsrv.delivery.signing import MessageSigner
+from mailsrv.delivery.submission import check_reverse_path
 from mailsrv.delivery.transaction import DeliveryParts, MailTransaction
 from mailsrv.delivery.transaction_id import TransactionIds
 from mailsrv.directory.resolve import AddressResolver
@@ -28,11 +30,19 @@ from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver, Mail
 from mailsrv.interfaces.filter import Phase, SessionView
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import IMailStore
+from mailsrv.interfaces.queue import IQueueStore
+from mailsrv.routing.rules import TransportRules
+from mailsrv.routing.srs import SenderRewriting
+from mailsrv.status import AUTHENTICATION_REQUIRED, BAD_ARGUMENTS
+from mailsrv.wire.networks import NetworkSet
 
 
 @implementer(IMessageReceiver)
 class MessageReceiver:
-    """Keeps no state of a session. ``service`` is ``mx``, ``submission`` or ``lmtp`` (else ValueError)."""
+    """Keeps no state of a session. ``service`` is ``mx``, ``submission`` or ``lmtp`` (else ValueError).
+
+    Mail leaves here only with both ``router`` and ``queue``: else recipients elsewhere are refused.
+    """
 
     _log = Logger()
 
@@ -48,22 +58,34 @@ class MessageReceiver:
         journal: IJournal,
         store: IMailStore,
         clock: IReactorTime,
+        router: TransportRules | None = None,
+        queue: IQueueStore | None = None,
+        rewriting: SenderRewriting | None = None,
+        signer: MessageSigner | None = None,
         run_in_thread: RunInThread = deferToThread,
     ) -> None:
-        """``run_in_thread`` reads large messages again that a filter adds a field to."""
+        """``rewriting`` of :func:`~mailsrv.delivery.srs_secret.open_rewriting`; None: forwards keep their sender.
+
+        ``run_in_thread`` reads large messages again that get a field in front.
+        """
         kind = Service(service)
+        way_out = router if queue is not None else None
+        self._relay_networks = NetworkSet(settings.relay_networks if kind is not Service.LMTP else ())
         self._ids = TransactionIds(clock.seconds)
         self._parts = DeliveryParts(
             settings=settings,
             service=kind,
             hostname=hostname,
-            policy=RecipientPolicy(kind, resolver),
+            policy=RecipientPolicy(kind, resolver, way_out, rewriting=rewriting, seconds=clock.seconds),
             filters=filters,
             spool=spool,
             journal=journal,
             store=store,
             clock=clock,
             run_in_thread=run_in_thread,
+            senders=SenderPolicy(resolver.domains, rewriting if settings.srs else None, settings.srs_domain),
+            queue=queue,
+            signer=signer,
         )
 
     def connected(self, session: SessionView) -> Deferred[None]:
@@ -101,17 +123,24 @@ class MessageReceiver:
         account: IAccount | None,
     ) -> Deferred[IMailTransaction]:
         history = TransactionHistory(self._ids.new(), session, reverse_path)
-        is_submission = self._parts.service is Service.SUBMISSION
-        if is_submission:
-            try:
-                authenticated(account)
-            except MailError as error:
-                history.log_refusal(error, ())
-                return fail(error)
-        transaction = MailTransaction(self._parts, history, parameters, account if is_submission else None)
-        if not is_submission and not self._parts.filters.wants(Phase.MAIL):
+        parts = self._parts
+        may_relay = bool(self._relay_networks) and session.client_address in self._relay_networks
+        if parts.service is not Service.SUBMISSION:
+            account = None
+        elif account is not None:
+            may_relay = True
+        elif not may_relay:
+            error = MailError(AUTHENTICATION_REQUIRED, "Authentication required")
+            history.log_refusal(error, ())
+            return fail(error)
+        if parameters.envelope.hold_until is not None and parts.queue is None:
+            error = MailError(BAD_ARGUMENTS, "Mail is not held back here")
+            history.log_refusal(error, ())
+            return fail(error)
+        transaction = MailTransaction(parts, history, parameters, account, may_relay=may_relay)
+        if account is None and not parts.filters.wants(Phase.MAIL):
             return succeed(transaction)
-        return run_coroutine(self._begin(transaction, history, account if is_submission else None))
+        return run_coroutine(self._begin(transaction, history, account))
 
     async def _begin(
         self, transaction: MailTransaction, history: TransactionHistory, account: IAccount | None

@@ -1,21 +1,34 @@
-"""Who a forward-path is: the recipients each service takes, and those it refuses.
+"""Who a forward-path is: accounts here, addresses elsewhere with the way to them, or a refusal at RCPT.
 
-No service relays: what is not of our own domains is refused at RCPT, so there is no open relay
-to be had by any spelling of a local part (the resolver knows no routes in local parts). A
-directory that does not answer is Unavailable (451 4.3.0), never an unknown user (R-AUTH-7).
+Strangers cannot relay: what is not of our own domains is refused at RCPT unless the client is logged in or of
+a network that may, whatever the transport rules say, and by no spelling of a local part (the resolver knows no
+routes in local parts). What leads elsewhere from an address of ours, an alias, a transport rule, a bounce to a
+rewritten sender, is our own decision and goes on for everybody. A directory that does not answer is Unavailable
+(451 4.3.0), never an unknown user (R-AUTH-7). The DNS is not asked.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from twisted.logger import Logger
 
 from mailsrv.address import Address
-from mailsrv.directory.resolve import AddressResolver, ForeignDomain, LocalRecipient, UnknownRecipient
+from mailsrv.directory.resolve import (
+    AddressResolver,
+    ForeignDomain,
+    LocalAccounts,
+    LocalRecipient,
+    UnknownRecipient,
+)
 from mailsrv.errors import MailError, Unavailable
+from mailsrv.interfaces.envelope import RecipientParameters
+from mailsrv.interfaces.queue import Destination, Transport
+from mailsrv.routing.rules import Route, TransportRules
+from mailsrv.routing.srs import SenderRewriting, is_srs
+from mailsrv.routing.via import Action
 from mailsrv.status import BAD_DOMAIN, BAD_MAILBOX, NOT_AUTHORISED
 
 
@@ -29,47 +42,175 @@ class Service(enum.Enum):
 
 _FOREIGN = {
     Service.MX: (NOT_AUTHORISED, "Relaying denied"),
-    # Until there is a queue that could carry it onwards.
     Service.SUBMISSION: (NOT_AUTHORISED, "This server sends no mail to other domains"),
     Service.LMTP: (BAD_DOMAIN, "Not a domain of this server"),
 }
+_NO_PARAMETERS = RecipientParameters()
+
+
+@frozen
+class OnwardTarget:
+    """An address that is reached by the queue."""
+
+    address: Address
+    destination: Destination
+    forwarder: Address | None = None
+    """The address of ours (canonical) it was forwarded by; None where the client itself named ``address``."""
+    owner: Address | None = None
+    """Of the alias that forwards: the reverse-path."""
+
+
+@frozen
+class Found:
+    """What a forward-path stands for; nothing at all where its mail is dropped."""
+
+    accounts: tuple[LocalRecipient, ...] = ()
+    onward: tuple[OnwardTarget, ...] = ()
 
 
 @frozen
 class Recipient:
-    """An accepted forward-path with the accounts it stands for; none where a filter discards it."""
+    """An accepted forward-path with what it stands for."""
 
     forward_path: Address
     targets: tuple[LocalRecipient, ...]
+    onward: tuple[OnwardTarget, ...] = ()
+    parameters: RecipientParameters = _NO_PARAMETERS
+
+    @property
+    def is_wanted(self) -> bool:
+        """False where a filter or a rule drops its mail."""
+        return bool(self.targets or self.onward)
+
+    @property
+    def is_several(self) -> bool:
+        """An alias for more than one: a confidential list in RFC 3461's words."""
+        return len(self.targets) + len(self.onward) > 1
 
 
 class RecipientPolicy:
-    """Says who is a recipient for one service."""
+    """Says who is a recipient for one service. Without ``router`` nothing leaves here."""
 
     _log = Logger()
 
-    def __init__(self, service: Service, resolver: AddressResolver) -> None:
+    def __init__(
+        self,
+        service: Service,
+        resolver: AddressResolver,
+        router: TransportRules | None = None,
+        *,
+        rewriting: SenderRewriting | None = None,
+        seconds: Callable[[], float] | None = None,
+    ) -> None:
+        """``rewriting`` with ``seconds`` (since the epoch) turns bounces to senders we have rewritten back."""
         self._service = service
         self._resolver = resolver
+        self._router = router
+        self._has_local_rules = router is not None and router.has_local_rules
+        self._rewriting = rewriting
+        self._seconds = seconds
 
-    async def find(self, forward_path: Address) -> tuple[LocalRecipient, ...]:
-        """The accounts behind it; raises the MailError that RCPT answers with."""
-        resolution = await self._resolver.resolve(forward_path)
+    async def find(self, forward_path: Address, sender: Address | None = None, *, may_relay: bool = False) -> Found:
+        """What stands behind it; raises the MailError that RCPT answers with. ``sender`` is the reverse-path."""
+        if self._rewriting is not None and is_srs(forward_path) and self._resolver.canonical(forward_path) is not None:
+            return await self._find_original(forward_path, sender)
+        if self._has_local_rules:
+            resolution = await self._resolve_by_rules(forward_path, sender)
+            if resolution is None:
+                return Found()
+        else:
+            resolution = await self._resolver.resolve(forward_path)
+        if isinstance(resolution, LocalAccounts):
+            if not resolution.forwards and not resolution.carried:
+                return Found(resolution.accounts)
+            return self._lead(forward_path, resolution, sender)
         if isinstance(resolution, ForeignDomain):
-            status, text = _FOREIGN[self._service]
-            raise MailError(status, text)
-        if isinstance(resolution, UnknownRecipient):
-            raise MailError(BAD_MAILBOX, "No such user here")
-        if resolution.forwards:
+            if self._router is None or not may_relay:
+                status, text = _FOREIGN[self._service]
+                raise MailError(status, text)
+            return Found((), self._relay(self._router, forward_path, sender))
+        raise MailError(BAD_MAILBOX, "No such user here")
+
+    async def _resolve_by_rules(
+        self, forward_path: Address, sender: Address | None
+    ) -> LocalAccounts | ForeignDomain | UnknownRecipient | None:
+        """As the resolver, with rules that name local addresses; None where one drops the mail."""
+        router, ours = self._router, self._resolver.canonical(forward_path)
+        if router is None or ours is None:
+            return await self._resolver.resolve(forward_path)
+        if not self._is_let_through(router.find(sender, ours), forward_path):
+            return None
+        return await self._resolver.resolve(
+            forward_path, carries=lambda address: router.find(sender, address).is_onward
+        )
+
+    def _is_let_through(self, route: Route, address: Address) -> bool:
+        """Whether mail for ``address`` goes anywhere; raises the refusal of a rule."""
+        if route.action is Action.REJECT:
+            raise MailError(NOT_AUTHORISED, route.text, cause=f"route[{route.rule}]")
+        if route.action is Action.DISCARD:
+            self._log.info(
+                "Mail for {recipient} is dropped, as route[{rule}] says", recipient=str(address), rule=route.rule
+            )
+            return False
+        return True
+
+    def _relay(
+        self,
+        router: TransportRules,
+        address: Address,
+        sender: Address | None,
+        *,
+        forwarder: Address | None = None,
+        owner: Address | None = None,
+    ) -> tuple[OnwardTarget, ...]:
+        """The way to an address elsewhere: one, or none where a rule drops it. Raises the refusal."""
+        route = router.find(sender, address)
+        if not self._is_let_through(route, address):
+            return ()
+        destination = route.destination
+        if destination is None or (destination.transport is Transport.MX and _is_nowhere(destination.target)):
+            raise MailError(BAD_DOMAIN, "This domain gets no mail")
+        return (OnwardTarget(address, destination, forwarder, owner),)
+
+    def _lead(self, forward_path: Address, resolution: LocalAccounts, sender: Address | None) -> Found:
+        """The ways out of an address of ours."""
+        router = self._router
+        if router is None:
             # Delivering to the local part of a group alone would lose mail without a word.
-            forwards = [str(forward.address) for forward in resolution.forwards]
             self._log.error(
                 "Alias {alias} names addresses elsewhere ({forwards}): mail for it is refused, as nothing is relayed",
                 alias=str(forward_path),
-                forwards=", ".join(forwards[:10]),
+                forwards=", ".join(str(forward.address) for forward in resolution.forwards[:10]),
             )
             raise MailError(NOT_AUTHORISED, "Mail for this address is not forwarded", cause="alias to another domain")
-        return resolution.accounts
+        forwarder = self._resolver.canonical(forward_path)
+        onward: list[OnwardTarget] = []
+        for address in resolution.carried:
+            if address == forwarder:
+                # No alias came between: the local part keeps its case (RFC 5321 2.4).
+                onward += self._relay(router, Address(forward_path.local_part, address.domain), sender)
+            else:
+                onward += self._relay(router, address, sender)
+        for forward in resolution.forwards:
+            onward += self._relay(router, forward.address, sender, forwarder=forwarder, owner=forward.owner)
+        return Found(resolution.accounts, tuple(onward))
+
+    async def _find_original(self, forward_path: Address, sender: Address | None) -> Found:
+        """Whom a bounce to a rewritten sender is for."""
+        if self._rewriting is None or self._seconds is None:
+            raise MailError(BAD_MAILBOX, "No such user here")
+        original = self._rewriting.restore(forward_path, self._seconds())
+        if sender is not None:
+            # Else whoever has seen the address could write to its owner through us for weeks.
+            raise MailError(NOT_AUTHORISED, "This address takes delivery notices only")
+        if self._resolver.canonical(original) is not None:
+            if is_srs(original):
+                raise MailError(BAD_MAILBOX, "No such user here", cause="SRS address of an SRS address of ours")
+            return await self.find(original, sender)
+        if self._router is None:
+            raise MailError(NOT_AUTHORISED, "Mail for this address is not forwarded")
+        return Found((), self._relay(self._router, original, sender))
 
     async def stands_for(self, address: Address) -> tuple[Address, ...]:
         """The addresses behind one of ours, for VRFY and EXPN; raises MailError where it is nobody's."""
@@ -78,21 +219,34 @@ class RecipientPolicy:
             raise MailError(BAD_DOMAIN, "Not a domain of this server")
         if isinstance(resolution, UnknownRecipient):
             raise MailError(BAD_MAILBOX, "No such user here")
-        return (
-            *(recipient.account for recipient in resolution.accounts),
-            *(forward.address for forward in resolution.forwards),
-        )
+        forwards = (forward.address for forward in resolution.forwards)
+        return (*(recipient.account for recipient in resolution.accounts), *forwards)
 
-    async def find_all(self, redirected: Sequence[Address]) -> tuple[LocalRecipient, ...]:
-        """The accounts a filter redirects to, each once.
+    async def find_all(
+        self, redirected: Sequence[Address], sender: Address | None = None, *, instead_of: Address | None = None
+    ) -> Found:
+        """What a filter redirects to, each account and address once; elsewhere, too, where there is a way out.
 
         A filter that names nobody is a mistake of ours, not of the peer's: Unavailable.
         """
-        found: dict[Address, LocalRecipient] = {}
+        accounts: dict[Address, LocalRecipient] = {}
+        onward: dict[Address, OnwardTarget] = {}
+        forwarder = None if instead_of is None else self._resolver.canonical(instead_of)
         for address in redirected:
             try:
-                for target in await self.find(address):
-                    found.setdefault(target.account, target)
+                found = await self.find(address, sender, may_relay=True)
             except MailError as error:
                 raise Unavailable(cause=f"a filter redirects to {address}: {error}") from error
-        return tuple(found.values())
+            for target in found.accounts:
+                accounts.setdefault(target.account, target)
+            for each in found.onward:
+                moved = OnwardTarget(each.address, each.destination, each.forwarder or forwarder, each.owner)
+                onward.setdefault(each.address, moved)
+        return Found(tuple(accounts.values()), tuple(onward.values()))
+
+
+def _is_nowhere(domain: str) -> bool:
+    """Whether a domain can have no mail exchanger: one label alone, or a name made to be none (RFC 6761 6.3, 6.4)."""
+    if domain.startswith("["):
+        return False
+    return "." not in domain or domain.rpartition(".")[2] in {"invalid", "localhost"}

@@ -2,7 +2,28 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+import ipaddress
+from typing import Any
+
+from attrs import Attribute, field, frozen, validators
+
+from mailsrv.address import AddressError, parse_domain
+
+
+def _networks(record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    for text in value:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})") from error
+
+
+def _domain_or_none(record: object, attribute: Attribute[Any], value: str) -> None:
+    try:
+        if value:
+            parse_domain(value)
+    except AddressError as error:
+        raise ValueError(f"{value!r} is no domain") from error
 
 
 @frozen
@@ -22,9 +43,92 @@ class DeliverySettings:
     )
     accounts_per_message: int = field(
         default=1000,
-        metadata={"help": "Accounts one message may go to, aliases resolved; more recipients get 452 4.5.3."},
+        metadata={
+            "help": "Accounts and addresses elsewhere one message may go to, aliases resolved; more recipients get "
+            "452 4.5.3."
+        },
+    )
+    forwarders_per_message: int = field(
+        default=20,
+        validator=validators.ge(1),
+        metadata={
+            "help": "Addresses of ours that forward one message elsewhere, each with a copy of its own; more "
+            "recipients get 452 4.5.3."
+        },
     )
     check_from_field: bool = field(
         default=True,
         metadata={"help": "Submission: every address in From must belong to the user, not only the envelope sender."},
+    )
+    relay_networks: tuple[str, ...] = field(
+        default=(),
+        validator=_networks,
+        metadata={
+            "help": "Networks whose clients may send mail anywhere under any name, without a log-in: printers, an "
+            "old application. At an MX they do so like anybody; at a submission listener they need not log in.",
+            "example": ["192.0.2.0/28"],
+        },
+    )
+    srs: bool = field(
+        default=True,
+        metadata={
+            "help": "Rewrite the envelope sender of mail that is forwarded elsewhere (SRS), so that it passes SPF "
+            "there and bounces come back through here."
+        },
+    )
+    srs_domain: str = field(
+        default="",
+        validator=_domain_or_none,
+        metadata={
+            "help": "The domain of rewritten senders, one of [[domain]]; empty: that of the address that forwards.",
+            "example": "example.test",
+        },
+    )
+    srs_days: int = field(
+        default=21,
+        validator=[validators.ge(2), validators.le(500)],
+        metadata={"help": "How long a bounce to a rewritten sender is taken.", "unit": "days"},
+    )
+    srs_rotation_days: int = field(
+        default=90,
+        validator=validators.ge(1),
+        metadata={
+            "help": "How old the secret of rewritten senders grows before a start makes a new one.",
+            "unit": "days",
+        },
+    )
+
+
+@frozen
+class SubmissionSettings:
+    """What one user may send; 0 is no limit."""
+
+    messages_per_hour: int = field(
+        default=200,
+        validator=validators.ge(0),
+        metadata={"help": "Messages one user may send in an hour; more get 450 4.7.1. 0: no limit."},
+    )
+    messages_per_day: int = field(
+        default=1000,
+        validator=validators.ge(0),
+        metadata={"help": "Messages one user may send in a day. 0: no limit."},
+    )
+    recipients_per_hour: int = field(
+        default=1000,
+        validator=validators.ge(0),
+        metadata={"help": "Recipients one user may send to in an hour. 0: no limit."},
+    )
+    recipients_per_day: int = field(
+        default=5000,
+        validator=validators.ge(0),
+        metadata={"help": "Recipients one user may send to in a day. 0: no limit."},
+    )
+    unlimited_users: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Users these limits do not count for.", "example": ["newsletter@example.test"]},
+    )
+    users_remembered: int = field(
+        default=10_000,
+        validator=validators.ge(1),
+        metadata={"help": "Users whose sending is counted; with more, the longest quiet are forgotten."},
     )

@@ -11,14 +11,7 @@ from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount
 from mailsrv.message import header_addresses, parse_addresses, read_header
 from mailsrv.message.fields import FieldRow
-from mailsrv.status import AUTHENTICATION_REQUIRED, NOT_AUTHORISED
-
-
-def authenticated(account: IAccount | None) -> IAccount:
-    """The account, or 530 5.7.0 for who is not logged in (RFC 6409 4.3)."""
-    if account is None:
-        raise MailError(AUTHENTICATION_REQUIRED, "Authentication required")
-    return account
+from mailsrv.status import NOT_AUTHORISED
 
 
 async def check_reverse_path(account: IAccount, reverse_path: Address | None) -> None:

@@ -19,14 +19,24 @@ from zope.interface import implementer
 
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
-from mailsrv.delivery.added_fields import RunInThread, format_added, with_fields
+from mailsrv.delivery.added_fields import RunInThread, copy_with_fields, format_added, with_fields
 from mailsrv.delivery.header_section import HeaderHold, check_hops, message_id_of
 from mailsrv.delivery.history import TransactionHistory
+from mailsrv.delivery.onward import (
+    OnwardPlan,
+    SenderPolicy,
+    check_loops,
+    delivered_to_field,
+    parameters_of,
+    plan_onward,
+)
 from mailsrv.delivery.quota import Reservations, check_room
-from mailsrv.delivery.recipients import Recipient, RecipientPolicy, Service
+from mailsrv.delivery.recipients import Found, OnwardTarget, Recipient, RecipientPolicy, Service
 from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.delivery.signing import MessageSigner, SigningStream
 from mailsrv.delivery.submission import check_from_field
-from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.delivery.success_notice import format_notice, reported
+from mailsrv.directory.resolve import POSTMASTER, LocalRecipient
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.filters.pipeline import Decision, FilterPipeline
 from mailsrv.interfaces.account import IAccount
@@ -34,8 +44,9 @@ from mailsrv.interfaces.content import Content, InlineContent, ISpool, ISpoolWri
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
 from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.interfaces.filter import AddHeader, MessageView, Phase, SessionView, TransactionView
-from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.journal import Delivery, IJournal, JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.mailbox import IMailStore, OverQuota
+from mailsrv.interfaces.queue import LOCAL, IQueueStore, OnwardRecipient
 from mailsrv.message import Hop, format_received, format_return_path, missing_originator_fields, transmission_type
 from mailsrv.status import MAILBOX_FULL, MESSAGE_TOO_LARGE, TOO_MANY_RECIPIENTS
 
@@ -57,6 +68,10 @@ class DeliveryParts:
     store: IMailStore
     clock: IReactorTime
     run_in_thread: RunInThread
+    senders: SenderPolicy
+    queue: IQueueStore | None = None
+    """Without it nothing leaves here."""
+    signer: MessageSigner | None = None
 
 
 class Abandoned(MailError):
@@ -85,6 +100,8 @@ class MailTransaction:
         history: TransactionHistory,
         parameters: MailParameters,
         account: IAccount | None,
+        *,
+        may_relay: bool = False,
     ) -> None:
         self.transaction_id = history.transaction_id
         self._parts = parts
@@ -93,11 +110,14 @@ class MailTransaction:
         self._reverse_path = history.reverse_path
         self._parameters = parameters
         self._account = account
+        self._may_relay = may_relay
         self._state = _State.OPEN
         self._recipients: list[Recipient] = []
         self._known: dict[Address, Recipient] = {}
         self._accounts: set[Address] = set()
-        self._redirected: tuple[LocalRecipient, ...] | None = None
+        """Those and the addresses elsewhere it goes to so far: as many as a record may have."""
+        self._forwarders: set[Address] = set()
+        self._redirected: Found | None = None
         self._added: tuple[AddHeader, ...] = ()
         self._is_discarded = False
         self._refusal: MailError | None = None
@@ -109,6 +129,11 @@ class MailTransaction:
         self._header = b""
         """With the fields added, kept for phase MESSAGE."""
         self._return_path = b""
+        self._marked: Address | None = None
+        """Whose Delivered-To stands in the message."""
+        self._given_header = b""
+        """As it came, kept where a notice will bring it back, or a redirection might forward it."""
+        self._signing: SigningStream | None = None
 
     # What filters see and say
 
@@ -151,11 +176,11 @@ class MailTransaction:
             # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).
             self._recipients.append(known)
             return succeed(None)
-        return run_coroutine(self._add_recipient(forward_path))
+        return run_coroutine(self._add_recipient(forward_path, parameters_of(parameters)))
 
-    async def _add_recipient(self, forward_path: Address) -> None:
+    async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:
-            recipient = await self._checked_recipient(forward_path)
+            recipient = await self._checked_recipient(forward_path, parameters)
         except MailError as error:
             self._history.recipient_refused(forward_path, error)
             raise
@@ -164,42 +189,74 @@ class MailTransaction:
         self._known[forward_path] = recipient
         self._recipients.append(recipient)
         self._accounts.update(target.account for target in recipient.targets)
+        for target in recipient.onward:
+            self._accounts.add(target.address)
+            if target.forwarder is not None:
+                self._forwarders.add(target.forwarder)
 
-    async def _checked_recipient(self, forward_path: Address) -> Recipient:
+    async def _checked_recipient(self, forward_path: Address, parameters: RecipientParameters) -> Recipient:
         """Check, then filter: filters are asked only about recipients we would take."""
         parts = self._parts
-        targets = await parts.policy.find(forward_path)
-        limit = parts.settings.accounts_per_message
-        if (
-            len(self._accounts) + len(targets) > limit
-            and len(self._accounts.union(target.account for target in targets)) > limit
-        ):
-            raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
-        if parts.service is not Service.LMTP:
+        found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
+        self._check_number(found)
+        targets = found.accounts
+        if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:
             # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
             for target in targets:
                 if target.user.quota_octets is not None:
                     await check_room(parts.store, target, max(1, self._parameters.size or 1))
         if not parts.filters.wants(Phase.RCPT):
-            return Recipient(forward_path, targets)
+            return Recipient(forward_path, targets, found.onward, parameters)
         decision = await self._ask(Phase.RCPT, forward_path)
         if decision.discard:
-            return Recipient(forward_path, ())
+            return Recipient(forward_path, (), (), parameters)
         if decision.redirect is not None:
-            targets = await parts.policy.find_all(decision.redirect)
+            found = await parts.policy.find_all(decision.redirect, self._reverse_path, instead_of=forward_path)
         self._added += decision.headers
-        return Recipient(forward_path, targets)
+        return Recipient(forward_path, found.accounts, found.onward, parameters)
+
+    def _check_number(self, found: Found) -> None:
+        """Raise 4.5.3 where one message would go to too many."""
+        settings = self._parts.settings
+        limit = settings.accounts_per_message
+        if len(self._accounts) + len(found.accounts) + len(found.onward) > limit:
+            named = {target.account for target in found.accounts}
+            named.update(target.address for target in found.onward)
+            if len(self._accounts | named) > limit:
+                raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
+        if found.onward:
+            forwarders = {target.forwarder for target in found.onward if target.forwarder is not None}
+            if len(self._forwarders | forwarders) > settings.forwarders_per_message:
+                raise MailError(TOO_MANY_RECIPIENTS, "Too many forwarding recipients")
 
     # Content
 
     def begin_content(self) -> Deferred[None]:
-        if not self._is_discarded and any(recipient.targets for recipient in self._recipients):
-            error = self._parts.journal.check_acceptance(self._parameters.size or 0)
+        if not self._is_discarded and any(recipient.is_wanted for recipient in self._recipients):
+            error = self._check_acceptance(self._parameters.size or 0)
             if error is not None:
                 self._history.log_refusal(error, self._forward_paths())
                 return fail(error)
             self._writer = self._parts.spool.begin()
         return succeed(None)
+
+    def _check_acceptance(self, octets: int) -> MailError | None:
+        """Why there is no room, in the journal or in the queue."""
+        parts = self._parts
+        error = parts.journal.check_acceptance(octets)
+        if error is None and parts.queue is not None:
+            waiting = sum(len(recipient.onward) for recipient in self._recipients)
+            if self._is_held:
+                waiting += len(self._recipients)
+            if waiting:
+                error = parts.queue.check_acceptance(octets, waiting)
+        return error
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether it waits in the queue, also for recipients here (RFC 4865)."""
+        until = self._parameters.envelope.hold_until
+        return until is not None and self._parts.queue is not None and until > self._parts.clock.seconds()
 
     def _targets(self, without: Collection[Address] = ()) -> Targets:
         """Every account once, with the forward-path it came by first; ``without`` these forward-paths."""
@@ -212,7 +269,10 @@ class MailTransaction:
         return targets
 
     def _targets_of(self, recipient: Recipient) -> tuple[LocalRecipient, ...]:
-        return recipient.targets if self._redirected is None else self._redirected
+        return recipient.targets if self._redirected is None else self._redirected.accounts
+
+    def _onward_of(self, recipient: Recipient) -> tuple[OnwardTarget, ...]:
+        return recipient.onward if self._redirected is None else self._redirected.onward
 
     @property
     def _wants_content(self) -> bool:
@@ -232,6 +292,8 @@ class MailTransaction:
     def _spool(self, octets: bytes) -> Deferred[None] | None:
         if self._writer is None or not self._wants_content:
             return None
+        if self._signing is not None:
+            self._signing.feed(octets)
         return self._writer.write(octets)
 
     def _header_came(self, hold: HeaderHold) -> Deferred[None] | None:
@@ -239,8 +301,17 @@ class MailTransaction:
         self._hold = None
         header = hold.header
         self._history.message_id = message_id_of(header)
+        filters = self._parts.filters
+        if (
+            filters.wants(Phase.HEADERS)
+            or filters.wants(Phase.MESSAGE)
+            or any(recipient.parameters.notify for recipient in self._recipients)
+        ):
+            self._given_header = header
         try:
             check_hops(header, self._parts.settings.hop_limit)
+            if self._forwarders:
+                check_loops(header, self._forwarders)
         except MailError as error:
             self._refusal = error
             return None
@@ -289,24 +360,49 @@ class MailTransaction:
         if decision.discard:
             self._is_discarded = True
         elif decision.redirect is not None:
-            self._redirected = await self._parts.policy.find_all(decision.redirect)
+            await self._redirect(decision.redirect)
         self._added += decision.headers
+
+    async def _redirect(self, addresses: Sequence[Address]) -> None:
+        first = self._recipients[0].forward_path if self._recipients else None
+        found = await self._parts.policy.find_all(addresses, self._reverse_path, instead_of=first)
+        forwarders = {target.forwarder for target in found.onward if target.forwarder is not None}
+        check_loops(self._given_header, forwarders)
+        if found.onward and self._parts.queue is not None:
+            error = self._parts.queue.check_acceptance(self._parameters.size or 0, len(found.onward))
+            if error is not None:
+                raise error
+        self._redirected = found
 
     def _start_spooling(self, header: bytes, beginning: bytes) -> Deferred[None] | None:
         if not self._wants_content:
             return None
-        fields = self._new_fields(header)
-        if self._parts.filters.wants(Phase.MESSAGE):
-            self._header = fields + header
+        parts = self._parts
+        missing = b""
+        if parts.service is Service.SUBMISSION:
+            missing = missing_originator_fields(header, parts.hostname, int(parts.clock.seconds()))
+            if not self._history.message_id:
+                self._history.message_id = message_id_of(missing)
+        fields = self._new_fields()
+        if parts.filters.wants(Phase.MESSAGE):
+            self._header = fields + missing + header
         if beginning[:1] in (b" ", b"\t"):
             # Else the first line of what came would be read as the rest of our last field.
             beginning = b"\r\n" + beginning
-        return self._spool(fields + beginning)
+        if parts.signer is not None and self._account is not None:
+            self._signing = parts.signer.begin_for(header)
+            if self._signing is not None:
+                self._signing.feed(missing + beginning)
+                self._signing.prepend(fields[len(self._return_path) :])
+        if self._writer is None:
+            return None
+        return self._writer.write(fields + missing + beginning)
 
-    def _new_fields(self, header: bytes) -> bytes:
+    def _new_fields(self) -> bytes:
         """The fields in front of a message, from the top (RFC 5321 4.4).
 
-        Return-Path first; then what filters added, above our Received so that it can be told from
+        Return-Path first; then Delivered-To where it is forwarded; then what filters added, above our
+        Received so that it can be told from
         what the message brought with it; then Received. What was received stands below as it
         came, older Return-Path fields too: readers take the first.
         """
@@ -330,12 +426,11 @@ class MailTransaction:
             recipient=self._recipients[0].forward_path if len(self._known) == 1 else None,
         )
         self._return_path = format_return_path(self._reverse_path)
-        missing = b""
-        if parts.service is Service.SUBMISSION:
-            missing = missing_originator_fields(header, parts.hostname, seconds)
-            if not self._history.message_id:
-                self._history.message_id = message_id_of(missing)
-        return self._return_path + format_added(self._added) + format_received(hop) + missing
+        mark = b""
+        if len(self._known) == 1 and len(self._forwarders) == 1:
+            (self._marked,) = self._forwarders
+            mark = delivered_to_field(self._marked)
+        return self._return_path + mark + format_added(self._added) + format_received(hop)
 
     # The end of data
 
@@ -384,7 +479,21 @@ class MailTransaction:
             if checked is None:
                 return self._discard()
             content = checked
+        if self._signing is not None:
+            content = await self._signed(content, self._signing)
         return await self._reserve_and_commit(content)
+
+    async def _signed(self, content: Content, signing: SigningStream) -> Content:
+        """The content with signatures under the Return-Path. Takes ``content`` over."""
+        parts = self._parts
+        try:
+            fields = await signing.finish()
+        except BaseException:
+            parts.spool.discard(content)
+            raise
+        content = await with_fields(content, fields, len(self._return_path), parts.spool, parts.run_in_thread)
+        self._history.size_octets = content.size
+        return content
 
     def _check_abandoned(self) -> None:
         if self._state is _State.OVER:
@@ -421,38 +530,75 @@ class MailTransaction:
         if not decision.headers:
             return content
         fields = format_added(decision.headers)
+        if self._signing is not None:
+            self._signing.prepend(fields)
         content = await with_fields(content, fields, len(self._return_path), parts.spool, parts.run_in_thread)
         self._history.size_octets = content.size
         return content
 
     async def _reserve_and_commit(self, content: Content) -> Sequence[Accepted | Refused]:
         parts = self._parts
-        targets = self._targets()
+        targets = {} if self._is_held else self._targets()
         reservations = Reservations(parts.store)
+        copies: list[Content] = []
+        errors: dict[Address, MailError] = {}
         try:
             try:
                 await reservations.reserve((target for target, _ in targets.values()), content.size)
                 self._check_abandoned()
-                errors = self._quota_errors(reservations)
-                if errors:
+                if reservations.refused:
+                    errors = self._quota_errors(reservations)
                     self._check_all_agree(errors)
                     targets = self._targets(errors)
+                plan = self._plan_onward(errors)
+                if plan is not None:
+                    await self._copy(content, plan, copies)
+                    self._check_abandoned()
+                record = self._record(content, targets, plan, copies, errors)
             except BaseException:
-                parts.spool.discard(content)
+                self._discard_contents(content, copies)
                 raise
-            if targets:
+            if record is not None:
                 self._state = _State.OVER
-                await parts.journal.commit(self._record(content, targets))
-            else:
-                parts.spool.discard(content)
+                await parts.journal.commit(record)
         finally:
             reservations.release()
         return self._outcomes(errors)
 
+    def _discard_contents(self, content: Content, copies: Sequence[Content]) -> None:
+        for each in (content, *copies):
+            self._parts.spool.discard(each)
+
+    def _plan_onward(self, errors: Collection[Address]) -> OnwardPlan | None:
+        """What the queue gets; None for nothing, as nearly always at an MX."""
+        is_held = self._is_held
+        recipients = [recipient for recipient in self._known.values() if recipient.forward_path not in errors]
+        onward = [(recipient, self._onward_of(recipient)) for recipient in recipients if self._onward_of(recipient)]
+        if not onward and not is_held:
+            return None
+        parts = self._parts
+        return plan_onward(
+            onward,
+            held=[recipient for recipient in recipients if self._targets_of(recipient)] if is_held else (),
+            sender=self._reverse_path,
+            parameters=self._parameters.envelope,
+            account=str(self._account.address) if self._account is not None else "",
+            marked=self._marked,
+            policy=parts.senders,
+            now=parts.clock.seconds(),
+        )
+
+    async def _copy(self, content: Content, plan: OnwardPlan, copies: list[Content]) -> None:
+        """Make the copies of a plan, into ``copies`` one by one: where it fails the caller lets go of those made."""
+        parts = self._parts
+        for copy in plan.copies:
+            field = delivered_to_field(copy.forwarder)
+            copies.append(
+                await copy_with_fields(content, field, len(self._return_path), parts.spool, parts.run_in_thread)
+            )
+
     def _quota_errors(self, reservations: Reservations) -> dict[Address, MailError]:
-        """By forward-path, those that cannot have the message; nearly always nobody."""
-        if not reservations.refused:
-            return {}
+        """By forward-path, those that cannot have the message."""
         errors = {}
         for recipient in self._recipients:
             error = reservations.error_for(self._targets_of(recipient))
@@ -473,11 +619,58 @@ class MailTransaction:
         status = MAILBOX_FULL if is_full else first.status
         raise MailError(status.as_temporary(), "Some recipients cannot take the message now", cause=str(first))
 
-    def _record(self, content: Content, targets: Targets) -> JournalRecord:
-        deliveries = tuple(LocalDelivery(target.account, recipient=str(path)) for target, path in targets.values())
-        message = JournaledMessage(content, deliveries, int(self._parts.clock.seconds()))
+    def _record(
+        self,
+        content: Content,
+        targets: Targets,
+        plan: OnwardPlan | None,
+        copies: Sequence[Content],
+        errors: Collection[Address],
+    ) -> JournalRecord | None:
+        """Everything that comes of the transaction; None, and the content is let go, where that is nothing."""
+        now = int(self._parts.clock.seconds())
+        deliveries: tuple[Delivery, ...] = tuple(
+            LocalDelivery(target.account, recipient=str(path)) for target, path in targets.values()
+        )
+        messages: list[JournaledMessage] = []
+        if plan is not None:
+            deliveries += plan.direct
+            messages = [
+                JournaledMessage(copied, copy.deliveries, now) for copy, copied in zip(plan.copies, copies, strict=True)
+            ]
+        if deliveries:
+            messages.insert(0, JournaledMessage(content, deliveries, now))
+        else:
+            self._parts.spool.discard(content)
+        if not messages:
+            return None
+        if self._given_header:
+            notice = self._notice(errors, now)
+            if notice is not None:
+                messages.append(notice)
         reverse_path = str(self._reverse_path) if self._reverse_path else ""
-        return JournalRecord((message,), self.transaction_id, reverse_path)
+        return JournalRecord(tuple(messages), self.transaction_id, reverse_path)
+
+    def _notice(self, errors: Collection[Address], now: int) -> JournaledMessage | None:
+        """The notice of success that is due here, if any."""
+        parts, sender = self._parts, self._reverse_path
+        if sender is None or parts.queue is None or self._is_held:
+            return None
+        told = reported(recipient for recipient in self._known.values() if recipient.forward_path not in errors)
+        if not told:
+            return None
+        names = parts.senders.domains.names
+        return format_notice(
+            told,
+            # Resolved when its turn comes: the way of a notice may be ours, or elsewhere.
+            to=OnwardRecipient(sender, LOCAL),
+            author=Address(POSTMASTER, names[0] if names else parts.hostname),
+            hostname=parts.hostname,
+            transaction_id=self.transaction_id,
+            header=self._given_header,
+            parameters=self._parameters.envelope,
+            now=now,
+        )
 
     def _outcomes(self, errors: dict[Address, MailError]) -> Sequence[Accepted | Refused]:
         if not errors:

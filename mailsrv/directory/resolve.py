@@ -198,6 +198,16 @@ class AddressResolver:
         expansion.tell(StepKind.NOBODY, ours)
         return UnknownRecipient(address)
 
+    def canonical(self, address: Address) -> Address | None:
+        """The address in the main name of its domain, as directories are asked for it; None where it is not ours."""
+        found = self._domains.find(address.domain)
+        return None if found is None else canonical_address(Address(address.local_part, found[0]))
+
+    @property
+    def domains(self) -> LocalDomains:
+        """Ours."""
+        return self._domains
+
     def may_send_as(self, account: Address, address: Address) -> Deferred[bool]:
         """Whether mail to ``address`` reaches ``account``: own address, subaddress, alias."""
         return run_coroutine(self._may_send_as(account, address))
