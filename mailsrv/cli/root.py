@@ -18,8 +18,11 @@ from mailsrv.config.schema import Settings
 # Group → where it is; loading only what is asked for keeps the command quick.
 _GROUPS = {
     "config": ("mailsrv.cli.config", "config_group"),
+    "dkim": ("mailsrv.cli.dkim", "dkim_group"),
+    "dns": ("mailsrv.cli.dns", "dns_group"),
     "journal": ("mailsrv.cli.journal", "journal_group"),
     "mailbox": ("mailsrv.cli.mailbox", "mailbox_group"),
+    "rates": ("mailsrv.cli.rates", "rates_group"),
     "user": ("mailsrv.cli.user", "user_group"),
 }
 

@@ -11,6 +11,7 @@ from attrs import field, frozen, validators
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.delivery.submission_settings import SubmissionSettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.filters.settings import FilterSettings
@@ -65,6 +66,7 @@ class Settings:
     store: StoreSettings = field(factory=StoreSettings)
     journal: JournalSettings = field(factory=JournalSettings)
     delivery: DeliverySettings = field(factory=DeliverySettings)
+    submission: SubmissionSettings = field(factory=SubmissionSettings)
     queue: QueueSettings = field(factory=QueueSettings)
     relay: RelaySettings = field(factory=RelaySettings)
     dns: DnsSettings = field(factory=DnsSettings)
