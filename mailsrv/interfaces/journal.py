@@ -95,6 +95,8 @@ class PendingDelivery(Generic[D_co]):
     noted: Applied | None = field(default=None)
     """What was told of this delivery before (APPENDUID): where the index has lost it, it gets this UID again
     (in a mailbox of this UIDVALIDITY), and a later mod-sequence."""
+    transaction_id: str = ""
+    """That of the record."""
 
 
 @frozen

@@ -96,6 +96,7 @@ def tasks_of(
     if live is None:
         raise ValueError("the entry was not committed")
     segment_id, offset = live.segment.segment_id, entry.offset
+    name = entry.record.transaction_id
     tasks: list[Task] = []
     number = 0
     for message in entry.record.messages:
@@ -103,7 +104,8 @@ def tasks_of(
             key = DeliveryKey(segment_id, offset, number)
             if key not in settled:
                 noted = notes.get(key) if notes else None
-                tasks.append(Task(PendingDelivery(key, message, delivery, is_replay, noted), entry, number))
+                pending = PendingDelivery(key, message, delivery, is_replay, noted, name)
+                tasks.append(Task(pending, entry, number))
             number += 1
     entry.applied = [None] * number
     entry.remaining = len(tasks)

@@ -44,6 +44,23 @@ def encode_header(segment_id: bytes, sequence: int) -> bytes:
     return (head + _CHECKSUM.pack(zlib.crc32(head))).ljust(_SECTOR, b"\0")
 
 
+def decode_header(sector: bytes) -> tuple[bytes, int] | None:
+    """Segment id and sequence number; None where it is no header of ours."""
+    if len(sector) < _HEADER.size + _CHECKSUM.size:
+        return None
+    magic, sequence, segment_id = _HEADER.unpack_from(sector)
+    (checksum,) = _CHECKSUM.unpack_from(sector, _HEADER.size)
+    if magic != _MAGIC or checksum != zlib.crc32(sector[: _HEADER.size]):
+        return None
+    return segment_id, sequence
+
+
+def read_segment_id(file: IDiskFile) -> bytes | None:
+    """Which life of a segment this file holds now. Raises OSError."""
+    header = decode_header(file.read(0, _HEADER.size + _CHECKSUM.size))
+    return header[0] if header is not None else None
+
+
 class Segment:
     """An open segment."""
 
@@ -91,11 +108,9 @@ class Segment:
         except OSError:
             file.close()
             raise
-        if len(sector) == _HEADER.size + _CHECKSUM.size:
-            magic, sequence, segment_id = _HEADER.unpack_from(sector)
-            (checksum,) = _CHECKSUM.unpack_from(sector, _HEADER.size)
-            if magic == _MAGIC and checksum == zlib.crc32(sector[: _HEADER.size]):
-                return cls(file, segment_id, sequence, size)
+        header = decode_header(sector)
+        if header is not None:
+            return cls(file, *header, size)
         file.close()
         return None
 

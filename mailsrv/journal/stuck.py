@@ -161,7 +161,7 @@ class StuckFolder:
         if _checksum(content).hex() != str(head["checksum"]).lower():
             return None
         message = JournaledMessage(content, (delivery,), stuck.internal_date, _integer(head["date_offset_minutes"]))
-        return PendingDelivery(stuck.key, message, delivery, is_replay=True)
+        return PendingDelivery(stuck.key, message, delivery, is_replay=True, transaction_id=stuck.transaction_id)
 
     def _copy(self, file: IDiskFile, offset: int, path: str) -> FileContent:
         if self._disk.status(path) is not None:

@@ -85,6 +85,46 @@ class NoticeSettings:
 
 
 @frozen
+class StorageSettings:
+    """How the queue keeps mail on disk."""
+
+    max_octets: int = field(
+        default=50 * 1024**3,
+        validator=validators.ge(1),
+        metadata={"help": "With so much mail in the queue, new mail for other hosts gets 452.", "unit": "octets"},
+    )
+    free_space_floor: int = field(
+        default=200 * 1024**2,
+        validator=validators.ge(0),
+        metadata={"help": "Below this much free disk, new mail for other hosts gets 452.", "unit": "octets"},
+    )
+    memory_octets: int = field(
+        default=64 * 1024**2,
+        validator=validators.ge(0),
+        metadata={
+            "help": "Fresh mail a worker keeps in memory; what is beyond gets a file at once.",
+            "unit": "octets",
+        },
+    )
+    history_days: float = field(
+        default=7.0,
+        validator=validators.ge(0),
+        metadata={"help": "How long `mailsrvctl queue show` still knows a message that left.", "unit": "days"},
+    )
+    history_messages: int = field(
+        default=100_000,
+        validator=validators.ge(0),
+        metadata={"help": "No more than so many messages that left are remembered."},
+    )
+    events_per_message: int = _count(64, "Attempts and commands that are remembered of a message, the latest.")
+    lease_seconds: float = _seconds(
+        1800.0, "Mail a worker took and said nothing more of is given to others after this time: a last resort."
+    )
+    poll_seconds: float = _seconds(1.0, "How often a worker looks for what others have put into the queue.")
+    busy_seconds: float = _seconds(30.0, "How long a worker waits for another one that is writing.")
+
+
+@frozen
 class QueueSettings:
     """The durable queue and its schedule."""
 
@@ -96,3 +136,4 @@ class QueueSettings:
     retry: RetrySettings = field(factory=RetrySettings, metadata={"help": "When mail is tried again, and how long."})
     schedule: ScheduleSettings = field(factory=ScheduleSettings, metadata={"help": "Who is served when."})
     notices: NoticeSettings = field(factory=NoticeSettings, metadata={"help": "What senders are told."})
+    storage: StorageSettings = field(factory=StorageSettings, metadata={"help": "How mail is kept on disk."})

@@ -75,7 +75,9 @@ class MemoryJournal:
         pending = [(message, delivery) for message in record.messages for delivery in message.deliveries]
         return self.applier.apply(
             [
-                PendingDelivery(DeliveryKey(SEGMENT_ID, offset, number), message, delivery)
+                PendingDelivery(
+                    DeliveryKey(SEGMENT_ID, offset, number), message, delivery, transaction_id=record.transaction_id
+                )
                 for number, (message, delivery) in enumerate(pending)
             ]
         )

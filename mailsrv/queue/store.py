@@ -1,0 +1,506 @@
+"""The durable queue as the rest of the server sees it (:class:`IQueueStore`), and its threads.
+
+::
+
+    journal's apply thread ── QueueApplier ──▶ queue.db ◀── database thread ◀── reactor: take, settle, …
+                                  │ content                      ▲ every second: what did others do?
+                                  ▼                              │
+                            content/xx/id  ◀── content thread ◀──┘ opens and verifies files
+
+What waits for the database thread when it gets there shares one transaction, and one sync where anything
+of it has to be durable. Order of start: this object, the journal (whose replay fills the queue), ``start``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import apsw
+from attrs import frozen
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mailsrv.coroutines import run_coroutine
+from mailsrv.disk import IDisk, make_directories
+from mailsrv.errors import InsufficientStorage, MailError, Unavailable
+from mailsrv.interfaces.content import FileContent, IContent, InlineContent
+from mailsrv.interfaces.queue import (
+    Consignment,
+    Destination,
+    DestinationState,
+    IQueueStore,
+    QueueEntry,
+    Settlement,
+)
+from mailsrv.journal.lookup import JournalReader
+from mailsrv.journal.octets import FormatError
+from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
+from mailsrv.queue.applier import QueueApplier
+from mailsrv.queue.content import ContentFolder, DamagedContent, LoadedContent
+from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.housekeeping import (
+    LiveSegments,
+    forget_destinations,
+    forget_finished,
+    forget_segments,
+    sweep_content,
+)
+from mailsrv.queue.leasing import Leases
+from mailsrv.queue.rows import owner_number, run_number
+from mailsrv.queue.schema import Place
+from mailsrv.queue.settings import QueueSettings
+from mailsrv.queue.settling import Settler
+
+_HOUSEKEEPING_SECONDS = 60.0
+_WHERE = "SELECT place, owed, size, skipped, checksum, delivery FROM message WHERE id=?"
+_HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
+
+
+class IQueueReactor(Protocol):
+    """What the queue needs of the reactor."""
+
+    def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
+
+
+@frozen(eq=False)
+class Job:
+    """Something for the database thread."""
+
+    function: Callable[[], Any]
+    waiter: Deferred[Any] | None = None
+    is_durable: bool = False
+    is_transaction: bool = True
+
+
+ContentJob = Callable[[], object]
+
+
+@implementer(IQueueStore)
+class QueueStore:
+    """See the module.
+
+    ``directory`` is ``state_dir/queue``, shared by all workers; ``run_id`` names a run of the server,
+    ``worker`` the process in it (of so many ``workers``, counted from 0). ``live_segments`` is the journal's,
+    to be set before ``start``. ``applier`` is what the journal gives the queue's deliveries to.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        settings: QueueSettings,
+        directory: str,
+        disk: IDisk,
+        reactor: IQueueReactor,
+        *,
+        run_id: bytes,
+        worker: int = 0,
+        workers: int = 1,
+        journal_directory: str = "",
+        live_segments: LiveSegments | None = None,
+        worker_factory: WorkerFactory[Any] = ThreadWorker,
+        clock: Callable[[], float] = time.time,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._storage = settings.storage
+        self._directory = directory
+        self._disk = disk
+        self._reactor = reactor
+        self._run = run_number(run_id)
+        self._worker_number = worker
+        self._workers = workers
+        self._owner = owner_number(self._run, worker)
+        self.live_segments = live_segments
+        self._clock = clock
+        self._seconds = seconds
+        self._journal_reader = JournalReader(disk, journal_directory) if journal_directory else None
+        self._lock = threading.Lock()
+        self.content = ContentFolder(disk, directory, self._storage.memory_octets)
+        self.applier = QueueApplier(
+            self._open_database,
+            self.content,
+            directory,
+            most_events=self._storage.events_per_message,
+            seconds=clock,
+        )
+        self.applier.on_enqueued = self._applied
+        self._database_worker: IWorker[Job] = worker_factory("queue-database", self._handle)
+        self._content_worker: IWorker[ContentJob] = worker_factory("queue-content", _run_jobs)
+        self._enqueued: Callable[[Sequence[DestinationState]], None] | None = None
+        self._is_open = False
+        self._is_stopped = False
+        # Of the database thread.
+        self._db: QueueDatabase | None = None
+        self._leases: Leases | None = None
+        self._settler: Settler | None = None
+        self._told = 0
+        self._data_version: object = None
+        self._next_poll = 0.0
+        self._next_housekeeping = 0.0
+        self._unreturned: list[Consignment] = []
+        self._is_poll_posted = False
+        # Read by the reactor thread.
+        self._messages = 0
+        self._octets = 0
+        self._is_disk_low = False
+        self._after_commit: list[Callable[[], object]] = []
+
+    def _open_database(self) -> QueueDatabase:
+        make_directories(self._disk, self._directory)
+        return QueueDatabase(self._directory, self._lock, self._storage.busy_seconds)
+
+    # -- life -----------------------------------------------------------------------
+
+    def start(self) -> Deferred[None]:
+        """After the journal's replay: frees the leases of those who are dead. Fails with Unavailable."""
+        self._database_worker.start()
+        self._content_worker.start()
+        return self._post(self._start_in_thread, is_durable=False, is_transaction=False)
+
+    def _start_in_thread(self) -> None:
+        db = self._db = self._open_database()
+        self._disk.watch_file_system(self._directory)
+        self._leases = Leases(db, self._owner, self._storage.lease_seconds)
+        self._settler = Settler(db, self._owner, self._storage.events_per_message)
+        with db.transaction(is_durable=False) as connection:
+            connection.execute("DELETE FROM worker WHERE run<>?", (self._run,))
+            is_first = not db.row("SELECT count(*) FROM worker")[0]
+            connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
+            freed = self._leases.free_worker(self._owner)
+            # A worker of the last run may have left a settlement in a journal that another one of this run is
+            # still replaying: only when all have done that its leases mean nothing any more.
+            if db.row("SELECT count(*) FROM worker")[0] >= self._workers:
+                freed += self._leases.free_other_runs(self._run)
+        if freed:
+            self._log.info("{count} recipients an ended process had taken wait again", count=freed)
+        if is_first:
+            forget_destinations(db)
+            threading.Thread(target=self._sweep, name="queue-sweep", daemon=True).start()
+        self._told = db.wake_number()
+        self._refresh(db)
+        self._is_open = True
+
+    def _sweep(self) -> None:
+        """In a thread of its own, once."""
+        try:
+            db = self._open_database()
+            try:
+                removed = sweep_content(db, self._disk, self.content, lambda: self._is_stopped)
+            finally:
+                db.close()
+        except (OSError, MailError, apsw.Error) as error:
+            self._log.warn("the content of the queue was not tidied: {error}", error=str(error))
+            return
+        if removed:
+            self._log.info("{count} files of messages that have left were removed", count=removed)
+
+    def stop(self) -> Deferred[None]:
+        """After the journal has stopped. What was asked before is done; leases stay until the next start."""
+        if not self._is_open or self._is_stopped:
+            return succeed(None)
+        self._is_stopped = True
+        stopped = self._post(self._stop_in_thread, is_durable=False, is_transaction=False)
+        self._database_worker.stop()
+        self._content_worker.stop()
+        return stopped
+
+    def _stop_in_thread(self) -> None:
+        self.applier.close()
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    # -- the database thread -----------------------------------------------------------
+
+    def _post(self, function: Callable[[], Any], *, is_durable: bool, is_transaction: bool = True) -> Deferred[Any]:
+        waiter: Deferred[Any] = Deferred()
+        self._database_worker.post(Job(function, waiter, is_durable, is_transaction))
+        return waiter
+
+    def _handle(self, jobs: list[Job]) -> float | None:
+        """One batch (a handler of :class:`~mailsrv.journal.worker.IWorker`)."""
+        results: list[tuple[Deferred[Any], Any]] = []
+        together = [job for job in jobs if job.is_transaction]
+        if together:
+            self._run_together(together, results)
+        for job in jobs:
+            if not job.is_transaction:
+                self._run_alone(job, results)
+        if results:
+            self._reactor.callFromThread(_answer, results)
+        if self._db is None:
+            return None
+        return self._idle(self._db)
+
+    def _run_together(self, jobs: list[Job], results: list[tuple[Deferred[Any], Any]]) -> None:
+        values: list[Any] = []
+        finished: list[Callable[[], object]] = []
+        self._after_commit = finished
+        try:
+            db = self._open_now()
+            told = self._told
+            with db.transaction(is_durable=any(job.is_durable for job in jobs)):
+                is_up_to_date = db.wake_number() == told
+                values = [job.function() for job in jobs]
+            if is_up_to_date:
+                # What came to wait by our own doing is no news to us.
+                self._told = db.committed_wake or told
+        except Exception as error:
+            failure = Failure(self._as_mail_error(error))
+            results += [(job.waiter, failure) for job in jobs if job.waiter is not None]
+            return
+        for function in finished:
+            function()
+        results += [(job.waiter, value) for job, value in zip(jobs, values, strict=True) if job.waiter is not None]
+
+    def _run_alone(self, job: Job, results: list[tuple[Deferred[Any], Any]]) -> None:
+        try:
+            value = job.function()
+        except Exception as error:
+            value = Failure(self._as_mail_error(error))
+        if job.waiter is not None:
+            results.append((job.waiter, value))
+
+    def _as_mail_error(self, error: Exception) -> MailError:
+        if not isinstance(error, MailError | OSError | apsw.Error):
+            self._log.failure("the queue met an error of ours")
+        elif not isinstance(error, MailError):
+            self._log.error("the queue cannot work: {error}", log_alarm="queue", error=repr(error))
+        return as_mail_error(error)
+
+    def _open_now(self) -> QueueDatabase:
+        if self._db is None:
+            raise Unavailable(cause="the queue is not open")
+        return self._db
+
+    def _idle(self, db: QueueDatabase) -> float:
+        """What is done now and then; seconds until the next time."""
+        now = self._seconds()
+        if now >= self._next_poll:
+            self._next_poll = now + self._storage.poll_seconds
+            try:
+                self._poll(db)
+                if now >= self._next_housekeeping:
+                    self._next_housekeeping = now + _HOUSEKEEPING_SECONDS
+                    if self._keep_house(db):
+                        self._next_housekeeping = now
+            except (apsw.Error, OSError, MailError) as error:
+                self._log.error("the queue cannot be looked through: {error}", log_alarm="queue", error=repr(error))
+        return max(0.0, self._next_poll - self._seconds())
+
+    def _poll(self, db: QueueDatabase) -> None:
+        if self._unreturned and self._settler is not None:
+            with db.transaction(is_durable=False):
+                for consignment in self._unreturned:
+                    self._settler.give_back(consignment)
+            self._unreturned = []
+        version = db.connection.pragma("data_version")
+        if version != self._data_version:
+            self._data_version = version
+            self._tell_news()
+        self._refresh(db)
+
+    def _tell_news(self) -> None:
+        self._is_poll_posted = False
+        if self._leases is None:
+            return
+        self._told, states = self._leases.news(self._told)
+        if states and self._enqueued is not None:
+            self._reactor.callFromThread(self._enqueued, states)
+
+    def _refresh(self, db: QueueDatabase) -> None:
+        self._messages, self._octets = db.row("SELECT messages, octets FROM queue")
+
+    def _keep_house(self, db: QueueDatabase) -> bool:
+        """Whether there is more to do."""
+        space = self._disk.space_left(self._directory)
+        self._is_disk_low = space.free_octets < self._storage.free_space_floor
+        if self._leases is not None:
+            with db.transaction(is_durable=False):
+                freed = self._leases.free_expired(self._clock())
+            if freed:
+                self._log.error("{count} recipients were taken and never settled; they wait again", count=freed)
+        if self.live_segments is None:
+            return False
+        forget_segments(db, self.live_segments)
+        return forget_finished(db, self._storage, self.live_segments, self._clock())
+
+    # -- IQueueStore ----------------------------------------------------------------------
+
+    def check_acceptance(self, octets: int, recipients: int) -> MailError | None:
+        if not self._is_open or self._is_stopped:
+            return Unavailable(cause="the queue is not open")
+        if self._messages >= self._settings.max_messages:
+            return InsufficientStorage(cause="too many messages in the queue")
+        if self._octets + octets > self._storage.max_octets:
+            return InsufficientStorage(cause="too much mail in the queue")
+        if self._is_disk_low:
+            return InsufficientStorage(cause="too little free disk for the queue")
+        return None
+
+    def listen(self, enqueued: Callable[[Sequence[DestinationState]], None]) -> None:
+        self._enqueued = enqueued
+
+    def _applied(self, messages: int, octets: int) -> None:
+        """In the journal's apply thread: mail came in."""
+        # Counted twice or not at all for a moment; the next look at the database puts it right.
+        self._messages += messages
+        self._octets += octets
+        if self._is_open and not self._is_poll_posted:
+            self._is_poll_posted = True
+            self._database_worker.post(Job(self._tell_news, is_transaction=False))
+
+    def destinations(self) -> Deferred[Sequence[DestinationState]]:
+        return self._post(lambda: self._open_leases().destinations(), is_durable=False, is_transaction=False)
+
+    def state(self, destination: Destination) -> Deferred[DestinationState]:
+        return self._post(lambda: self._open_leases().state(destination), is_durable=False, is_transaction=False)
+
+    def _open_leases(self) -> Leases:
+        if self._leases is None or self._db is None:
+            raise Unavailable(cause="the queue is not open")
+        return self._leases
+
+    def take(
+        self, destination: Destination, now: float, messages: int, recipients: int
+    ) -> Deferred[Sequence[Consignment]]:
+        return self._post(lambda: self._open_leases().take(destination, now, messages, recipients), is_durable=False)
+
+    def settle(self, entry: QueueEntry, settlements: Sequence[Settlement]) -> Deferred[None]:
+        return self._post(lambda: self._settle(entry.id, settlements), is_durable=True)
+
+    def _settle(self, message: int, settlements: Sequence[Settlement]) -> None:
+        if self._settler is not None and self._settler.settle(message, settlements, self._clock()):
+            self._after_commit.append(lambda: self._finished(message))
+
+    def _finished(self, message: int) -> None:
+        """In the database thread, when it is durable that nobody is owed it any more."""
+        if self.content.fresh(message) is not None:
+            self.content.forget(message)
+        else:
+            self.content.remove(message)
+
+    def give_back(self, consignment: Consignment) -> None:
+        self._database_worker.post(Job(lambda: self._give_back(consignment), is_transaction=False))
+
+    def _give_back(self, consignment: Consignment) -> None:
+        try:
+            with self._open_now().transaction(is_durable=False):
+                if self._settler is not None:
+                    self._settler.give_back(consignment)
+        except (apsw.Error, MailError):
+            self._unreturned.append(consignment)
+
+    # -- content ----------------------------------------------------------------------------
+
+    def open_content(self, entry: QueueEntry) -> Deferred[IContent]:
+        fresh = self.content.fresh(entry.id)
+        if fresh is not None:
+            return succeed(LoadedContent(fresh.octets[fresh.skipped :]))
+        return run_coroutine(self._open_content(entry))
+
+    async def _open_content(self, entry: QueueEntry) -> IContent:
+        message = entry.id
+        for _ in range(2):
+            row: tuple[Any, ...] | None = await self._post(
+                lambda: self._look_up(message), is_durable=False, is_transaction=False
+            )
+            if row is None or not row[1] or row[0] == Place.CORRUPT:
+                raise Unavailable(cause=f"message {message} has left the queue or is damaged")
+            try:
+                opened: IContent = await self._in_content_thread(partial(self._open_in_thread, message, row))
+            except FileNotFoundError as error:
+                # Between the look and the opening a checkpoint may have given it a file.
+                cause = str(error)
+            except (DamagedContent, FormatError) as error:
+                cause = str(error)
+                break
+            except OSError as error:
+                raise Unavailable(cause=str(error)) from error
+            else:
+                return opened
+        await self._post(lambda: self._hold_damaged(message, cause), is_durable=True)
+        raise Unavailable(cause=f"the content of message {message} is damaged: {cause}")
+
+    def _look_up(self, message: int) -> tuple[Any, ...] | None:
+        db = self._open_now()
+        row = db.row(_WHERE, (message,))
+        if row is None:
+            return None
+        return (*row, db.segment_of(message))
+
+    def _open_in_thread(self, message: int, row: tuple[Any, ...]) -> IContent:
+        place, _, size, skipped, checksum, number, segment = row
+        if place == Place.FILE:
+            return self.content.open(
+                message, size=size + skipped, skipped=skipped, checksum=checksum or b"", run=self._in_content_thread
+            )
+        fresh = self.content.fresh(message)
+        if fresh is not None:
+            return LoadedContent(fresh.octets[fresh.skipped :])
+        found = None
+        if segment is not None and self._journal_reader is not None:
+            segment_id, at = segment
+            found = self._journal_reader.message(segment_id, at - number, number)
+        if found is None or isinstance(found.content, FileContent):
+            raise FileNotFoundError("it is neither in the journal nor in a file")
+        octets = found.content.octets if isinstance(found.content, InlineContent) else b""
+        if len(octets) != size + skipped:
+            raise DamagedContent("the journal holds something else")
+        return LoadedContent(octets[skipped:])
+
+    def _in_content_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
+        waiter: Deferred[Any] = Deferred()
+
+        def job() -> None:
+            try:
+                value = function()
+            except Exception:
+                value = Failure()
+            self._reactor.callFromThread(_answer, [(waiter, value)])
+
+        self._content_worker.post(job)
+        return waiter
+
+    def _hold_damaged(self, message: int, cause: str) -> None:
+        db = self._open_now()
+        rows = db.connection.execute(
+            "SELECT destination, count(*) FROM recipient WHERE message=? AND state=0 GROUP BY destination", (message,)
+        ).fetchall()
+        for destination, waiting in rows:
+            db.count_waiting(destination, -waiting, is_news=False)  # type: ignore[operator, arg-type]
+        db.connection.execute(_HOLD, (message,))
+        db.connection.execute("UPDATE message SET place=2 WHERE id=? AND owed>0", (message,))
+        self._after_commit.append(lambda: self._set_aside(message, cause))
+
+    def _set_aside(self, message: int, cause: str) -> None:
+        self._log.critical(
+            "the content of message {message} of the queue is damaged, its recipients are held: {cause}",
+            log_alarm="queue-corrupt",
+            message=message,
+            cause=cause,
+        )
+        try:
+            self.content.set_aside(message)
+        except OSError as error:
+            self._log.error("{message} was not set aside: {error}", message=message, error=str(error))
+
+
+def _answer(results: Sequence[tuple[Deferred[Any], Any]]) -> None:
+    for waiter, value in results:
+        if isinstance(value, Failure):
+            waiter.errback(value)
+        else:
+            waiter.callback(value)
+
+
+def _run_jobs(jobs: list[ContentJob]) -> None:
+    for job in jobs:
+        job()
