@@ -79,13 +79,16 @@ class ClientTls:
         if policy.level is TlsLevel.VERIFY:
             return _Creator(self._verified, policy.host, None)
         if policy.level is TlsLevel.DANE:
-            return _Creator(self._dane, policy.host, None)
+            # RFC 7672 8.1: the name sent is that of the TLSA records, the first of the names.
+            return _Creator(self._dane, policy.names[0] if policy.names else policy.host, None)
         return _Creator(self._any, policy.host, self._sessions)
 
     def check(self, policy: HostTlsPolicy, transport: Any) -> TlsVerdict:
         """To be called once the handshake is done, before anything is sent. Never raises."""
         if policy.level not in {TlsLevel.VERIFY, TlsLevel.DANE}:
             return TlsVerdict(is_ok=True)
+        if policy.level is TlsLevel.DANE and not policy.tlsa:
+            return _judge(policy, "dane-required", "DANE is demanded and there are no TLSA records that can be used")
         connection = transport.getHandle()
         chain = connection.get_peer_cert_chain(as_cryptography=True) or []
         if not chain:

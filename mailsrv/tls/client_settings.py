@@ -58,7 +58,7 @@ class MtaStsSettings:
     cached_policies: int = field(
         default=10_000,
         validator=validators.ge(1),
-        metadata={"help": "Policies that are kept on disk; the one that was used longest ago goes first."},
+        metadata={"help": "Policies that are kept on disk; the one that was fetched longest ago goes first."},
     )
     concurrent_fetches: int = field(
         default=20,

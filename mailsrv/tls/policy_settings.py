@@ -16,7 +16,10 @@ class TlsPolicySettings:
     )
     level: TlsLevel = field(
         default=TlsLevel.VERIFY,
-        metadata={"help": "What a connection must fulfil before mail is sent."},
+        metadata={
+            "help": "What a connection must fulfil before mail is sent. With dane nothing is sent to a host without "
+            "TLSA records."
+        },
     )
     names: tuple[str, ...] = field(
         default=(),

@@ -259,3 +259,7 @@ class TestAnyCertificate:
         assert tls.not_offered(encrypt).result_type == "starttls-not-supported"
         assert tls.failed_handshake(opportunistic).is_ok
         assert tls.failed_handshake(encrypt).result_type == "validation-failure"
+
+
+def test_dane_that_is_demanded_and_not_there() -> None:
+    assert verdict_of(dane_policy(), SELF) == (False, "dane-required")

@@ -1,0 +1,135 @@
+"""HTTPS as MTA-STS and TLS reports need it: one request, verified, bounded in time and octets, and nothing else.
+
+No redirects, no cookies, no compressed bodies; names are resolved by our own resolver, so that a
+server without a working system resolver behaves the same everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import treq
+from attrs import frozen
+from cryptography import x509
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
+from twisted.internet.error import ConnectError
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.web.client import URI, Agent
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from zope.interface import implementer
+
+from mailsrv import __version__
+from mailsrv.interfaces.resolver import IResolver
+from mailsrv.tls.certificates import MAX_PEM_OCTETS, TlsError
+
+_MAX_ADDRESSES = 5
+
+
+class HttpsError(Exception):
+    """What came is not to be used; the text is for the log."""
+
+
+@frozen
+class HttpsAnswer:
+    """An answer; ``media_type`` in lower case without parameters."""
+
+    status: int
+    media_type: str
+    body: bytes
+
+
+class HttpsClient:
+    """``ca_file`` as in ``tls_client.ca_file``: the constructor reads it; it waits, and raises TlsError."""
+
+    def __init__(self, reactor: Any, resolver: IResolver, ca_file: str = "", *, connect_timeout: float = 15.0) -> None:
+        self._reactor = reactor
+        factory = _Endpoints(reactor, resolver, _read_trust(ca_file), connect_timeout)
+        self._agent = Agent.usingEndpointFactory(reactor, factory)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: float,
+        max_octets: int,
+        content_type: str = "",
+        body: IBodyProducer | None = None,
+    ) -> HttpsAnswer:
+        """Fails with HttpsError, or with what connecting and TLS fail with."""
+        asking = Deferred.fromCoroutine(self._ask(method, url, max_octets, content_type, body))
+        return await asking.addTimeout(timeout, self._reactor)
+
+    async def _ask(
+        self, method: str, url: str, max_octets: int, content_type: str, body: IBodyProducer | None
+    ) -> HttpsAnswer:
+        headers = Headers({"User-Agent": [f"mailsrv/{__version__}"], "Accept-Encoding": ["identity"]})
+        if content_type:
+            headers.setRawHeaders("Content-Type", [content_type])
+        response = await self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+        received = bytearray()
+
+        def collect(data: bytes) -> None:
+            if len(received) + len(data) > max_octets:
+                raise HttpsError(f"an answer of more than {max_octets} octets")
+            received.extend(data)
+
+        await treq.collect(response, collect)
+        if response.headers.hasHeader("Content-Encoding"):
+            raise HttpsError("an answer in a coding that was not asked for")
+        media_type = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
+        return HttpsAnswer(response.code, media_type, bytes(received))
+
+
+@implementer(IAgentEndpointFactory)
+class _Endpoints:
+    def __init__(self, reactor: Any, resolver: IResolver, trust: Any, timeout: float) -> None:
+        self._reactor, self._resolver, self._trust, self._timeout = reactor, resolver, trust, timeout
+
+    def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
+        if uri.scheme != b"https":
+            raise HttpsError("only https is spoken")
+        host = uri.host.decode("ascii")
+        options = optionsForClientTLS(host, trustRoot=self._trust)
+        endpoint: IStreamClientEndpoint = wrapClientTLS(
+            options, _ResolvedEndpoint(self._reactor, self._resolver, host, uri.port, self._timeout)
+        )
+        return endpoint
+
+
+@implementer(IStreamClientEndpoint)
+class _ResolvedEndpoint:
+    """Connects to the first address of a host that takes the connection."""
+
+    def __init__(self, reactor: Any, resolver: IResolver, host: str, port: int, timeout: float) -> None:
+        self._reactor, self._resolver, self._host, self._port, self._timeout = reactor, resolver, host, port, timeout
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> Any:
+        answer = await self._resolver.addresses(self._host)
+        last: Exception = ConnectError(string=f"{self._host} has no address")
+        for address in answer.records[:_MAX_ADDRESSES]:
+            endpoint_type = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
+            try:
+                return await endpoint_type(self._reactor, address, self._port, timeout=self._timeout).connect(factory)
+            except ConnectError as error:
+                last = error
+        raise last
+
+
+def _read_trust(ca_file: str) -> Any:
+    if not ca_file:
+        return platformTrust()
+    try:
+        with open(ca_file, "rb") as file:
+            certificates = x509.load_pem_x509_certificates(file.read(MAX_PEM_OCTETS + 1))
+    except (OSError, ValueError) as error:
+        raise TlsError(f"{ca_file} has no certificates that can be read") from error
+    from OpenSSL.crypto import X509
+
+    return trustRootFromCertificates([Certificate(X509.from_cryptography(one)) for one in certificates])
