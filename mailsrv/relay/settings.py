@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
+import enum
+
 from attrs import field, frozen, validators
+
+from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.smtp.client.settings import SmtpClientSettings
+
+
+class AddressFamilies(enum.Enum):
+    """Which addresses of a host are tried."""
+
+    BOTH = "both"
+    """IPv6 and IPv4 in turn."""
+    IPV4 = "ipv4"
+    IPV6 = "ipv6"
+
+
+@frozen
+class SmarthostSettings:
+    """``[[relay.smarthost]]``: how one host is spoken to that routes name with ``smtp:HOST:PORT``."""
+
+    target: str = field(metadata={"help": "HOST:PORT as in the route.", "example": "smtp.provider.example:587"})
+    username: str = field(default="", metadata={"help": "Who logs in there (AUTH, only inside TLS); empty: nobody."})
+    password_file: str = field(
+        default="", metadata={"help": "File with the password on its first line.", "example": "smarthost.password"}
+    )
+    tls: TlsLevel | None = field(
+        default=None,
+        metadata={"help": "What TLS is demanded; where it is left out, the policies for the host's name decide."},
+    )
 
 
 @frozen
@@ -14,3 +43,65 @@ class RelaySettings:
         validator=validators.gt(0.0),
         metadata={"help": "How long a connection to one address may take to open.", "unit": "seconds"},
     )
+    port: int = field(
+        default=25,
+        validator=[validators.ge(1), validators.le(65535)],
+        metadata={"help": "The port at which MX hosts are spoken to."},
+    )
+    helo_name: str = field(default="", metadata={"help": "What EHLO says; empty: the server's host name."})
+    bind_ipv4: str = field(default="", metadata={"help": "The local address of connections over IPv4."})
+    bind_ipv6: str = field(default="", metadata={"help": "The local address of connections over IPv6."})
+    address_families: AddressFamilies = field(
+        default=AddressFamilies.BOTH, metadata={"help": "Which addresses of other hosts are tried."}
+    )
+    own_names: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Names beside the host name under which this server stands in MX records."},
+    )
+    own_addresses: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Addresses under which this server is reached, for instance before address translation."},
+    )
+    refuses_private_addresses: bool = field(
+        default=False,
+        metadata={"help": "Whether loopback and private addresses are refused as MX hosts and in address literals."},
+    )
+    mx_addresses: int = field(
+        default=5, validator=validators.ge(1), metadata={"help": "Addresses tried for one recipient and attempt."}
+    )
+    sessions_tried: int = field(
+        default=2,
+        validator=validators.ge(1),
+        metadata={"help": "Hosts that are spoken to for one recipient and attempt, where the first fails."},
+    )
+    idle_seconds: float = field(
+        default=5.0,
+        validator=validators.ge(0.0),
+        metadata={"help": "How long a connection is kept open for the next message.", "unit": "seconds"},
+    )
+    idle_connections: int = field(
+        default=200, validator=validators.ge(0), metadata={"help": "Connections kept open without work, in all."}
+    )
+    messages_a_connection: int = field(
+        default=100, validator=validators.ge(1), metadata={"help": "Messages sent over one connection."}
+    )
+    connection_seconds: float = field(
+        default=300.0,
+        validator=validators.gt(0.0),
+        metadata={"help": "How old a connection may be and still get another message.", "unit": "seconds"},
+    )
+    conversion_octets: int = field(
+        default=67_108_864,
+        validator=validators.ge(1024),
+        metadata={
+            "help": "Largest message that is converted for a host without 8BITMIME or BINARYMIME.",
+            "unit": "octets",
+        },
+    )
+    stop_seconds: float = field(
+        default=20.0,
+        validator=validators.ge(0.0),
+        metadata={"help": "How long attempts that are under way may last when the server stops.", "unit": "seconds"},
+    )
+    client: SmtpClientSettings = field(factory=SmtpClientSettings)
+    smarthost: tuple[SmarthostSettings, ...] = ()

@@ -1,0 +1,115 @@
+"""Making a message fit what the next hop takes (RFC 6152, RFC 3030, RFC 6531 3.2).
+
+Nothing is read where the answer is clear from envelope and capabilities. A conversion holds the message in
+memory: its size is bounded, large ones are done in a thread, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.threads import deferToThread
+from zope.interface import implementer
+
+from mailsrv.interfaces.content import IContent
+from mailsrv.interfaces.envelope import BodyType
+from mailsrv.message.downgrade import CannotConvert, convert, has_eight_bit_header
+from mailsrv.smtp.client.capabilities import Capabilities
+from mailsrv.status import NON_ASCII_NOT_SUPPORTED, EnhancedStatus
+
+CONVERSION_NOT_POSSIBLE = EnhancedStatus(5, 6, 3)
+
+_AT_ONCE_OCTETS = 32768
+
+_T = TypeVar("_T")
+
+
+class Unsuitable(Exception):
+    """The next hop cannot take this message at all."""
+
+    def __init__(self, status: EnhancedStatus, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
+@frozen
+class Adapted:
+    """What goes out, and how MAIL announces it."""
+
+    content: IContent
+    body: BodyType
+    is_smtputf8: bool
+
+
+@implementer(IContent)
+class ConvertedContent:
+    """A converted message."""
+
+    def __init__(self, octets: bytes) -> None:
+        self.octets: bytes | None = octets
+        self._octets = octets
+        self.size = len(octets)
+
+    def read(self, offset: int, count: int) -> Deferred[bytes]:
+        return succeed(self._octets[offset : offset + count])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Adapter:
+    """Adapts messages for one process."""
+
+    def __init__(self, limit_octets: int) -> None:
+        self._limit = limit_octets
+        self._lock = DeferredLock()
+
+    async def adapt(
+        self, content: IContent, declared: BodyType, offered: Capabilities, *, wants_smtputf8: bool
+    ) -> Adapted:
+        """Raises :class:`Unsuitable`; reading may fail as the content's does."""
+        is_smtputf8 = wants_smtputf8 and offered.offers("SMTPUTF8")
+        if wants_smtputf8 and not is_smtputf8 and await self._work(content, has_eight_bit_header):
+            raise Unsuitable(NON_ASCII_NOT_SUPPORTED, "The header needs SMTPUTF8, which the next host does not offer")
+        target = self._target(content, declared, offered)
+        if target is not None:
+            return Adapted(content, target, is_smtputf8)
+        keeps_eight_bit = offered.offers("8BITMIME")
+        try:
+            octets = await self._work(content, lambda octets: convert(octets, keeps_eight_bit=keeps_eight_bit))
+        except CannotConvert as error:
+            raise Unsuitable(
+                CONVERSION_NOT_POSSIBLE, f"The next host needs a conversion that would break the message: {error}"
+            ) from error
+        body = BodyType.SEVEN_BIT if octets.isascii() else BodyType.EIGHT_BIT
+        return Adapted(ConvertedContent(octets), body, is_smtputf8)
+
+    def _target(self, content: IContent, declared: BodyType, offered: Capabilities) -> BodyType | None:
+        """How the content goes out as it is; None where it cannot."""
+        if declared is BodyType.BINARY:
+            return declared if offered.offers("BINARYMIME") and offered.can_chunk else None
+        octets = content.octets
+        # Clients say 7BIT of everything; where it is at hand, the content itself is asked.
+        is_seven_bit = declared is BodyType.SEVEN_BIT if octets is None else octets.isascii()
+        if is_seven_bit:
+            return BodyType.SEVEN_BIT
+        return BodyType.EIGHT_BIT if offered.offers("8BITMIME") else None
+
+    async def _work(self, content: IContent, work: Callable[[bytes], _T]) -> _T:
+        octets = content.octets
+        if octets is not None and len(octets) <= _AT_ONCE_OCTETS:
+            return work(octets)
+        if content.size > self._limit:
+            raise Unsuitable(CONVERSION_NOT_POSSIBLE, "The message is too large to be converted for the next host")
+        await self._lock.acquire()
+        try:
+            octets = content.octets
+            if octets is None:
+                octets = await content.read(0, content.size)
+            return await deferToThread(work, octets)
+        finally:
+            self._lock.release()

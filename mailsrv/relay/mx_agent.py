@@ -1,0 +1,65 @@
+"""To the hosts that take a domain's mail (RFC 5321 5.1)."""
+
+from __future__ import annotations
+
+from zope.interface import implementer
+
+from mailsrv.interfaces.content import IContent
+from mailsrv.interfaces.queue import AttemptProblem, ITransportAgent
+from mailsrv.relay.agent import Attempt, ConnectionAgent, RelayParts
+from mailsrv.relay.hops import MxRoute
+from mailsrv.relay.outcomes import ROUTING_FAILED, HopFailed
+
+
+@implementer(ITransportAgent)
+class MxAgent(ConnectionAgent):
+    """Destinations ``mx:DOMAIN``."""
+
+    def __init__(self, parts: RelayParts) -> None:
+        super().__init__(parts)
+        names = {parts.hostname, parts.settings.helo_name, *parts.settings.own_names} - {""}
+        self._own_names = frozenset(name.lower().rstrip(".") for name in names)
+
+    async def _try_hosts(self, attempt: Attempt, content: IContent) -> None:
+        parts, settings = self._parts, self._parts.settings
+        parameters = attempt.consignment.entry.parameters
+        route = MxRoute(
+            attempt.consignment.destination.target,
+            settings,
+            self._own_names,
+            parts.resolver,
+            parts.policies,
+            requires_tls=parameters.requires_tls,
+        )
+        last: HopFailed | None = None
+        while (
+            attempt.waiting and attempt.sessions < settings.sessions_tried and attempt.addresses < settings.mx_addresses
+        ):
+            hop = await route.next_hop()
+            if hop is None:
+                break
+            attempt.addresses += 1
+            try:
+                connection = await parts.opener.open(hop)
+            except HopFailed as failure:
+                if failure.was_reached:
+                    attempt.sessions += 1
+                    route.skip_host(hop.host)
+                last = _worse_known(last, failure)
+                continue
+            attempt.sessions += 1
+            route.skip_host(hop.host)
+            await self._carry(attempt, connection, content)
+        if attempt.waiting:
+            reason = last or route.failure
+            if reason is not None:
+                attempt.note_failure(reason)
+            elif not attempt.outcomes:
+                raise HopFailed(ROUTING_FAILED, "No host could be tried", problem=AttemptProblem.DESTINATION)
+
+
+def _worse_known(known: HopFailed | None, failure: HopFailed) -> HopFailed:
+    """What to tell of several failures: a temporary one, for it says there is hope; of those the last."""
+    if known is not None and known.status.is_temporary and not failure.status.is_temporary:
+        return known
+    return failure

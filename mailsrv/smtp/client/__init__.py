@@ -1,0 +1,1 @@
+"""SMTP and LMTP as a client: an engine for one connection, and its Twisted shell."""
