@@ -86,18 +86,17 @@ class Recording:
             except Exception as trouble:
                 error = trouble
         self._troubled += 1
-        try:
-            while error is not None:
-                await self._wait(conclusion, error)
-                try:
-                    await self._store.settle(conclusion.entry, conclusion.settlements)
-                    error = None
-                except Exception as trouble:
-                    error = trouble
-        finally:
-            self._troubled -= 1
-            if not self._troubled:
-                self._recovered()
+        while error is not None:
+            await self._wait(conclusion, error)
+            try:
+                await self._store.settle(conclusion.entry, conclusion.settlements)
+                error = None
+            except Exception as trouble:
+                error = trouble
+        # No "finally": where the process ends meanwhile, nothing has recovered.
+        self._troubled -= 1
+        if not self._troubled:
+            self._recovered()
 
     async def _tell_delay(self, conclusion: Conclusion) -> None:
         """Once; where there is no room the notice is left out, for mail that waits is not lost."""

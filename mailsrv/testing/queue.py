@@ -187,6 +187,10 @@ class MemoryQueueStore:
     def listen(self, enqueued: Callable[[Sequence[DestinationState]], None]) -> None:
         self._listeners.append(enqueued)
 
+    def silence(self) -> None:
+        """The process is gone: nobody hears of anything."""
+        self._listeners.clear()
+
     def announce(self, destinations: Iterable[Destination]) -> None:
         """Tell the listeners of these destinations."""
         if self._listeners:
