@@ -19,6 +19,7 @@ from mailsrv.delivery.recipients import RecipientPolicy, Service
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission import check_reverse_path
+from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.delivery.transaction import DeliveryParts, MailTransaction
 from mailsrv.delivery.transaction_id import TransactionIds
 from mailsrv.directory.resolve import AddressResolver
@@ -62,6 +63,7 @@ class MessageReceiver:
         queue: IQueueStore | None = None,
         rewriting: SenderRewriting | None = None,
         signer: MessageSigner | None = None,
+        submission_rates: SubmissionRates | None = None,
         run_in_thread: RunInThread = deferToThread,
     ) -> None:
         """``rewriting`` of :func:`~mailsrv.delivery.srs_secret.open_rewriting`; None: forwards keep their sender.
@@ -86,6 +88,7 @@ class MessageReceiver:
             senders=SenderPolicy(resolver.domains, rewriting if settings.srs else None, settings.srs_domain),
             queue=queue,
             signer=signer,
+            submission_rates=submission_rates,
         )
 
     def connected(self, session: SessionView) -> Deferred[None]:
@@ -148,6 +151,7 @@ class MessageReceiver:
         try:
             if account is not None:
                 await check_reverse_path(account, history.reverse_path)
+                self._parts.count_submission(account, 0)
             if self._parts.filters.wants(Phase.MAIL):
                 await transaction.ask_mail()
         except MailError as error:

@@ -97,38 +97,3 @@ class DeliverySettings:
             "unit": "days",
         },
     )
-
-
-@frozen
-class SubmissionSettings:
-    """What one user may send; 0 is no limit."""
-
-    messages_per_hour: int = field(
-        default=200,
-        validator=validators.ge(0),
-        metadata={"help": "Messages one user may send in an hour; more get 450 4.7.1. 0: no limit."},
-    )
-    messages_per_day: int = field(
-        default=1000,
-        validator=validators.ge(0),
-        metadata={"help": "Messages one user may send in a day. 0: no limit."},
-    )
-    recipients_per_hour: int = field(
-        default=1000,
-        validator=validators.ge(0),
-        metadata={"help": "Recipients one user may send to in an hour. 0: no limit."},
-    )
-    recipients_per_day: int = field(
-        default=5000,
-        validator=validators.ge(0),
-        metadata={"help": "Recipients one user may send to in a day. 0: no limit."},
-    )
-    unlimited_users: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Users these limits do not count for.", "example": ["newsletter@example.test"]},
-    )
-    users_remembered: int = field(
-        default=10_000,
-        validator=validators.ge(1),
-        metadata={"help": "Users whose sending is counted; with more, the longest quiet are forgotten."},
-    )

@@ -35,6 +35,7 @@ from mailsrv.delivery.recipients import Found, OnwardTarget, Recipient, Recipien
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner, SigningStream
 from mailsrv.delivery.submission import check_from_field
+from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.delivery.success_notice import format_notice, reported
 from mailsrv.directory.resolve import POSTMASTER, LocalRecipient
 from mailsrv.errors import MailError, Unavailable
@@ -72,6 +73,14 @@ class DeliveryParts:
     queue: IQueueStore | None = None
     """Without it nothing leaves here."""
     signer: MessageSigner | None = None
+    submission_rates: SubmissionRates | None = None
+
+    def count_submission(self, account: IAccount | None, recipients: int) -> None:
+        """Count a message of a user, or recipients; raises the refusal of who sends too many."""
+        if self.submission_rates is not None and account is not None:
+            error = self.submission_rates.check(account.address, recipients)
+            if error is not None:
+                raise error
 
 
 class Abandoned(MailError):
@@ -181,6 +190,7 @@ class MailTransaction:
     async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:
             recipient = await self._checked_recipient(forward_path, parameters)
+            self._parts.count_submission(self._account, 1)
         except MailError as error:
             self._history.recipient_refused(forward_path, error)
             raise

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 
@@ -15,11 +16,17 @@ from mailsrv.address import Address
 from mailsrv.delivery.submission_rates import SubmissionRates, all_rates, rates_of, rates_path
 from mailsrv.delivery.submission_settings import SubmissionSettings
 from mailsrv.delivery.submission_table import SubmissionTable
+from tests.delivery.conftest import Account
 
 ALICE, BOB = Address("alice", "example.test"), Address("bob", "example.test")
 START = 1_700_000_000.0
 HOUR, DAY = 3600.0, 86400.0
-UNLIMITED: dict[str, Any] = {"messages_per_hour": 0, "messages_per_day": 0, "recipients_per_hour": 0, "recipients_per_day": 0}
+UNLIMITED: dict[str, Any] = {
+    "messages_per_hour": 0,
+    "messages_per_day": 0,
+    "recipients_per_hour": 0,
+    "recipients_per_day": 0,
+}
 
 
 class Sender:
@@ -212,3 +219,66 @@ def test_a_foreign_file_is_not_read_as_a_table(tmp_path):
         SubmissionTable.open_existing(str(tmp_path / "x"))
     assert SubmissionTable.open_existing(str(tmp_path / "none")) is None
     assert rates_path("/state") == "/state/rates/submission"
+
+
+# In transactions
+
+
+def limited_house(house_factory, service="submission", **limits):
+    """A house, and the rates its receiver asks."""
+    house = house_factory(service)
+    rates = SubmissionRates(SubmissionSettings(**{**UNLIMITED, **limits}), None, house.clock.seconds)
+    receiver = house.receiver
+    receiver._parts = evolve(receiver._parts, submission_rates=rates)
+    return house
+
+
+def refused(deferred):
+    """The refusal it failed with, or None."""
+    found: list[Any] = []
+    deferred.addCallbacks(lambda _: found.append(None), lambda failure: found.append(failure.value))
+    return found[0]
+
+
+def begun(deferred):
+    found: list[Any] = []
+    deferred.addCallback(found.append)
+    return found[0]
+
+
+def test_mail_of_a_user_is_counted_and_refused(house_factory):
+    house = limited_house(house_factory, messages_per_hour=2)
+    account = Account(ALICE)
+    for _ in range(2):
+        assert refused(house.begin(ALICE, account)) is None
+    error = refused(house.begin(ALICE, account))
+    assert str(error.status) == "4.7.1"
+    assert "Too many messages" in error.text
+    assert refused(house.begin(BOB, Account(BOB))) is None
+    house.clock.advance(1800)
+    assert refused(house.begin(ALICE, account)) is None
+
+
+def test_mail_from_a_foreign_address_is_refused_and_not_counted(house_factory):
+    house = limited_house(house_factory, messages_per_hour=1)
+    assert str(refused(house.begin(BOB, Account(ALICE))).status) == "5.7.1"
+    assert refused(house.begin(ALICE, Account(ALICE))) is None
+
+
+def test_recipients_of_a_user_are_counted_and_refused(house_factory):
+    house = limited_house(house_factory, recipients_per_day=2)
+    mail = begun(house.begin(ALICE, Account(ALICE)))
+    assert refused(mail.add_recipient(Address("nobody", "example.test"))) is not None  # of no use, so not counted
+    assert refused(mail.add_recipient(BOB)) is None
+    assert refused(mail.add_recipient(BOB)) is None  # again: one recipient
+    assert refused(mail.add_recipient(ALICE)) is None
+    another = begun(house.begin(ALICE, Account(ALICE)))
+    assert "Too many recipients" in refused(another.add_recipient(BOB)).text
+
+
+@pytest.mark.parametrize("service", ["mx", "lmtp"])
+def test_only_submission_is_counted(house_factory, service):
+    house = limited_house(house_factory, service, messages_per_day=1, recipients_per_day=1)
+    for _ in range(3):
+        mail = begun(house.begin())
+        assert refused(mail.add_recipient(ALICE)) is None
