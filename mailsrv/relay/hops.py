@@ -166,7 +166,7 @@ class MxRoute:
     async def _host_policy(self, exchange: MailExchange) -> HostTlsPolicy:
         if self._policy is None:
             raise HopFailed(ROUTING_FAILED, "no TLS policy")
-        policy = await self._policies.for_host(self._policy, exchange, self._answer)
+        policy = await self._policies.for_host(self._policy, exchange, self._answer, self._settings.port)
         check_policy(policy, self._domain, self._policies, requires_tls=self._requires_tls)
         return policy
 

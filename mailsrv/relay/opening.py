@@ -153,8 +153,8 @@ class Opener:
         return OpenConnection(protocol, endpoint, endpoint, endpoint.startswith("unix:"), True, self._clock.seconds())
 
     def _make_protocol(self, *, is_lmtp: bool) -> SmtpClientProtocol:
-        session = SmtpClientSession(self._settings.client, hostname=self._helo_name, is_lmtp=is_lmtp)
-        return SmtpClientProtocol(session, self._settings.client, self._clock)
+        session = SmtpClientSession(self._settings, hostname=self._helo_name, is_lmtp=is_lmtp)
+        return SmtpClientProtocol(session, self._settings, self._clock)
 
     async def _dial(self, dial: Callable[[], Deferred[Any]], host: str, address: str) -> None:
         try:

@@ -6,7 +6,6 @@ import enum
 
 from attrs import field, frozen, validators
 
-from mailsrv.interfaces.tls_policy import TlsLevel
 from mailsrv.smtp.client.settings import SmtpClientSettings
 
 
@@ -20,23 +19,8 @@ class AddressFamilies(enum.Enum):
 
 
 @frozen
-class SmarthostSettings:
-    """``[[relay.smarthost]]``: how one host is spoken to that routes name with ``smtp:HOST:PORT``."""
-
-    target: str = field(metadata={"help": "HOST:PORT as in the route.", "example": "smtp.provider.example:587"})
-    username: str = field(default="", metadata={"help": "Who logs in there (AUTH, only inside TLS); empty: nobody."})
-    password_file: str = field(
-        default="", metadata={"help": "File with the password on its first line.", "example": "smarthost.password"}
-    )
-    tls: TlsLevel | None = field(
-        default=None,
-        metadata={"help": "What TLS is demanded; where it is left out, the policies for the host's name decide."},
-    )
-
-
-@frozen
-class RelaySettings:
-    """Connections to the next hop."""
+class RelaySettings(SmtpClientSettings):
+    """Connections to the next hop, with what the client on them waits for."""
 
     connect_timeout: float = field(
         default=30.0,
@@ -103,5 +87,3 @@ class RelaySettings:
         validator=validators.ge(0.0),
         metadata={"help": "How long attempts that are under way may last when the server stops.", "unit": "seconds"},
     )
-    client: SmtpClientSettings = field(factory=SmtpClientSettings)
-    smarthost: tuple[SmarthostSettings, ...] = ()

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from zope.interface import implementer
 
 from mailsrv.interfaces.content import IContent
-from mailsrv.interfaces.queue import AttemptProblem, ITransportAgent
+from mailsrv.interfaces.queue import AttemptProblem, Destination, ITransportAgent
 from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, MailExchange
-from mailsrv.interfaces.tls_policy import HostTlsPolicy
+from mailsrv.interfaces.tls_policy import HostTlsPolicy, TlsLevel
 from mailsrv.relay.agent import Attempt, ConnectionAgent, RelayParts
 from mailsrv.relay.hops import Hop, check_policy
 from mailsrv.relay.opening import Credentials
 from mailsrv.relay.outcomes import LOGIN_FAILED, ROUTING_FAILED, HopFailed
-from mailsrv.relay.settings import AddressFamilies, SmarthostSettings
+from mailsrv.relay.settings import AddressFamilies
+from mailsrv.routing.rules import Smarthost
 
 SUBMISSIONS_PORT = 465
 """RFC 8314 3.3: TLS from the first octet."""
@@ -36,20 +37,26 @@ def _read_first_line(path: str) -> str:
 
 @implementer(ITransportAgent)
 class SmarthostAgent(ConnectionAgent):
-    """Destinations ``smtp:HOST:PORT``. ``read``: how a password file is read."""
+    """Destinations ``smtp:HOST:PORT``. ``smarthosts``: those that rules say more of; ``read``: a password file."""
 
-    def __init__(self, parts: RelayParts, *, read: Callable[[str], Deferred[str]] = read_password) -> None:
+    def __init__(
+        self,
+        parts: RelayParts,
+        smarthosts: Mapping[Destination, Smarthost],
+        *,
+        read: Callable[[str], Deferred[str]] = read_password,
+    ) -> None:
         super().__init__(parts)
         self._read = read
-        self._known = {smarthost.target.lower(): smarthost for smarthost in parts.settings.smarthost}
+        self._known = smarthosts
 
     async def _try_hosts(self, attempt: Attempt, content: IContent) -> None:
         parts, settings = self._parts, self._parts.settings
-        target = attempt.consignment.destination.target
-        host, port = split_target(target)
-        smarthost = self._known.get(target.lower())
+        destination = attempt.consignment.destination
+        host, port = split_target(destination.target)
+        smarthost = self._known.get(destination)
         try:
-            policy = await self._policy(host, smarthost)
+            policy = await self._policy(host, port, smarthost)
             check_policy(policy, host, parts.policies, requires_tls=attempt.consignment.entry.parameters.requires_tls)
             addresses = await self._addresses(host)
         except DnsFailure as failure:
@@ -76,12 +83,14 @@ class SmarthostAgent(ConnectionAgent):
         if attempt.waiting and last is not None:
             attempt.note_failure(last)
 
-    async def _policy(self, host: str, smarthost: SmarthostSettings | None) -> HostTlsPolicy:
-        if smarthost is not None and smarthost.tls is not None:
-            return HostTlsPolicy(host, smarthost.tls, "configured", (host,), why="relay.smarthost")
+    async def _policy(self, host: str, port: int, smarthost: Smarthost | None) -> HostTlsPolicy:
+        if smarthost is not None and smarthost.tls is not TlsLevel.OPPORTUNISTIC:
+            return HostTlsPolicy(host, smarthost.tls, "configured", (host,), why="the route says so")
         exchange = MailExchange(0, host)
         domain_policy = await self._parts.policies.for_domain(host)
-        return await self._parts.policies.for_host(domain_policy, exchange, DnsAnswer((exchange,)))
+        # A name that was configured is as good as a secure MX record (RFC 7672 2.2.1).
+        answer = DnsAnswer((exchange,), is_secure=True)
+        return await self._parts.policies.for_host(domain_policy, exchange, answer, port)
 
     async def _addresses(self, host: str) -> list[str]:
         literal = host.strip("[]").removeprefix("ipv6:").removeprefix("IPv6:")
@@ -99,7 +108,7 @@ class SmarthostAgent(ConnectionAgent):
             raise HopFailed(ROUTING_FAILED, f"Host {host} has no address")
         return found
 
-    async def _credentials(self, smarthost: SmarthostSettings | None) -> Credentials | None:
+    async def _credentials(self, smarthost: Smarthost | None) -> Credentials | None:
         if smarthost is None or not smarthost.username:
             return None
         try:
@@ -107,7 +116,7 @@ class SmarthostAgent(ConnectionAgent):
         except (OSError, ValueError) as error:
             raise HopFailed(
                 LOGIN_FAILED,
-                f"The password for {smarthost.target} cannot be read",
+                f"The password for {smarthost.host} cannot be read",
                 problem=AttemptProblem.DESTINATION,
                 is_asked=False,
             ) from error

@@ -21,6 +21,7 @@ from mailsrv.relay.lmtp_agent import LmtpAgent
 from mailsrv.relay.mx_agent import MxAgent
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.relay.smarthost_agent import SmarthostAgent
+from mailsrv.routing.rules import Smarthost
 from mailsrv.testing.next_hop import MemoryNetwork, NextHop
 
 MESSAGE = b"From: a@example.test\r\nSubject: hello\r\n\r\n.dots\r\n..and more\r\n"
@@ -104,7 +105,11 @@ class MemoryPolicies:
         return succeed(DomainTlsPolicy(domain, self.levels.get(domain, TlsLevel.OPPORTUNISTIC), "default"))
 
     def for_host(
-        self, policy: DomainTlsPolicy, exchange: MailExchange, exchanges: DnsAnswer[MailExchange]
+        self,
+        policy: DomainTlsPolicy,
+        exchange: MailExchange,
+        exchanges: DnsAnswer[MailExchange],
+        port: int = 25,
     ) -> Deferred[HostTlsPolicy]:
         host = exchange.host
         if host in self.broken:
@@ -221,7 +226,9 @@ def address(text: str) -> Address:
     return Address(local_part, domain)
 
 
-def make_world(settings: RelaySettings | None = None, **changes: Any) -> World:
+def make_world(
+    settings: RelaySettings | None = None, smarthosts: dict[Destination, Smarthost] | None = None, **changes: Any
+) -> World:
     """Host mx.example.net at 192.0.2.1 takes mail for example.net."""
     clock = Clock()
     settings = evolve(settings or RelaySettings(), **changes)
@@ -239,10 +246,8 @@ def make_world(settings: RelaySettings | None = None, **changes: Any) -> World:
         dialer=network,
         wall_clock=lambda: NOW + clock.seconds(),
     )
-    smarthost = SmarthostAgent(parts, read=lambda path: succeed("secret"))
-    world = World(
-        clock, network, resolver, policies, tls, parts, MxAgent(parts), smarthost, LmtpAgent(parts), contents
-    )
+    smarthost = SmarthostAgent(parts, smarthosts or {}, read=lambda path: succeed("secret"))
+    world = World(clock, network, resolver, policies, tls, parts, MxAgent(parts), smarthost, LmtpAgent(parts), contents)
     world.add_domain("example.net", (10, "mx.example.net"))
     world.add_host("mx.example.net", "192.0.2.1")
     return world
