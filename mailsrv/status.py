@@ -42,6 +42,7 @@ AUTHENTICATED = EnhancedStatus(2, 7, 0)
 BAD_MAILBOX = EnhancedStatus(5, 1, 1)
 BAD_DOMAIN = EnhancedStatus(5, 1, 2)
 BAD_RECIPIENT_SYNTAX = EnhancedStatus(5, 1, 3)
+AMBIGUOUS_MAILBOX = EnhancedStatus(5, 1, 4)
 BAD_SENDER_SYNTAX = EnhancedStatus(5, 1, 7)
 BAD_SENDER = EnhancedStatus(5, 1, 8)
 
@@ -54,6 +55,7 @@ SYSTEM_ERROR = EnhancedStatus(4, 3, 0)
 SYSTEM_FULL = EnhancedStatus(4, 3, 1)
 SHUTTING_DOWN = EnhancedStatus(4, 3, 2)
 MESSAGE_TOO_LARGE = EnhancedStatus(5, 3, 4)
+PRIORITY_CHANGED = EnhancedStatus(2, 3, 6)
 
 # x.4.x: routing
 ROUTING_LOOP = EnhancedStatus(5, 4, 6)
@@ -68,7 +70,9 @@ BAD_ARGUMENTS = EnhancedStatus(5, 5, 4)
 LINE_TOO_LONG = EnhancedStatus(5, 5, 6)
 
 # x.6.x: content
+BINARY_NOT_SUPPORTED = EnhancedStatus(5, 6, 3)
 NON_ASCII_NOT_SUPPORTED = EnhancedStatus(5, 6, 7)
+UTF8_REPLY_NOT_PERMITTED = EnhancedStatus(2, 6, 8)
 
 # x.7.x: security and policy
 NOT_AUTHORISED = EnhancedStatus(5, 7, 1)
@@ -76,4 +80,5 @@ TEMPORARY_AUTHENTICATION_FAILURE = EnhancedStatus(4, 7, 0)
 POLICY_DELAY = EnhancedStatus(4, 7, 1)
 AUTHENTICATION_REQUIRED = EnhancedStatus(5, 7, 0)
 BAD_CREDENTIALS = EnhancedStatus(5, 7, 8)
+ENCRYPTION_NEEDED = EnhancedStatus(5, 7, 10)
 ENCRYPTION_REQUIRED = EnhancedStatus(5, 7, 11)

@@ -60,9 +60,11 @@ class AuthSteps(SessionState):
         self._exchange = None
         self._state = State.COMMAND
 
-    def _answer_auth(self, answer: Reply, *, is_positive: bool) -> None:
-        if is_positive:
+    def _answer_auth(self, answers: tuple[Reply, ...]) -> None:
+        answer = answers[0] if answers else replies.AUTHENTICATED
+        if answer.is_positive:
             self.is_authenticated = True
+            self._make_offer()
             self._send(answer)
         elif answer.code < 500:
             # We could not find out; that is no failure of the client's (R-AUTH-7).

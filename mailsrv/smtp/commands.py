@@ -8,12 +8,23 @@ before it looks at an argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from mailsrv.address import Address, AddressError, scan_forward_path, scan_reverse_path
+from mailsrv.address import Address, AddressError, parse_mailbox, scan_forward_path, scan_reverse_path
+from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.smtp import replies
-from mailsrv.smtp.grammar import CHUNK, FORBIDDEN, HELO_NAME, MECHANISM, PARAMETER, SIZE_VALUE, XTEXT
+from mailsrv.smtp.grammar import CHUNK, FORBIDDEN, HELO_NAME, MECHANISM
+from mailsrv.smtp.parameters import (
+    NO_ARGUMENTS,
+    NO_RECIPIENT_PARAMETERS,
+    BadParameter,
+    MailArguments,
+    UnknownParameter,
+    parse_mail_parameters,
+    parse_rcpt_parameters,
+)
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.settings import Service
 from mailsrv.status import BAD_ARGUMENTS, BAD_RECIPIENT_SYNTAX, BAD_SENDER_SYNTAX
@@ -36,23 +47,22 @@ class Helo:
     is_extended: bool
 
 
-@frozen
+@define
 class Mail:
     """MAIL FROM. ``reverse_path`` None is the null reverse-path."""
 
     reverse_path: Address | None
-    size: int | None = None
-    is_8bit: bool = False
-    is_smtputf8: bool = False
+    arguments: MailArguments = NO_ARGUMENTS
 
 
-@frozen
+@define
 class Rcpt:
     """RCPT TO."""
 
     forward_path: Address
+    parameters: RecipientParameters = NO_RECIPIENT_PARAMETERS
     is_ascii: bool = True
-    """False: the path was written with UTF-8, which needs SMTPUTF8 in the transaction."""
+    """False: it was written with UTF-8, which needs SMTPUTF8 in the transaction."""
 
 
 @frozen
@@ -65,19 +75,39 @@ class Auth:
 
 @frozen
 class Bdat:
-    """A chunk that nobody offered to take (CHUNKING is not announced): its octets are skipped (R-SMTP-8)."""
+    """A chunk of the message: so many octets follow (RFC 3030 2)."""
 
     octets: int
+    is_last: bool = False
+
+
+@frozen
+class Query:
+    """VRFY or EXPN."""
+
+    address: Address | None
+    """None: a name that is no address, or one without a domain."""
+    is_expansion: bool
+    is_smtputf8: bool = False
+    """The reply may be in UTF-8 (RFC 6531 3.7.4.2)."""
+    is_ascii: bool = True
+
+
+@frozen
+class Introduction:
+    """XCLIENT; ``text`` is read when it is known that the client may say it."""
+
+    text: str
 
 
 @frozen
 class Plain:
-    """A command whose verb says it all: DATA, RSET, NOOP, QUIT, HELP, VRFY, EXPN, STARTTLS, and those refused."""
+    """A command whose verb says it all: DATA, RSET, NOOP, QUIT, HELP, STARTTLS, and those refused."""
 
     verb: str
 
 
-Command = Helo | Mail | Rcpt | Auth | Bdat | Plain
+Command = Helo | Mail | Rcpt | Auth | Bdat | Query | Introduction | Plain
 
 
 _EVERYWHERE = frozenset(Service)
@@ -104,6 +134,14 @@ class Rule:
     """Has no effect on mail; only so many of them between two messages."""
     services: frozenset[Service] = _EVERYWHERE
     """Where it exists. RFC 2033 4.1: LHLO takes the place of EHLO and HELO in LMTP."""
+    is_always_heard: bool = False
+    """Also after 554 in place of a greeting (RFC 5321 3.1)."""
+    is_restricted: bool = field(init=False)
+    """Not everywhere."""
+
+    @is_restricted.default
+    def _is_restricted(self) -> bool:
+        return self.services != _EVERYWHERE
 
 
 def _parse_helo(verb: str, argument: str) -> Helo:
@@ -116,45 +154,62 @@ def _parse_helo(verb: str, argument: str) -> Helo:
 def _parse_mail(_verb: str, argument: str) -> Mail:
     start = _after_keyword(argument, "FROM:", "Syntax: MAIL FROM:<address>")
     try:
-        path = scan_reverse_path(argument, start)
+        address, end = _scan_reverse_path(argument, start)
     except AddressError as error:
         raise CommandRefused(make_reply(501, BAD_SENDER_SYNTAX, error.text)) from error
-    parameters = argument[path.end :]
-    mail = _with_parameters(path.address, parameters) if parameters else Mail(path.address)
-    if not mail.is_smtputf8 and not argument.isascii():
+    arguments = NO_ARGUMENTS
+    if end != len(argument):
+        try:
+            arguments = parse_mail_parameters(argument[end:])
+        except (BadParameter, UnknownParameter) as error:
+            raise CommandRefused(_bad_parameter(error)) from error
+    if not arguments.is_smtputf8 and not argument.isascii():
         raise CommandRefused(replies.NEEDS_SMTPUTF8)
-    return mail
-
-
-def _with_parameters(reverse_path: Address | None, text: str) -> Mail:
-    size: int | None = None
-    is_8bit = is_smtputf8 = False
-    for keyword, value in _parse_parameters(text).items():
-        if keyword == "SIZE" and value and SIZE_VALUE.fullmatch(value):  # RFC 1870 6.1
-            size = int(value)
-        elif keyword == "BODY" and value and value.upper() in {"7BIT", "8BITMIME"}:  # RFC 6152 3
-            is_8bit = value.upper() == "8BITMIME"
-        elif keyword == "SMTPUTF8" and value is None:  # RFC 6531 3.4
-            is_smtputf8 = True
-        elif keyword == "AUTH" and value and (value == "<>" or XTEXT.fullmatch(value)):
-            pass  # RFC 4954 5: as we trust no client's word on that, it is as if it were <>
-        elif keyword in {"SIZE", "BODY", "SMTPUTF8", "AUTH"}:
-            raise CommandRefused(_bad_arguments(f"Bad parameter {keyword}"))
-        else:
-            raise CommandRefused(make_reply(555, BAD_ARGUMENTS, "Parameter not recognized"))
-    return Mail(reverse_path, size, is_8bit, is_smtputf8)
+    return Mail(address, arguments)
 
 
 def _parse_rcpt(_verb: str, argument: str) -> Rcpt:
     start = _after_keyword(argument, "TO:", "Syntax: RCPT TO:<address>")
     try:
-        address, end = scan_forward_path(argument, start)
+        address, end = _scan_forward_path(argument, start)
     except AddressError as error:
         raise CommandRefused(make_reply(501, BAD_RECIPIENT_SYNTAX, error.text)) from error
-    if end != len(argument):
-        _parse_parameters(argument[end:])
-        raise CommandRefused(make_reply(555, BAD_ARGUMENTS, "Parameter not recognized"))
-    return Rcpt(address, argument.isascii())
+    if end == len(argument):
+        return Rcpt(address, NO_RECIPIENT_PARAMETERS, argument.isascii())
+    try:
+        return Rcpt(address, parse_rcpt_parameters(argument[end:]), argument.isascii())
+    except (BadParameter, UnknownParameter) as error:
+        raise CommandRefused(_bad_parameter(error)) from error
+
+
+def _bad_parameter(error: BadParameter | UnknownParameter) -> Reply:
+    if isinstance(error, UnknownParameter):
+        return replies.UNKNOWN_PARAMETER
+    return _bad_arguments(f"Bad parameter {error.keyword}" if error.keyword else "Bad parameters")
+
+
+# The same paths come again and again. Looked up is only what ends with the first ">", which is all but a
+# quoted local part that has one.
+_remembered_reverse_path = lru_cache(maxsize=2048)(scan_reverse_path)
+_remembered_forward_path = lru_cache(maxsize=2048)(scan_forward_path)
+_REMEMBERED_LENGTH = 320
+
+
+def _scan_reverse_path(argument: str, start: int) -> tuple[Address | None, int]:
+    end = argument.find(">", start) + 1
+    if start < end < _REMEMBERED_LENGTH and '"' not in argument:
+        scanned = _remembered_reverse_path(argument[start:end])
+        return scanned.address, start + scanned.end
+    scanned = scan_reverse_path(argument, start)
+    return scanned.address, scanned.end
+
+
+def _scan_forward_path(argument: str, start: int) -> tuple[Address, int]:
+    end = argument.find(">", start) + 1
+    if start < end < _REMEMBERED_LENGTH and '"' not in argument:
+        address, length = _remembered_forward_path(argument[start:end])
+        return address, start + length
+    return scan_forward_path(argument, start)
 
 
 def _after_keyword(argument: str, keyword: str, complaint: str) -> int:
@@ -163,18 +218,6 @@ def _after_keyword(argument: str, keyword: str, complaint: str) -> int:
         raise CommandRefused(_bad_arguments(complaint))
     start = len(keyword)
     return start + 1 if argument.startswith(" ", start) else start
-
-
-def _parse_parameters(text: str) -> Mapping[str, str | None]:
-    if not text.startswith(" "):
-        raise CommandRefused(_bad_arguments("Bad parameters"))
-    found: dict[str, str | None] = {}
-    for word in text.split():
-        match = PARAMETER.fullmatch(word)
-        if match is None or match.group(1).upper() in found:
-            raise CommandRefused(_bad_arguments("Bad parameters"))
-        found[match.group(1).upper()] = match.group(2)
-    return found
 
 
 def _parse_auth(_verb: str, argument: str) -> Auth:
@@ -188,8 +231,12 @@ def _parse_auth(_verb: str, argument: str) -> Auth:
 def _parse_bdat(_verb: str, argument: str) -> Bdat:
     match = CHUNK.fullmatch(argument)
     if match is None:
-        raise CommandRefused(_bad_arguments("Syntax: BDAT size"))
-    return Bdat(int(match.group(1)))
+        raise CommandRefused(_bad_arguments("Syntax: BDAT size [LAST]"))
+    return Bdat(int(match[1]), bool(match[2]))
+
+
+def _parse_xclient(_verb: str, argument: str) -> Introduction:
+    return Introduction(argument)
 
 
 def _parse_bare(verb: str, argument: str) -> Plain:
@@ -204,10 +251,28 @@ def _parse_free(verb: str, argument: str) -> Plain:
     return Plain(verb)
 
 
-def _parse_name(verb: str, argument: str) -> Plain:
-    if not argument.strip():
-        raise CommandRefused(_bad_arguments(f"Syntax: {verb} name"))
-    return Plain(verb)
+def _parse_query(verb: str, argument: str) -> Query:
+    """RFC 5321 4.1.1.6 and 4.1.1.7, with the parameter of RFC 6531 3.7.4.2.
+
+    A string is a path, a mailbox, or a user's name; names are ambiguous where there is more than one domain.
+    """
+    text, found, last = argument.strip(" ").rpartition(" ")
+    is_smtputf8 = bool(found) and last.upper() == "SMTPUTF8"
+    text = text.rstrip(" ") if is_smtputf8 else argument.strip(" ")
+    if not text:
+        raise CommandRefused(_bad_arguments(f"Syntax: {verb} address"))
+    address: Address | None = None
+    try:
+        if text.startswith("<"):
+            scanned, end = scan_forward_path(text)
+            address = scanned if end == len(text) else None
+        elif text.lower() == "postmaster":
+            address = Address("postmaster", "")
+        else:
+            address = parse_mailbox(text)
+    except AddressError:
+        address = None
+    return Query(address, verb == "EXPN", is_smtputf8, text.isascii())
 
 
 def _bad_arguments(text: str) -> Reply:
@@ -225,13 +290,14 @@ COMMANDS: Mapping[str, Rule] = {
         Rule("DATA", _parse_bare, needs_greeting=True, synchronises=True),
         Rule("RSET", _parse_bare, is_junk=True),
         Rule("NOOP", _parse_free, is_junk=True),
-        Rule("VRFY", _parse_name, is_junk=True),
-        Rule("EXPN", _parse_name, is_junk=True),
+        Rule("VRFY", _parse_query, is_junk=True),
+        Rule("EXPN", _parse_query, is_junk=True),
         Rule("HELP", _parse_free, is_junk=True),
-        Rule("QUIT", _parse_bare),
+        Rule("QUIT", _parse_bare, is_always_heard=True),
         Rule("STARTTLS", _parse_bare, needs_greeting=True, synchronises=True, is_junk=True),
         Rule("AUTH", _parse_auth, needs_greeting=True, synchronises=True, is_junk=True),
-        Rule("BDAT", _parse_bdat),
+        Rule("BDAT", _parse_bdat, is_always_heard=True),
+        Rule("XCLIENT", _parse_xclient, is_junk=True),
         Rule("ETRN", _parse_free),
         Rule("TURN", _parse_free),
     )
@@ -240,8 +306,17 @@ COMMANDS: Mapping[str, Rule] = {
 FOREIGN_VERBS = frozenset({"GET", "POST", "PUT", "HEAD", "CONNECT", "OPTIONS", "DELETE", "PATCH"})
 
 
+# What most clients say so, understood without looking into it.
+_WHOLE_LINES: Mapping[bytes, tuple[Rule, Command]] = {
+    verb.encode(): (COMMANDS[verb], Plain(verb)) for verb in ("DATA", "RSET", "NOOP", "QUIT", "STARTTLS")
+}
+
+
 def parse_command(line: bytes) -> tuple[Rule, Command]:
     """The command on a line without its CRLF; raises :class:`CommandRefused`."""
+    whole = _WHOLE_LINES.get(line)
+    if whole is not None:
+        return whole
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -250,7 +325,9 @@ def parse_command(line: bytes) -> tuple[Rule, Command]:
     if not text.isprintable() and FORBIDDEN.search(text):
         raise CommandRefused(replies.BAD_OCTETS)
     verb, _, argument = text.rstrip(" ").partition(" ")
-    rule = COMMANDS.get(verb) or COMMANDS.get(verb.upper())
+    rule = COMMANDS.get(verb)
+    if rule is None:
+        rule = COMMANDS.get(verb.upper())
     if rule is None:
         reply = replies.NOT_SMTP if verb.upper() in FOREIGN_VERBS else replies.UNKNOWN_COMMAND
         raise CommandRefused(reply)

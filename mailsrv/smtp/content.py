@@ -1,29 +1,47 @@
-"""The message text: how it is asked for, judged while it comes, and answered."""
+"""The message text, by DATA or in chunks: judged while it comes, and answered.
+
+A chunk's octets are always consumed, whatever becomes of them: they are no commands (RFC 3030 2,
+R-SMTP-5, R-SMTP-8). What refuses a message in the middle of a chunk is told when the chunk is over; the
+transaction is gone then, and chunks that were pipelined behind it are skipped with 503.
+"""
 
 from __future__ import annotations
 
+from mailsrv.interfaces.envelope import BodyType
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Bdat
-from mailsrv.smtp.events import ContentReceived, ContentRefused, MessageEnded
+from mailsrv.smtp.events import ContentReceived, ContentRefused, ContentRequested, MessageEnded
+from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.settings import Service
-from mailsrv.smtp.state import Owed, SessionState, State, TransactionState
+from mailsrv.smtp.state import COMMAND, CONTENT, Owed, State, TransactionState
+from mailsrv.smtp.transactions import TransactionSteps
+from mailsrv.status import OK
 from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder
 
 _SLICE_OCTETS = 65536
 """Text is looked at in slices of this at most."""
+_SMALL_CHUNK_OCTETS = 1024
+_EXCUSED_CHUNKS = 1000
+"""So many chunks may have been under way when one was refused."""
 
 
-class ContentSteps(SessionState):
+class ContentSteps(TransactionSteps):
     """The part of the engine that takes message text."""
 
-    def _answer_data(self, answer: Reply) -> None:
+    @property
+    def _bare_line_feeds(self) -> BareLineFeeds:
+        return BareLineFeeds.MEND if self.service is Service.SUBMISSION else BareLineFeeds.REFUSE
+
+    # -- DATA
+
+    def _answer_data(self, answers: tuple[Reply, ...]) -> None:
+        answer = answers[0] if answers else replies.START_CONTENT
         if answer.code == 354:
-            mends = self.service is Service.SUBMISSION
-            self._decoder = DotDecoder(BareLineFeeds.MEND if mends else BareLineFeeds.REFUSE)
+            self._decoder = DotDecoder(self._bare_line_feeds)
             self._refusal = None
             self._content_octets = 0
-            self._state = State.CONTENT
+            self._state = CONTENT
             self._send(answer)
         else:
             self._end_transaction()
@@ -47,39 +65,52 @@ class ContentSteps(SessionState):
             self._end_content()
         elif self._content_octets > 2 * self.settings.message_octets:
             # It was too large long ago, and does not end.
-            self._send(make_reply(421, replies.MESSAGE_TOO_LARGE.status, "Message too large", closes=True))
+            self._send(replies.MESSAGE_WITHOUT_END)
         return True
 
-    def _judge_content(self, decoder: DotDecoder) -> None:
-        if decoder.has_bare_line_break:
-            self._refusal = replies.BARE_LINE_BREAK
-        elif self._content_octets > self.settings.message_octets:
-            self._refusal = replies.MESSAGE_TOO_LARGE
-        elif decoder.line_octets > self.settings.text_line_octets:
-            self._refusal = replies.TEXT_LINE_TOO_LONG
-        if self._refusal is not None:
-            self._events.append(ContentRefused(self._refusal))
+    def _judge_content(self, lines: DotDecoder | LineBreaks | None) -> None:
+        settings = self.settings
+        if self._content_octets > settings.message_octets:
+            self._refuse_content(replies.MESSAGE_TOO_LARGE)
+        elif lines is None:
+            return
+        elif lines.has_bare_line_break:
+            is_chunked = lines is self._line_breaks
+            self._refuse_content(replies.BARE_LINE_BREAK_IN_CHUNK if is_chunked else replies.BARE_LINE_BREAK)
+        elif lines.line_octets > settings.text_line_octets:
+            self._refuse_content(replies.TEXT_LINE_TOO_LONG)
+
+    def _refuse_content(self, refusal: Reply) -> None:
+        self._refusal = refusal
+        self._events.append(ContentRefused(refusal))
 
     def _end_content(self) -> None:
         self._decoder = None
-        self._state = State.COMMAND
+        self._state = COMMAND
         refusal, self._refusal = self._refusal, None
         if refusal is None:
-            self._ask(Owed.MESSAGE, MessageEnded(self._content_octets))
+            self._owed = Owed.MESSAGE
+            self._events.append(MessageEnded(self._content_octets))
         else:
             # The transaction was given up with ContentRefused: no event, only the final reply.
             self._answer_message((refusal,))
 
     def _answer_message(self, answers: tuple[Reply, ...]) -> None:
+        answers = answers or (replies.OK,)
         recipients = self.transaction.recipients
         self.transaction = TransactionState()
         if self._is_lmtp and len(answers) != recipients:
             answers = (answers[0],) * recipients
-        if any(answer.is_positive for answer in answers):
-            self.messages += 1
-            self.errors = self._junk = 0
-        if len(answers) == 1 and not answers[0].is_positive:
-            self._refuse(answers[0], counts=self._counts_refusals)
+        for answer in answers:
+            if answer.code < 400:
+                self.messages += 1
+                self.errors = self._junk = 0
+                break
+        if len(answers) == 1:
+            if answers[0].code < 400:
+                self._send(answers[0])
+            else:
+                self._refuse(answers[0], counts=self._counts_refusals)
             return
         closes = False
         for answer in answers:
@@ -88,18 +119,113 @@ class ContentSteps(SessionState):
         if closes:
             self._close()
 
-    def _do_bdat(self, command: Bdat) -> None:
-        if command.octets > self.settings.message_octets:
-            self._send(make_reply(552, replies.MESSAGE_TOO_LARGE.status, "Chunk too large", closes=True))
-            return
-        self._to_discard = command.octets
-        self._state = State.DISCARD_CHUNK
+    # -- BDAT
 
-    def _discard_chunk(self) -> bool:
-        """RFC 3030 2: the octets of a BDAT that was refused are no commands (R-SMTP-8)."""
-        self._to_discard -= len(self._buffer.take(self._to_discard))
-        if self._to_discard:
-            return False
-        self._state = State.COMMAND
-        self._reject(replies.NOT_IMPLEMENTED)
+    def _do_bdat(self, command: Bdat) -> None:
+        transaction, settings = self.transaction, self.settings
+        if command.octets > 2 * settings.message_octets:
+            self._send(replies.CHUNK_TOO_LARGE)
+            return
+        self._chunk_size = self._chunk_left = command.octets
+        self._is_last_chunk = command.is_last
+        self._refusal = None
+        self._is_chunk_skipped = not (
+            self.is_extended
+            and "CHUNKING" in self._offer.keywords
+            and transaction.mail is not None
+            and transaction.recipients
+            and not self._is_turned_away
+        )
+        self._state = State.CHUNK
+        if self._is_chunk_skipped:
+            if not command.octets:
+                self._end_chunk()
+            return
+        if command.octets < _SMALL_CHUNK_OCTETS and not command.is_last:
+            transaction.small_chunks += 1
+            if transaction.small_chunks > settings.small_chunks:
+                self._send(replies.TOO_MANY_SMALL_CHUNKS)
+                return
+        if not transaction.has_chunks:
+            self._content_octets = 0
+            self._ask(Owed.CHUNK, ContentRequested())
+        else:
+            self._begin_chunk()
+
+    def _answer_chunk(self, answers: tuple[Reply, ...]) -> None:
+        """Whether the text may come at all, asked before its first chunk."""
+        mail = self.transaction.mail
+        if mail is None:
+            return
+        if answers and not answers[0].is_positive:
+            self._refuse_content(answers[0])
+            if not self._chunk_left:
+                self._end_chunk()
+            return
+        self.transaction.has_chunks = True
+        is_binary = mail.parameters.envelope.body is BodyType.BINARY
+        self._line_breaks = None if is_binary else LineBreaks(self._bare_line_feeds)
+        self._begin_chunk()
+
+    def _begin_chunk(self) -> None:
+        if self._content_octets + self._chunk_size > self.settings.message_octets:
+            self._refuse_content(replies.MESSAGE_TOO_LARGE)
+        if not self._chunk_left:
+            self._end_chunk()
+
+    def _take_chunk(self) -> bool:
+        size = min(_SLICE_OCTETS, self.settings.text_line_octets, self._chunk_left)
+        octets = self._buffer.take(size)
+        self._chunk_left -= len(octets)
+        if not self._is_chunk_skipped and self._refusal is None:
+            lines = self._line_breaks
+            self._take_text(octets if lines is None else lines.feed(octets))
+        if not self._chunk_left:
+            self._end_chunk()
         return True
+
+    def _take_text(self, content: bytes) -> None:
+        self._content_octets += len(content)
+        self._judge_content(self._line_breaks)
+        if content and self._refusal is None:
+            self._events.append(ContentReceived(content))
+
+    def _end_chunk(self) -> None:
+        self._state = COMMAND
+        if self._is_chunk_skipped:
+            self._is_chunk_skipped = False
+            self._reject_chunk()
+            return
+        if self._is_last_chunk and self._refusal is None and self._line_breaks is not None:
+            self._take_text(self._line_breaks.finish())
+        refusal = self._refusal
+        if refusal is not None:
+            self._refusal = None
+            self._line_breaks = None
+            if self._is_last_chunk:
+                self._answer_message((refusal,))
+            else:
+                # One reply also in LMTP: its recipients are answered for with the last chunk.
+                self.transaction = TransactionState(is_chunk_refused=True)
+                self._refuse(refusal, counts=self._counts_refusals)
+        elif self._is_last_chunk:
+            self._line_breaks = None
+            self._owed = Owed.MESSAGE
+            self._events.append(MessageEnded(self._content_octets))
+        else:
+            self._send(make_reply(250, OK, f"{self._chunk_size} octets received"))
+
+    def _reject_chunk(self) -> None:
+        transaction = self.transaction
+        if self._is_turned_away:
+            self._reject(replies.SERVICE_REFUSED)
+        elif not self.helo:
+            self._reject(replies.GREET_FIRST)
+        elif not self.is_extended or "CHUNKING" not in self._offer.keywords:
+            self._reject(replies.NOT_IMPLEMENTED)
+        elif transaction.is_chunk_refused and transaction.overflow < _EXCUSED_CHUNKS:
+            transaction.overflow += 1
+            self._reject(replies.MAIL_FIRST, counts=False)
+        else:
+            self._end_transaction()
+            self._reject_unready(transaction)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import enum
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from mailsrv.address import Address
+from mailsrv.interfaces.delivery import MailParameters
+from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.sasl import PasswordGiven
-from mailsrv.smtp.commands import Mail
 from mailsrv.smtp.replies import Reply
+from mailsrv.smtp.xclient import Xclient
 
 
 class Wait(enum.Enum):
@@ -31,26 +33,29 @@ class ClientGreeted:
     is_extended: bool
 
 
-@frozen
+@define
 class MailGiven:
     """MAIL, checked. Answer."""
 
-    mail: Mail
+    reverse_path: Address | None
+    """None is the null reverse-path."""
+    parameters: MailParameters
 
 
-@frozen
+@define
 class RecipientNamed:
     """RCPT, checked. Answer."""
 
     forward_path: Address
+    parameters: RecipientParameters
 
 
-@frozen
+@define
 class ContentRequested:
-    """DATA with recipients. Answer: yes means 354."""
+    """DATA with recipients, or the first BDAT. Answer: yes means that text may come."""
 
 
-@frozen
+@define
 class ContentReceived:
     """A slice of the message, un-stuffed."""
 
@@ -64,7 +69,7 @@ class ContentRefused:
     refusal: Reply
 
 
-@frozen
+@define
 class MessageEnded:
     """The end of the data. Answer: one reply, or for LMTP one for each accepted recipient."""
 
@@ -97,6 +102,23 @@ class PasswordOffered:
 
 
 @frozen
+class AddressQueried:
+    """VRFY or EXPN. Answer."""
+
+    address: Address
+    is_expansion: bool
+    is_utf8: bool
+    """The reply may be in UTF-8."""
+
+
+@frozen
+class ClientIntroduced:
+    """A trusted proxy said whose connection this is. Call ``restart``, then answer as to a greeting."""
+
+    client: Xclient
+
+
+@frozen
 class ReplyDelayed:
     """The client made many errors: call ``resume`` after this time. Octets that come meanwhile wait."""
 
@@ -115,5 +137,7 @@ Event = (
     | CommandRejected
     | TlsRequested
     | PasswordOffered
+    | AddressQueried
+    | ClientIntroduced
     | ReplyDelayed
 )

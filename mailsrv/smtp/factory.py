@@ -45,7 +45,7 @@ class SmtpServerFactory(ServerFactory):
         connections: ConnectionTable,
         clock: IReactorTime,
     ) -> None:
-        self.settings = settings
+        self.replace_settings(settings)
         self.receiver = receiver
         self.service = service
         self.hostname = hostname
@@ -72,6 +72,7 @@ class SmtpServerFactory(ServerFactory):
     def replace_settings(self, settings: SmtpSettings) -> None:
         """Use these for sessions from now on."""
         self.settings = settings
+        self.xclient_networks = NetworkSet(settings.xclient_networks)
 
     # -- stopping
 

@@ -73,7 +73,9 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             offers_authentication=factory.portal is not None,
             is_plaintext_permitted=self.view.client_address in factory.plaintext_networks,
             is_exempt=self._slot.is_exempt,
+            is_proxy=self.view.client_address in factory.xclient_networks,
             patience=self._patience,
+            seconds=self._clock.seconds,
         )
         if self._is_drain_wanted:
             self._session.shut_down()
@@ -118,7 +120,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         if self._session is not None and self._session.unread_octets:
             self._answer()
             return
-        self._await(lambda: self._receiver.connected(self.view), Stage.CONNECT, self._answer_yes)
+        self._await(Stage.CONNECT, "", self._answer_yes, self._receiver.connected, self.view)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._is_gone:

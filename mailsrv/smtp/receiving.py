@@ -1,29 +1,20 @@
-"""What becomes of the engine's events: calls of the receiver and of the portal, and replies from what they answer.
-
-An exception that is no MailError is logged here with its traceback and answered 451 4.3.0.
-"""
+"""What becomes of a transaction's events: calls of the receiver, and replies from what it answers."""
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mailsrv.address import Address
-from mailsrv.errors import MailError
-from mailsrv.interfaces.account import IAccount, PasswordCredentials
-from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
-from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
-from mailsrv.interfaces.filter import SessionView
+from mailsrv.interfaces.delivery import Accepted, IMailTransaction, Refused
 from mailsrv.smtp import replies
 from mailsrv.smtp.events import (
+    AddressQueried,
     ClientGreeted,
+    ClientIntroduced,
     CommandRejected,
     ContentReceived,
     ContentRefused,
@@ -38,156 +29,37 @@ from mailsrv.smtp.events import (
     TransactionAborted,
     Wait,
 )
-from mailsrv.smtp.patience import Patience
-from mailsrv.smtp.replies import Reply, Stage, internal_error_reply, make_reply, reply_for_error
-from mailsrv.smtp.session import SmtpSession
+from mailsrv.smtp.identity import IdentityEvents
+from mailsrv.smtp.queries import query_reply
+from mailsrv.smtp.replies import Reply, Stage, make_accepted_reply, reply_for_error
 from mailsrv.smtp.settings import Service
-from mailsrv.status import MESSAGE_ACCEPTED
-from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
-
-if TYPE_CHECKING:
-    from mailsrv.smtp.factory import SmtpServerFactory
 
 log = Logger()
 
 
-class ReceiverDialogue:
+class ReceiverDialogue(IdentityEvents):
     """The half of :class:`~mailsrv.smtp.protocol.SmtpProtocol` that knows the receiver; the other moves octets."""
-
-    transport: Any
-    """ITransport, with what TCP, Unix and TLS transports have beside it."""
-
-    def __init__(self, factory: SmtpServerFactory, address: str, port: int) -> None:
-        self.factory: Any = factory
-        self._settings = factory.settings
-        self._receiver = factory.receiver
-        self._clock = factory.clock
-        self.connection_id = secrets.token_hex(6)
-        self.view = SessionView(self.connection_id, factory.service.value, address, port)
-        self._session: SmtpSession | None = None
-        self._slot: ConnectionSlot | None = None
-        self._patience = Patience(factory.settings)
-        self._mail: IMailTransaction | None = None
-        """The receiver's transaction, until it is finished or aborted."""
-        self._recipient: Address | None = None
-        """The one that is asked about."""
-        self._recipients: list[Address] = []
-        """Accepted in this transaction, twice if they were named twice."""
-        self._account: IAccount | None = None
-        self._logout: Callable[[], object] | None = None
-        self._timer: IDelayedCall | None = None
-        self._delay: IDelayedCall | None = None
-        """Waits out a tarpit or the time before the greeting."""
-        self._opened_at = self._active_at = self._clock.seconds()
-        self._content_began_at = 0.0
-        self._handshake_began_at: float | None = None
-        """When TLS was asked for, until it is up."""
-        self._is_running = False
-        self._is_awaiting_write = False
-        """The receiver is behind with the text it was given."""
-        self._is_output_full = False
-        """The client does not read its replies."""
-        self._is_paused = False
-        self._is_ended = False
-        """The last word is said, or the connection is gone: nothing more is read."""
-        self._is_gone = False
-        self._has_begun = False
-        self._is_drain_wanted = False
-
-    def _run(self) -> None:
-        """Let the engine go as far as it can, then send all it has to say."""
-        raise NotImplementedError
-
-    def abort(self) -> None:
-        """Close at once."""
-        raise NotImplementedError
-
-    # -- answers that may come later
-
-    def _await(
-        self,
-        ask: Callable[[], Deferred[Any]],
-        stage: Stage,
-        succeed: Callable[[Any], None],
-        subject: str = "",
-    ) -> None:
-        """Ask somebody; ``succeed`` gets the result, the client the refusal. What comes too late is ignored."""
-        try:
-            deferred = ask()
-        except Exception:
-            self._fail(Failure(), stage, subject)
-            return
-        if deferred.called and not deferred.paused and not isinstance(deferred.result, Failure | Deferred):
-            # The usual case; the way through the callbacks would cost more than all the rest.
-            try:
-                succeed(deferred.result)
-            except Exception:
-                self._crash(Failure())
-            return
-        deferred.addCallbacks(succeed, self._fail, errbackArgs=(stage, subject))
-        deferred.addErrback(self._crash)
-
-    def _fail(self, failure: Failure, stage: Stage, subject: str) -> None:
-        error = failure.value
-        if isinstance(error, MailError):
-            reply = reply_for_error(error, stage)
-            # Why is in the event of delivery or of log-in already.
-            log.debug(
-                "smtp {stage} {subject} refused in {connection_id}: {code} {error}",
-                stage=stage.value,
-                subject=subject,
-                connection_id=self.connection_id,
-                client_address=self.view.client_address,
-                transaction_id=self._mail.transaction_id if self._mail is not None else "",
-                code=reply.code,
-                error=str(error),
-            )
-        else:
-            reply = internal_error_reply(stage)
-            log.failure(
-                "smtp {stage} {subject} failed in {connection_id}",
-                failure,
-                stage=stage.value,
-                subject=subject,
-                connection_id=self.connection_id,
-            )
-        self._answer(reply)
-
-    def _crash(self, failure: Failure) -> None:
-        """A bug of ours after an answer was given: what the client is owed now is not known any more."""
-        log.failure("smtp connection {connection_id} ended by a bug", failure, connection_id=self.connection_id)
-        self.abort()
-
-    def _answer(self, *answers: Reply) -> None:
-        if self._session is not None:
-            # The wait was ours; the client's silence begins now.
-            self._active_at = self._clock.seconds()
-            self._session.reply(*answers)
-            self._run()
-
-    def _answer_yes(self, _result: object) -> None:
-        self._answer()
 
     # -- events
 
     def _client_greeted(self, event: ClientGreeted) -> None:
         self.view = evolve(self.view, helo=event.domain, is_extended=event.is_extended)
-        self._await(lambda: self._receiver.greeted(self.view), Stage.HELO, self._answer_yes)
+        self._await(Stage.HELO, "", self._answer_yes, self._receiver.greeted, self.view)
 
     def _mail_given(self, event: MailGiven) -> None:
         too_many = self._patience.refuse_transaction()
         if too_many is not None:
             self._answer(reply_for_error(too_many, Stage.MAIL))
             return
-        mail = event.mail
-        envelope = EnvelopeParameters(
-            body=BodyType.EIGHT_BIT if mail.is_8bit else BodyType.SEVEN_BIT, is_smtputf8=mail.is_smtputf8
-        )
-        parameters = MailParameters(mail.size, envelope)
         self._await(
-            lambda: self._receiver.begin(self.view, mail.reverse_path, parameters, self._account),
             Stage.MAIL,
+            "",
             self._mail_begun,
+            self._receiver.begin,
+            self.view,
+            event.reverse_path,
+            event.parameters,
+            self._account,
         )
 
     def _mail_begun(self, mail: IMailTransaction) -> None:
@@ -209,10 +81,12 @@ class ReceiverDialogue:
             return
         self._recipient = event.forward_path
         self._await(
-            lambda: mail.add_recipient(event.forward_path),
             Stage.RCPT,
+            event.forward_path,
             self._recipient_accepted,
-            str(event.forward_path),
+            mail.add_recipient,
+            event.forward_path,
+            event.parameters,
         )
 
     def _recipient_accepted(self, _result: object) -> None:
@@ -225,7 +99,7 @@ class ReceiverDialogue:
         if mail is None:
             self._answer(replies.INTERNAL_ERROR)
             return
-        self._await(mail.begin_content, Stage.DATA, self._content_begun)
+        self._await(Stage.DATA, "", self._content_begun, mail.begin_content)
 
     def _content_begun(self, _result: object) -> None:
         self._content_began_at = self._clock.seconds()
@@ -265,7 +139,7 @@ class ReceiverDialogue:
         def finished(outcomes: Sequence[Accepted | Refused]) -> None:
             self._message_finished(outcomes, transaction_id, event.size)
 
-        self._await(mail.finish, Stage.MESSAGE, finished)
+        self._await(Stage.MESSAGE, "", finished, mail.finish)
 
     def _message_finished(self, outcomes: Sequence[Accepted | Refused], transaction_id: str, size: int) -> None:
         given = [self._outcome_reply(outcome, transaction_id) for outcome in outcomes]
@@ -295,7 +169,7 @@ class ReceiverDialogue:
 
     def _outcome_reply(self, outcome: Accepted | Refused, transaction_id: str) -> Reply:
         if isinstance(outcome, Accepted):
-            return make_reply(250, MESSAGE_ACCEPTED, f"Accepted as {outcome.transaction_id}")
+            return make_accepted_reply(outcome.transaction_id)
         reply = reply_for_error(outcome.error, Stage.MESSAGE)
         # Why is in the event of delivery or of log-in already.
         log.debug(
@@ -311,19 +185,6 @@ class ReceiverDialogue:
     def _transaction_aborted(self, _event: TransactionAborted) -> None:
         self._abort_mail("given up by the client")
 
-    def _abort_mail(self, reason: str) -> None:
-        mail, self._mail = self._mail, None
-        if mail is None:
-            return
-        if reason:
-            log.info(
-                "smtp transaction {transaction_id} in {connection_id} ended without a message: {reason}",
-                transaction_id=mail.transaction_id,
-                connection_id=self.connection_id,
-                reason=reason,
-            )
-        mail.abort()
-
     def _command_rejected(self, event: CommandRejected) -> None:
         log.info(
             "smtp command refused in {connection_id}: {code} {reason}",
@@ -333,62 +194,11 @@ class ReceiverDialogue:
             reason=event.reply.lines[0],
         )
 
-    def _tls_requested(self, _event: TlsRequested) -> None:
-        session, transport = self._session, self.transport
-        if session is None:
-            return
-        octets = session.octets_to_send()
-        if session.start_tls():
-            # R-TLS-1. The engine refuses what came with the command; this is for what came since.
-            self.abort()
-            return
-        transport.write(octets)
-        self._log_out()
-        self.view = evolve(self.view, helo="", is_extended=False, account=None)
-        self._handshake_began_at = self._clock.seconds()
-        transport.startTLS(self.factory.context_factory)
+    def _address_queried(self, event: AddressQueried) -> None:
+        def found(addresses: Sequence[Address]) -> None:
+            self._answer(query_reply(event, addresses))
 
-    def _password_offered(self, event: PasswordOffered) -> None:
-        given = event.given
-        credentials = PasswordCredentials(
-            given.authcid,
-            given.password,
-            self.view.client_address,
-            "submission",
-            authzid=given.authzid,
-            connection_id=self.connection_id,
-        )
-        self._await(
-            lambda: self.factory.portal.login(credentials, None, IAccount),
-            Stage.AUTH,
-            self._logged_in,
-            given.authcid,
-        )
-
-    def _logged_in(self, avatar: tuple[object, IAccount, Callable[[], object]]) -> None:
-        _interface, account, logout = avatar
-        if self._is_ended or self._slot is None:
-            logout()
-            return
-        try:
-            self._slot.authenticate(str(account.address))
-        except TooManyConnections as error:
-            logout()
-            self._answer(make_reply(421, error.status, error.text, closes=True))
-            return
-        self._account, self._logout = account, logout
-        self.view = evolve(self.view, account=account.address)
-        log.info(
-            "smtp connection {connection_id} authenticated as {account}",
-            connection_id=self.connection_id,
-            account=str(account.address),
-        )
-        self._answer()
-
-    def _log_out(self) -> None:
-        logout, self._logout, self._account = self._logout, None, None
-        if logout is not None:
-            logout()
+        self._await(Stage.QUERY, event.address, found, self._receiver.verify, self.view, event.address, self._account)
 
     def _reply_delayed(self, event: ReplyDelayed) -> None:
         self._delay = self._clock.callLater(event.seconds, self._delay_over)
@@ -412,6 +222,8 @@ HANDLERS: dict[type[Event] | type[Wait], Callable[[ReceiverDialogue, Any], None]
     CommandRejected: ReceiverDialogue._command_rejected,
     TlsRequested: ReceiverDialogue._tls_requested,
     PasswordOffered: ReceiverDialogue._password_offered,
+    AddressQueried: ReceiverDialogue._address_queried,
+    ClientIntroduced: ReceiverDialogue._client_introduced,
     ReplyDelayed: ReceiverDialogue._reply_delayed,
 }
 

@@ -1,6 +1,7 @@
 """Replies of the server (RFC 5321 4.2, RFC 2034), and which reply a MailError becomes.
 
-Text on the wire is printable ASCII of bounded length whatever somebody put into an error.
+Text on the wire is printable ASCII of bounded length whatever somebody put into an error; only VRFY and
+EXPN are answered in UTF-8, where the client asked for it.
 """
 
 from __future__ import annotations
@@ -29,16 +30,19 @@ class Reply:
     lines: tuple[str, ...]
     closes: bool = False
     """The connection ends after it."""
+    is_utf8: bool = False
+    """RFC 6531 3.7.4.2; printable all the same."""
     octets: bytes = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         prefix = f"{self.status} " if self.status is not None else ""
         last = len(self.lines) - 1
+        clean = _printable_utf8 if self.is_utf8 else _printable
         text = "".join(
-            f"{self.code}{' ' if number == last else '-'}{prefix}{_printable(line)}\r\n"
+            f"{self.code}{' ' if number == last else '-'}{prefix}{clean(line)}\r\n"
             for number, line in enumerate(self.lines)
         )
-        object.__setattr__(self, "octets", text.encode("ascii"))
+        object.__setattr__(self, "octets", text.encode())
 
     @property
     def is_positive(self) -> bool:
@@ -52,9 +56,36 @@ def _printable(line: str) -> str:
     return line[:TEXT_LIMIT]
 
 
+def _printable_utf8(line: str) -> str:
+    if not line.isprintable():
+        line = "".join(character if character.isprintable() else "?" for character in line)
+    return line[:TEXT_LIMIT]
+
+
 def make_reply(code: int, enhanced: EnhancedStatus | None, *lines: str, closes: bool = False) -> Reply:
     """A reply from its parts."""
     return Reply(code, enhanced, lines, closes)
+
+
+def make_text_reply(code: int, enhanced: EnhancedStatus, *lines: str) -> Reply:
+    """One that may hold UTF-8, for clients that said they take it."""
+    return Reply(code, enhanced, lines, is_utf8=True)
+
+
+def make_accepted_reply(transaction_id: str) -> Reply:
+    """250 at the end of the data, as often as mail comes: written without what other replies need."""
+    text = f"Accepted as {transaction_id}"
+    reply = Reply.__new__(Reply)
+    for name, value in (
+        ("code", 250),
+        ("status", status.MESSAGE_ACCEPTED),
+        ("lines", (text,)),
+        ("closes", False),
+        ("is_utf8", False),
+        ("octets", b"250 2.6.0 %b\r\n" % _printable(text).encode("ascii")),
+    ):
+        object.__setattr__(reply, name, value)
+    return reply
 
 
 class Stage(enum.Enum):
@@ -67,6 +98,7 @@ class Stage(enum.Enum):
     RCPT = "rcpt"
     DATA = "data"
     MESSAGE = "message"
+    QUERY = "query"
 
 
 # Codes by meaning, wherever the error comes up. Class 5 first.
@@ -92,6 +124,8 @@ _CODES: dict[EnhancedStatus, int] = {
 # RFC 5321 4.3.2: what the end of data may be answered with has no 501, 503, 530, 53x and 553.
 _MESSAGE_CODES = frozenset({552, 554, 451, 452, 450, 550, 421})
 
+_QUERY_CODES = frozenset({421, 550, 551, 553})
+
 
 def reply_for_error(error: MailError, stage: Stage) -> Reply:
     """The reply that tells the peer of a refusal; ``error.cause`` is never part of it."""
@@ -105,6 +139,11 @@ def reply_for_error(error: MailError, stage: Stage) -> Reply:
         code, enhanced = 454, status.TEMPORARY_AUTHENTICATION_FAILURE
     elif stage is Stage.MESSAGE and code not in _MESSAGE_CODES:
         code = 554
+    elif stage is Stage.QUERY:
+        # RFC 5321 4.3.2 has no temporary refusal of VRFY and EXPN: 252 says that nothing is known now.
+        if temporary and code != 421:
+            return CANNOT_VERIFY
+        code = code if code in _QUERY_CODES else 550
     return Reply(code, enhanced, (error.text,), code == 421)
 
 
@@ -112,6 +151,8 @@ def internal_error_reply(stage: Stage) -> Reply:
     """For everything that is not a MailError: the log has the traceback, the peer a general word."""
     if stage is Stage.CONNECT:
         return INTERNAL_ERROR_AT_CONNECT
+    if stage is Stage.QUERY:
+        return CANNOT_VERIFY
     return INTERNAL_ERROR_AT_AUTH if stage is Stage.AUTH else INTERNAL_ERROR
 
 
@@ -126,7 +167,6 @@ START_CONTENT = make_reply(354, None, "Go ahead, end with a line of a single dot
 AUTHENTICATED = make_reply(235, status.AUTHENTICATED, "Authentication succeeded")
 START_TLS = make_reply(220, status.OK, "Ready to start TLS")
 CANNOT_VERIFY = make_reply(252, status.CANNOT_VERIFY, "Cannot verify; send mail and see")
-HELP = make_reply(214, status.OK, "See RFC 5321", "Ask postmaster of this host for help")
 
 SHUTTING_DOWN = make_reply(421, status.SHUTTING_DOWN, "Server shutting down, try again", closes=True)
 TIMED_OUT = make_reply(421, status.TIMED_OUT, "Timeout, closing connection", closes=True)
@@ -156,6 +196,23 @@ RCPT_FIRST = make_reply(503, status.BAD_SEQUENCE, "RCPT first")
 NO_VALID_RECIPIENTS = make_reply(554, status.BAD_SEQUENCE, "No valid recipients")
 TOO_MANY_RECIPIENTS = make_reply(452, status.TOO_MANY_RECIPIENTS, "Too many recipients")
 MESSAGE_TOO_LARGE = make_reply(552, status.MESSAGE_TOO_LARGE, "Message too large")
+MESSAGE_WITHOUT_END = make_reply(421, status.MESSAGE_TOO_LARGE.as_temporary(), "Message too large", closes=True)
+CHUNK_TOO_LARGE = make_reply(552, status.MESSAGE_TOO_LARGE, "Chunk too large", closes=True)
+TOO_MANY_SMALL_CHUNKS = make_reply(421, status.TEMPORARY_AUTHENTICATION_FAILURE, "Too many small chunks", closes=True)
+BARE_LINE_BREAK_IN_CHUNK = make_reply(550, status.BAD_SYNTAX, "Bare carriage return or line feed")
+CHUNKS_UNDER_WAY = make_reply(503, status.BAD_SEQUENCE, "The message comes by BDAT")
+BINARY_NEEDS_CHUNKS = make_reply(503, status.BAD_SEQUENCE, "BINARYMIME needs BDAT")
+NO_BINARY = make_reply(555, status.BINARY_NOT_SUPPORTED, "BINARYMIME is not offered")
+PARAMETERS_NEED_EHLO = make_reply(555, status.BAD_ARGUMENTS, "Parameters need EHLO")
+UNKNOWN_PARAMETER = make_reply(555, status.BAD_ARGUMENTS, "Parameter not recognized")
+REQUIRETLS_NEEDS_TLS = make_reply(530, status.ENCRYPTION_NEEDED, "REQUIRETLS needs TLS from the first hop on")
+DELIVER_BY_TOO_SOON = make_reply(555, status.BAD_ARGUMENTS, "That time is too short to deliver a message in")
+HELD_TOO_LONG = make_reply(501, status.BAD_ARGUMENTS, "Release is too far ahead")
+HELD_PAST_DEADLINE = make_reply(501, status.BAD_ARGUMENTS, "Release comes after the time to deliver by")
+AMBIGUOUS_NAME = make_reply(553, status.AMBIGUOUS_MAILBOX, "Give a whole address")
+UTF8_REPLY_NEEDED = make_reply(252, status.UTF8_REPLY_NOT_PERMITTED, "The answer needs SMTPUTF8")
+NOT_A_PROXY = make_reply(550, status.AUTHENTICATION_REQUIRED, "XCLIENT is not for you")
+BAD_XCLIENT = make_reply(501, status.BAD_ARGUMENTS, "Bad XCLIENT attributes")
 TEXT_LINE_TOO_LONG = make_reply(554, status.LINE_TOO_LONG, "Message has a line that is too long")
 NEEDS_SMTPUTF8 = make_reply(553, status.NON_ASCII_NOT_SUPPORTED, "This address needs SMTPUTF8")
 AUTHENTICATE_FIRST = make_reply(530, status.AUTHENTICATION_REQUIRED, "Authentication required")

@@ -8,36 +8,53 @@ replies keep their order. ``octets_to_send`` then has the replies to everything,
 Message text comes as :class:`ContentReceived` slices. What the engine refuses by itself (size, line
 ends) it announces at once with :class:`ContentRefused`, goes on to the real end of the data, and
 replies there. The state of a mail transaction is one object, replaced by a fresh one with every
-final reply to DATA, RSET, EHLO and STARTTLS (R-SMTP-4); whenever a transaction ends otherwise than
-by :class:`MessageEnded`, there is one :class:`TransactionAborted` or :class:`ContentRefused`.
+final reply to DATA, BDAT, RSET, EHLO and STARTTLS (R-SMTP-4); whenever a transaction ends otherwise
+than by :class:`MessageEnded`, there is one :class:`TransactionAborted` or :class:`ContentRefused`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from typing import Any
 
-from mailsrv.sasl import MECHANISM_NAMES
 from mailsrv.smtp import replies
 from mailsrv.smtp.authentication import AuthSteps
-from mailsrv.smtp.commands import Auth, Command, CommandRefused, Helo, Mail, Plain, Rcpt, Rule, parse_command
+from mailsrv.smtp.commands import (
+    Auth,
+    Bdat,
+    Command,
+    CommandRefused,
+    Helo,
+    Introduction,
+    Mail,
+    Plain,
+    Query,
+    Rcpt,
+    Rule,
+    parse_command,
+)
 from mailsrv.smtp.content import ContentSteps
-from mailsrv.smtp.events import ClientGreeted, Event, TlsRequested, Wait
+from mailsrv.smtp.events import ClientGreeted, ClientIntroduced, Event, TlsRequested, Wait
+from mailsrv.smtp.extensions import hello_reply
+from mailsrv.smtp.patience import Patience
+from mailsrv.smtp.queries import QuerySteps
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.settings import Service
-from mailsrv.smtp.state import Owed, State
-from mailsrv.smtp.transactions import TransactionSteps
+from mailsrv.smtp.state import CHUNK, CLOSED, COMMAND, CONTENT, NOTHING, Owed, State
+from mailsrv.smtp.xclient import parse_xclient
 from mailsrv.status import OK
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong
 
 
-class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
+class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
     """One connection. It begins with the greeting owed: ``reply()`` to greet, ``reply(refusal)`` to turn away."""
 
     # -- input
 
     def receive_octets(self, octets: bytes) -> None:
         """What the transport brought. After the end it is ignored."""
-        if self._state is not State.CLOSED:
+        if self._state is not CLOSED:
             self._buffer.append(octets)
 
     def receive_eof(self) -> None:
@@ -52,17 +69,17 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
     @property
     def is_paused(self) -> bool:
         """Whether an answer is owed."""
-        return self._owed is not Owed.NOTHING
+        return self._owed is not NOTHING
 
     @property
     def is_closing(self) -> bool:
         """Nothing more will be read: send what there is and close."""
-        return self._state is State.CLOSED
+        return self._state is CLOSED
 
     @property
     def is_receiving_content(self) -> bool:
-        """Whether message text is arriving."""
-        return self._state is State.CONTENT
+        """Whether message text is arriving: from 354, or from the first chunk on, also between two chunks."""
+        return self._state is CONTENT or self._state is CHUNK or self.transaction.has_chunks
 
     @property
     def content_octets(self) -> int:
@@ -71,36 +88,41 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
 
     def octets_to_send(self) -> bytes:
         """All replies since the last call."""
-        if not self._out:
+        out = self._out
+        if not out:
             return b""
-        octets = b"".join(self._out)
-        self._out.clear()
+        octets = b"".join(out)
+        out.clear()
         return octets
 
     def next_event(self) -> Event | Wait:
         """What happened next, or why nothing did."""
+        events, buffer = self._events, self._buffer
         while True:
-            if self._events:
-                return self._events.pop(0)
-            if self._owed is not Owed.NOTHING:
+            if events:
+                return events.pop(0)
+            if self._owed is not NOTHING:
                 return Wait.PAUSED
-            if self._is_stopping and self._state is not State.CONTENT and self._state is not State.CLOSED:
+            if self._is_stopping and not self.is_receiving_content and self._state is not CLOSED:
                 self._send(replies.SHUTTING_DOWN)
+            elif not len(buffer):
+                return Wait.NEED_DATA
+            elif self._state is COMMAND:
+                if not self._take_line():
+                    return Wait.NEED_DATA
             elif not self._step():
                 return Wait.NEED_DATA
 
     def _step(self) -> bool:
-        """Understand one more thing; False if more octets are needed for that."""
+        """Understand one more thing that is no command; False if more octets are needed for that."""
         state = self._state
-        if not len(self._buffer) and state is not State.DISCARD_CHUNK:
-            return False
-        if state is State.COMMAND or state is State.SASL:
-            return self._take_line()
-        if state is State.CONTENT:
+        if state is CONTENT:
             return self._take_content()
-        if state is State.DISCARD_LINE:
-            return self._discard_line()
-        return self._discard_chunk() if state is State.DISCARD_CHUNK else False
+        if state is CHUNK:
+            return self._take_chunk()
+        if state is State.SASL:
+            return self._take_line()
+        return self._discard_line() if state is State.DISCARD_LINE else False
 
     # -- things that happen to the session from outside
 
@@ -109,18 +131,18 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
         self._is_stopping = True
         if self._owed is Owed.GREETING or self._owed is Owed.DELAY:
             # Nothing is in flight, we only keep the client waiting.
-            self._owed = Owed.NOTHING
+            self._owed = NOTHING
 
     def time_out(self, reply: Reply = replies.TIMED_OUT) -> None:
         """The client was silent, or slow, for too long."""
-        if self._state is not State.CLOSED:
-            self._owed = Owed.NOTHING
+        if self._state is not CLOSED:
+            self._owed = NOTHING
             self._send(reply)
 
     def resume(self) -> None:
         """The delay of :class:`ReplyDelayed` is over."""
         if self._owed is Owed.DELAY and self._delayed is not None:
-            self._owed = Owed.NOTHING
+            self._owed = NOTHING
             delayed, self._delayed = self._delayed, None
             self._send(delayed)
 
@@ -132,13 +154,26 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
         """
         dropped = self._buffer.clear()
         self.is_tls = True
+        self._forget()
+        if self._state is State.TLS:
+            self._state = COMMAND
+        return dropped
+
+    def restart(self, patience: Patience, *, is_plaintext_permitted: bool, is_exempt: bool) -> None:
+        """It is somebody else's connection (:class:`ClientIntroduced`): everything but TLS begins anew."""
+        self._patience = patience
+        self._is_plaintext_permitted = is_plaintext_permitted
+        self._is_exempt = is_exempt
+        self.messages = self.errors = self._junk = self._auth_failures = 0
+        self._is_turned_away = False
+        self._forget()
+
+    def _forget(self) -> None:
         self.helo = ""
         self.is_extended = False
         self.is_authenticated = False
         self._end_transaction()
-        if self._state is State.TLS:
-            self._state = State.COMMAND
-        return dropped
+        self._make_offer()
 
     # -- answers
 
@@ -147,80 +182,86 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
 
         Replies to a closed session are dropped.
         """
-        owed, self._owed = self._owed, Owed.NOTHING
-        if self._state is State.CLOSED:
+        owed = self._owed
+        self._owed = NOTHING
+        if self._state is CLOSED:
             return
-        answer = answers[0] if answers else None
-        is_positive = answer is None or answer.is_positive
-        if owed is Owed.RCPT:
-            self._answer_rcpt(answer or replies.RECIPIENT_OK)
-        elif owed is Owed.MESSAGE:
-            self._answer_message(answers or (replies.OK,))
-        elif owed is Owed.MAIL:
-            self._answer_mail(answer or replies.SENDER_OK)
-        elif owed is Owed.GREETING:
-            self._answer_greeting(answer)
-        elif len(self._buffer):
-            # HELO, DATA, AUTH: the client could not know the answer yet (R-SMTP-6).
+        if len(self._buffer) and owed in _SYNCHRONISED:
+            # The client could not know the answer yet (R-SMTP-6).
             self._send(replies.NOT_SYNCHRONISED)
-        elif owed is Owed.DATA:
-            self._answer_data(answer or replies.START_CONTENT)
-        elif owed is Owed.HELO:
-            self._answer_helo(answer)
-        elif owed is Owed.AUTH:
-            self._answer_auth(answer or replies.AUTHENTICATED, is_positive=is_positive)
+            return
+        answer = _ANSWERS.get(owed)
+        if answer is not None:
+            answer(self, answers)
 
-    def _answer_greeting(self, answer: Reply | None) -> None:
+    def _answer_greeting(self, answers: tuple[Reply, ...]) -> None:
         if len(self._buffer):
             self._send(replies.EARLY_TALKER)
-        elif answer is None:
+        else:
+            self._answer_introduction(answers)
+
+    def _answer_introduction(self, answers: tuple[Reply, ...]) -> None:
+        """After XCLIENT commands may be under way already: the proxy knows what it will be told."""
+        if not answers:
             self._send(_greeting(self.hostname, self.service))
         else:
             # RFC 5321 3.1: after 554 the client is expected to QUIT, and everything else is 503.
             self._is_turned_away = True
-            self._send(answer)
+            self._send(answers[0])
 
-    def _answer_helo(self, answer: Reply | None) -> None:
+    def _answer_helo(self, answers: tuple[Reply, ...]) -> None:
         hello, self._pending = self._pending, None
         self._end_transaction()
-        if answer is not None and not answer.is_positive:
+        if answers and not answers[0].is_positive:
             self.helo = ""
-            self._refuse(answer, counts=self._counts_refusals)
+            self._refuse(answers[0], counts=self._counts_refusals)
         elif isinstance(hello, Helo):
             self.helo = hello.domain
             self.is_extended = hello.is_extended
-            self._send(self._hello_reply())
+            if hello.is_extended:
+                self._send(hello_reply(self.hostname, self._offer, self.settings.hold_seconds, self._seconds()))
+            else:
+                self._send(make_reply(250, None, self.hostname))
 
     # -- lines
 
     def _take_line(self) -> bool:
         try:
-            line = self._extract_line()
+            if self._state is COMMAND:
+                line = self._buffer.maybe_extract_line(self.settings.command_line_octets)
+            else:
+                line = self._buffer.maybe_extract_line(self.settings.auth_line_octets)
         except LineTooLong:
-            self._exchange = None
-            self._state = State.DISCARD_LINE
-            self._discarded = 0
-            return True
+            return self._take_long_line()
         except BareLineBreak:
             self._send(replies.BARE_LINE_BREAK)
             return True
         if line is None:
             return False
-        if self._state is State.SASL:
-            self._continue_auth(line)
-        else:
+        if self._state is COMMAND:
             self._take_command(line)
+        else:
+            self._continue_auth(line)
         return True
 
-    def _extract_line(self) -> bytes | None:
-        if self._state is State.SASL:
-            return self._buffer.maybe_extract_line(self.settings.auth_line_octets)
-        try:
-            return self._buffer.maybe_extract_line(self.settings.command_line_octets)
-        except LineTooLong:
-            if self._may_authenticate and self._buffer.startswith(b"AUTH "):
-                return self._buffer.maybe_extract_line(self.settings.auth_line_octets)
-            raise
+    def _take_long_line(self) -> bool:
+        """Only AUTH, with what comes after it, may be longer than other commands (RFC 4954 4)."""
+        if self._state is COMMAND and self._may_authenticate and self._buffer.startswith(b"AUTH "):
+            try:
+                line = self._buffer.maybe_extract_line(self.settings.auth_line_octets)
+            except LineTooLong:
+                pass
+            except BareLineBreak:
+                self._send(replies.BARE_LINE_BREAK)
+                return True
+            else:
+                if line is not None:
+                    self._take_command(line)
+                return line is not None
+        self._exchange = None
+        self._state = State.DISCARD_LINE
+        self._discarded = 0
+        return True
 
     def _discard_line(self) -> bool:
         self._discarded += len(self._buffer)
@@ -230,7 +271,7 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
         if not self._buffer.discard_line():
             return False
         self._discarded = 0
-        self._state = State.COMMAND
+        self._state = COMMAND
         self._reject(replies.LINE_TOO_LONG)
         return True
 
@@ -242,16 +283,16 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
             return
         if rule.synchronises and len(self._buffer):
             self._send(replies.NOT_SYNCHRONISED)
-        elif self.service not in rule.services:
+        elif rule.is_restricted and self.service not in rule.services:
             self._reject(replies.UNKNOWN_COMMAND)
-        elif self._is_turned_away and rule.verb != "QUIT":
+        elif self._is_turned_away and not rule.is_always_heard:
             self._reject(replies.SERVICE_REFUSED)
         elif rule.needs_greeting and not self.helo:
             self._reject(replies.GREET_FIRST)
         elif rule.is_junk and self._is_too_much_junk():
             self._send(replies.TOO_MUCH_JUNK)
         else:
-            self._do(command)
+            _DO[command.__class__](self, command)
 
     def _refuse_command(self, refusal: CommandRefused) -> None:
         rule: Rule | None = refusal.rule
@@ -268,20 +309,26 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
 
     # -- commands
 
-    def _do(self, command: Command) -> None:
-        if isinstance(command, Plain):
-            _PLAIN[command.verb](self)
-        elif isinstance(command, Rcpt):
-            self._do_rcpt(command)
-        elif isinstance(command, Mail):
-            self._do_mail(command)
-        elif isinstance(command, Helo):
-            self._pending = command
-            self._ask(Owed.HELO, ClientGreeted(command.domain, command.is_extended))
-        elif isinstance(command, Auth):
-            self._do_auth(command)
+    def _do_plain(self, command: Plain) -> None:
+        _PLAIN[command.verb](self)
+
+    def _do_helo(self, command: Helo) -> None:
+        self._pending = command
+        self._make_offer()
+        self._ask(Owed.HELO, ClientGreeted(command.domain, command.is_extended))
+
+    def _do_introduction(self, command: Introduction) -> None:
+        if "XCLIENT" not in self._offer.keywords:
+            self._reject(replies.NOT_A_PROXY)
+        elif self.transaction.mail is not None:
+            self._reject(replies.NESTED_MAIL)
         else:
-            self._do_bdat(command)
+            try:
+                client = parse_xclient(command.text)
+            except ValueError:
+                self._reject(replies.BAD_XCLIENT)
+            else:
+                self._ask(Owed.INTRODUCTION, ClientIntroduced(client))
 
     def _do_rset(self) -> None:
         self._end_transaction()
@@ -289,12 +336,6 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
 
     def _do_noop(self) -> None:
         self._send(replies.OK)
-
-    def _do_help(self) -> None:
-        self._send(replies.HELP)
-
-    def _do_vrfy(self) -> None:
-        self._send(replies.CANNOT_VERIFY)
 
     def _do_unimplemented(self) -> None:
         self._reject(replies.NOT_IMPLEMENTED)
@@ -312,29 +353,40 @@ class SmtpSession(AuthSteps, ContentSteps, TransactionSteps):
             self._state = State.TLS
             self._events.append(TlsRequested())
 
-    def _hello_reply(self) -> Reply:
-        if not self.is_extended:
-            return make_reply(250, None, self.hostname)
-        return _extended_hello(
-            self.hostname,
-            self.settings.message_octets,
-            self._offers_tls and not self.is_tls,
-            self._may_authenticate,
-        )
 
-
-_PLAIN = {
+_DO: Mapping[type[Command], Callable[[SmtpSession, Any], None]] = {
+    Mail: SmtpSession._do_mail,
+    Rcpt: SmtpSession._do_rcpt,
+    Bdat: SmtpSession._do_bdat,
+    Plain: SmtpSession._do_plain,
+    Helo: SmtpSession._do_helo,
+    Auth: SmtpSession._do_auth,
+    Query: SmtpSession._do_query,
+    Introduction: SmtpSession._do_introduction,
+}
+_PLAIN: Mapping[str, Callable[[SmtpSession], None]] = {
     "DATA": SmtpSession._do_data,
     "RSET": SmtpSession._do_rset,
     "NOOP": SmtpSession._do_noop,
     "HELP": SmtpSession._do_help,
-    "VRFY": SmtpSession._do_vrfy,
-    "EXPN": SmtpSession._do_unimplemented,
     "ETRN": SmtpSession._do_unimplemented,
     "TURN": SmtpSession._do_unimplemented,
     "QUIT": SmtpSession._do_quit,
     "STARTTLS": SmtpSession._do_starttls,
 }
+_ANSWERS: Mapping[Owed, Callable[[SmtpSession, tuple[Reply, ...]], None]] = {
+    Owed.RCPT: SmtpSession._answer_rcpt,
+    Owed.MESSAGE: SmtpSession._answer_message,
+    Owed.MAIL: SmtpSession._answer_mail,
+    Owed.DATA: SmtpSession._answer_data,
+    Owed.CHUNK: SmtpSession._answer_chunk,
+    Owed.GREETING: SmtpSession._answer_greeting,
+    Owed.HELO: SmtpSession._answer_helo,
+    Owed.AUTH: SmtpSession._answer_auth,
+    Owed.QUERY: SmtpSession._answer_query,
+    Owed.INTRODUCTION: SmtpSession._answer_introduction,
+}
+_SYNCHRONISED = frozenset({Owed.HELO, Owed.DATA, Owed.AUTH})
 
 
 @lru_cache(maxsize=64)
@@ -345,21 +397,3 @@ def _greeting(hostname: str, service: Service) -> Reply:
 @lru_cache(maxsize=64)
 def _farewell(hostname: str) -> Reply:
     return make_reply(221, OK, f"{hostname} closing connection", closes=True)
-
-
-@lru_cache(maxsize=64)
-def _extended_hello(hostname: str, message_octets: int, offers_tls: bool, offers_authentication: bool) -> Reply:
-    """RFC 5321 4.1.1.1, with the extensions of the IANA registry that are served."""
-    lines = [
-        hostname,
-        "PIPELINING",  # RFC 2920
-        f"SIZE {message_octets}",  # RFC 1870
-        "8BITMIME",  # RFC 6152
-        "SMTPUTF8",  # RFC 6531
-        "ENHANCEDSTATUSCODES",  # RFC 2034
-    ]
-    if offers_tls:
-        lines.append("STARTTLS")  # RFC 3207
-    if offers_authentication:
-        lines.append("AUTH " + " ".join(MECHANISM_NAMES))  # RFC 4954
-    return make_reply(250, None, *lines)

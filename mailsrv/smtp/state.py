@@ -1,19 +1,23 @@
 """The state that all parts of the engine share, how a reply is given, and how a transaction ends.
 
-The parts (``authentication.py``, ``content.py``, ``transactions.py``) are classes on top of
+The parts (``authentication.py``, ``content.py``, ``transactions.py``, ``queries.py``) are classes on top of
 :class:`SessionState`, one a subject; ``session.py`` puts them together.
 """
 
 from __future__ import annotations
 
 import enum
+import time
+from collections.abc import Callable
 
 from attrs import define
 
 from mailsrv.sasl import SaslExchange
 from mailsrv.smtp import replies
-from mailsrv.smtp.commands import Helo, Mail
-from mailsrv.smtp.events import CommandRejected, Event, ReplyDelayed, TransactionAborted
+from mailsrv.smtp.commands import Helo, Query
+from mailsrv.smtp.events import CommandRejected, Event, MailGiven, ReplyDelayed, TransactionAborted
+from mailsrv.smtp.extensions import Offer, Standing, make_offer
+from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.settings import Service, SmtpSettings
@@ -27,11 +31,12 @@ class State(enum.Enum):
 
     COMMAND = "command"
     CONTENT = "content"
+    CHUNK = "chunk"
+    """Of BDAT, taken or skipped."""
     SASL = "sasl"
     TLS = "tls"
     """220 was said; ``start_tls`` has to come."""
     DISCARD_LINE = "discard line"
-    DISCARD_CHUNK = "discard chunk"
     CLOSED = "closed"
 
 
@@ -44,23 +49,37 @@ class Owed(enum.Enum):
     MAIL = "mail"
     RCPT = "rcpt"
     DATA = "data"
+    CHUNK = "chunk"
+    """The same question as for DATA, before the first chunk."""
     MESSAGE = "message"
     AUTH = "auth"
+    QUERY = "query"
+    INTRODUCTION = "introduction"
     DELAY = "delay"
+
+
+# Looking a member up in its class costs as much as a small method.
+COMMAND, CONTENT, CHUNK, CLOSED = State.COMMAND, State.CONTENT, State.CHUNK, State.CLOSED
+NOTHING = Owed.NOTHING
 
 
 @define
 class TransactionState:
     """A mail transaction as far as it has come. Never cleared: replaced."""
 
-    mail: Mail | None = None
+    mail: MailGiven | None = None
     recipients: int = 0
     """Accepted ones."""
     refused_recipients: int = 0
     overflow: int = 0
-    """Recipients past the limit."""
+    """Recipients past the limit, or commands excused by one of the flags below."""
+    has_chunks: bool = False
+    """A BDAT was taken: only BDAT can go on with it."""
+    small_chunks: int = 0
     is_mail_refused: bool = False
     """MAIL was refused: RCPT and DATA that were pipelined behind it are no errors of the client's (RFC 2920 3.1)."""
+    is_chunk_refused: bool = False
+    """A chunk was: so are those that were pipelined behind it."""
 
 
 class SessionState:
@@ -77,8 +96,11 @@ class SessionState:
         offers_authentication: bool = False,
         is_plaintext_permitted: bool = False,
         is_exempt: bool = False,
+        is_proxy: bool = False,
         patience: Patience | None = None,
+        seconds: Callable[[], float] = time.time,
     ) -> None:
+        """``seconds`` since the epoch. ``is_proxy``: the client may say by XCLIENT whose connection this is."""
         self.settings = settings
         self._patience = patience or Patience(settings)
         self.service = service
@@ -94,10 +116,14 @@ class SessionState:
         self.closing_reply: Reply | None = None
         """The last word, where we had it."""
         self.transaction = TransactionState()
-        self._offers_tls = offers_tls
-        self._offers_authentication = offers_authentication and service is Service.SUBMISSION
+        self._seconds = seconds
+        self._offers_tls = offers_tls and "STARTTLS" not in settings.extensions_off
+        self._offers_authentication = (
+            offers_authentication and service is Service.SUBMISSION and "AUTH" not in settings.extensions_off
+        )
         self._is_plaintext_permitted = is_plaintext_permitted
         self._is_exempt = is_exempt
+        self._is_proxy = is_proxy
         self._is_lmtp = service is Service.LMTP
         self._counts_refusals = service is Service.MX
         self._recipient_limit = (
@@ -108,8 +134,9 @@ class SessionState:
         self._events: list[Event] = []
         self._state = State.COMMAND
         self._owed = Owed.GREETING
-        self._pending: Helo | Mail | None = None
-        """The command whose answer is owed, as far as it is needed then."""
+        self._pending: Helo | MailGiven | Query | None = None
+        """What the answer that is owed is about, as far as it is needed then."""
+        self._mail_reply: Reply = replies.SENDER_OK
         self._delayed: Reply | None = None
         self._is_turned_away = False
         self._is_stopping = False
@@ -117,11 +144,33 @@ class SessionState:
         self._auth_failures = 0
         self._exchange: SaslExchange | None = None
         self._decoder: DotDecoder | None = None
+        self._line_breaks: LineBreaks | None = None
+        """Of chunks that hold lines."""
         self._refusal: Reply | None = None
-        """Why the message that is arriving will be refused."""
+        """Why the message or chunk that is arriving will be refused."""
         self._content_octets = 0
-        self._to_discard = 0
+        self._chunk_size = 0
+        self._chunk_left = 0
+        self._is_last_chunk = False
+        self._is_chunk_skipped = False
+        """The chunk belongs to no transaction."""
         self._discarded = 0
+        self._offer: Offer
+        self._make_offer()
+
+    def _make_offer(self) -> None:
+        """Which extensions there are depends on what the session has come to."""
+        standing = Standing(
+            self.service,
+            self.hostname,
+            self.is_tls,
+            self._offers_tls,
+            self._may_authenticate,
+            self.is_authenticated,
+            self._is_exempt,
+            self._is_proxy,
+        )
+        self._offer = make_offer(self.settings, standing)
 
     @property
     def _may_authenticate(self) -> bool:
@@ -166,13 +215,14 @@ class SessionState:
         if self.transaction.mail is not None:
             self._events.append(TransactionAborted())
         self.transaction = TransactionState()
+        self._decoder = self._line_breaks = None
 
     def _close(self) -> None:
-        if self._state is not State.CLOSED:
+        if self._state is not CLOSED:
             if self._refusal is not None:
+                # The transaction was given up with ContentRefused.
                 self.transaction = TransactionState()
             self._end_transaction()
-            self._state = State.CLOSED
+            self._state = CLOSED
             self._buffer.clear()
             self._exchange = None
-            self._decoder = None

@@ -37,6 +37,8 @@ class ReceivedMessage:
     parameters: MailParameters
     session: SessionView
     account: IAccount | None
+    recipient_parameters: list[RecipientParameters] = field(factory=list)
+    """Of each of the recipients."""
 
 
 @implementer(IMessageReceiver)
@@ -45,7 +47,8 @@ class MemoryReceiver:
     """Accepts everything, except what it was told to refuse.
 
     ``refusals`` maps a stage (``connect``, ``helo``, ``mail``, ``data``, ``finish``) or a recipient
-    (``rcpt bob@example.test``, ``finish bob@example.test``) to the exception it fails with. With a
+    (``rcpt bob@example.test``, ``finish bob@example.test``, ``verify bob@example.test``) or a client
+    (``connect 192.0.2.1``) to the exception it fails with. ``aliases`` is what VRFY and EXPN find. With a
     ``clock`` all answers come ``delay_seconds`` later. ``hold_writes``: each ``write`` answers with
     a Deferred, which is put into ``held_writes``.
     """
@@ -60,10 +63,12 @@ class MemoryReceiver:
     transactions: list[MemoryTransaction] = field(factory=list)
     held_writes: list[Deferred[None]] = field(factory=list)
     numbers: count[int] = field(factory=lambda: count(1))
+    aliases: dict[str, tuple[Address, ...]] = field(factory=dict)
 
     def connected(self, session: SessionView) -> Deferred[None]:
         self.sessions.append(session)
-        return self.answer("connect", lambda: None)
+        client = f"connect {session.client_address}"
+        return self.answer(client if client in self.refusals else "connect", lambda: None)
 
     def greeted(self, session: SessionView) -> Deferred[None]:
         self.sessions.append(session)
@@ -84,7 +89,7 @@ class MemoryReceiver:
         return self.answer("mail", make)
 
     def verify(self, session: SessionView, address: Address, account: IAccount | None) -> Deferred[Sequence[Address]]:
-        return self.answer(f"verify {address}", lambda: (address,))
+        return self.answer(f"verify {address}", lambda: self.aliases.get(str(address), (address,)))
 
     def answer(self, stage: str, make: Callable[[], _T]) -> Deferred[_T]:
         """What ``stage`` is answered with, now or later."""
@@ -111,6 +116,7 @@ class MemoryTransaction:
     parameters: MailParameters
     account: IAccount | None
     recipients: list[Address] = field(factory=list)
+    recipient_parameters: list[RecipientParameters] = field(factory=list)
     chunks: list[bytes] = field(factory=list, repr=False)
     has_begun_content: bool = False
     is_finished: bool = False
@@ -127,6 +133,7 @@ class MemoryTransaction:
         def add() -> None:
             if forward_path not in self.recipients or self.session.service == "lmtp":
                 self.recipients.append(forward_path)
+                self.recipient_parameters.append(parameters or RecipientParameters())
 
         return self.receiver.answer(f"rcpt {forward_path}", add)
 
@@ -161,17 +168,19 @@ class MemoryTransaction:
     def _deliver(self) -> Sequence[Accepted | Refused]:
         outcomes: list[Accepted | Refused] = []
         accepted: list[Address] = []
-        for recipient in self.recipients:
+        said: list[RecipientParameters] = []
+        for recipient, parameters in zip(self.recipients, self.recipient_parameters, strict=False):
             error = self.receiver.refusals.get(f"finish {recipient}")
             if isinstance(error, MailError):
                 outcomes.append(Refused(recipient, error))
             else:
                 outcomes.append(Accepted(recipient, self.transaction_id))
                 accepted.append(recipient)
+                said.append(parameters)
         if accepted:
             content = b"".join(self.chunks)
             self.receiver.messages.append(
-                ReceivedMessage(self.reverse_path, accepted, content, self.parameters, self.session, self.account)
+                ReceivedMessage(self.reverse_path, accepted, content, self.parameters, self.session, self.account, said)
             )
         return outcomes
 

@@ -15,7 +15,7 @@ from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service, SmtpSettings
-from mailsrv.status import BAD_MAILBOX, EnhancedStatus
+from mailsrv.status import BAD_MAILBOX, NOT_AUTHORISED, EnhancedStatus
 from mailsrv.testing.dialogue import DialogueTransport
 from mailsrv.testing.receiver import MemoryReceiver
 from mailsrv.wire.connection_limits import ConnectionTable
@@ -66,6 +66,18 @@ def make_refusals() -> dict[str, Exception]:
         "rcpt later@example.test": Unavailable(),
         "rcpt bug@example.test": RuntimeError("secret detail"),
         "finish full@example.test": MailError(EnhancedStatus(5, 2, 2), "Mailbox full"),
+        "verify nobody@example.test": MailError(BAD_MAILBOX, "No such user"),
+        "verify down@example.test": Unavailable(),
+        "verify bug@example.test": RuntimeError("secret detail"),
+        "connect 198.51.100.1": MailError(NOT_AUTHORISED, "Go away"),
+    }
+
+
+def make_aliases() -> dict[str, tuple[Address, ...]]:
+    return {
+        "away@example.test": (Address("away", "elsewhere.example"),),
+        "staff@example.test": (Address("alice", "example.test"), Address("bob", "example.test")),
+        "umlauts@example.test": (Address("jürgen", "example.test"),),
     }
 
 
@@ -129,7 +141,7 @@ def make_server(
 ) -> Server:
     clock = Clock()
     settings = evolve(settings or SmtpSettings(), **changes)  # type: ignore[arg-type]
-    receiver = MemoryReceiver(make_refusals(), clock if is_slow else None)
+    receiver = MemoryReceiver(make_refusals(), clock if is_slow else None, aliases=make_aliases())
     if configure is not None:
         configure(receiver)
     portal = MemoryPortal()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mailsrv.smtp.settings import Service
+from mailsrv.smtp.settings import Service, Verification
 from mailsrv.testing.dialogue import case_id, find_dialogues, run_dialogue
 from mailsrv.wire.tls_mode import TlsMode
 from tests.smtp.smtp_harness import CLIENT, HOST, STRANGER, make_server
@@ -24,7 +24,14 @@ def test_dialogue(dialogue, mode, is_slow):
     is_tls = bool(options.pop("tls", ""))
     service = Service(options.pop("service", "mx"))
     messages = options.pop("messages", None)
-    changes: dict[str, Any] = {name: float(value) if "." in value else int(value) for name, value in options.items()}
+    changes: dict[str, Any] = {}
+    for name in ("extensions_off", "xclient_networks"):
+        if name in options:
+            changes[name] = tuple(options.pop(name).split(","))
+    for name in ("verify", "expand"):
+        if name in options:
+            changes[name] = Verification(options.pop(name))
+    changes |= {name: float(value) if "." in value else int(value) for name, value in options.items()}
     server = make_server(
         service=service,
         plaintext=plaintext,
