@@ -91,6 +91,11 @@ class MessageReceiver:
             submission_rates=submission_rates,
         )
 
+    @property
+    def policy(self) -> RecipientPolicy:
+        """Who is a recipient here; for :class:`~mailsrv.delivery.queued.QueuedRecipients` too."""
+        return self._parts.policy
+
     def connected(self, session: SessionView) -> Deferred[None]:
         return self._ask(Phase.CONNECT, session)
 

@@ -1,7 +1,7 @@
 """A receiver over memory twins of directory, store, journal and spool."""
 
 import pytest
-from attrs import define, evolve
+from attrs import define, evolve, field
 from twisted.internet.defer import execute, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
@@ -19,6 +19,10 @@ from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.delivery import MailParameters
 from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
+from mailsrv.interfaces.queue import OnwardDelivery
+from mailsrv.routing.rules import TransportRules
+from mailsrv.routing.settings import RouteSettings
+from mailsrv.routing.srs import SenderRewriting
 from mailsrv.store.memory import MemoryApplier, MemoryMailStore
 from mailsrv.testing.filters import pipeline_of, session_view
 from mailsrv.testing.journal import MemoryJournal, MemorySpool
@@ -49,6 +53,18 @@ class Account:
 
 
 @define
+class Queue:
+    """As much of a queue as transactions ask."""
+
+    refusal: object = None
+    asked: list = field(factory=list)
+
+    def check_acceptance(self, octets, recipients):
+        self.asked.append((octets, recipients))
+        return self.refusal
+
+
+@define
 class House:
     receiver: MessageReceiver
     directory: MemoryDirectory
@@ -57,6 +73,20 @@ class House:
     spool: MemorySpool
     clock: Clock
     service: str
+    queue: Queue | None = None
+
+    def onward(self):
+        """(reverse-path, recipients with their destinations) of everything given to the queue."""
+        return [
+            (
+                str(delivery.reverse_path) if delivery.reverse_path else "",
+                {str(each.address): str(each.destination) for each in delivery.recipients},
+            )
+            for record in self.journal.records
+            for message in record.messages
+            for delivery in message.deliveries
+            if isinstance(delivery, OnwardDelivery)
+        ]
 
     def session(self, **changes):
         account = {"account": ALICE} if self.service == "submission" else {}
@@ -80,7 +110,22 @@ class House:
             return file.read()
 
 
-def make_house(service="mx", *, filters=(), inline_limit=128 * 1024, apply=True, **settings):
+DOMAINS = (DomainSettings("example.test"),)
+REWRITING = SenderRewriting([b"secret"])
+
+
+def make_house(
+    service="mx",
+    *,
+    filters=(),
+    inline_limit=128 * 1024,
+    apply=True,
+    routes=None,
+    domains=DOMAINS,
+    signer=None,
+    **settings,
+):
+    """``routes``: with a queue, and these transport rules; None: nothing leaves."""
     clock = Clock()
     clock.advance(NOW)
     directory = MemoryDirectory()
@@ -93,19 +138,28 @@ def make_house(service="mx", *, filters=(), inline_limit=128 * 1024, apply=True,
     journal = MemoryJournal(MemoryApplier(store) if apply else None)
     spool = MemorySpool(inline_limit)
     pipeline = filters if isinstance(filters, FilterPipeline) else pipeline_of(*filters, clock=clock)
+    local_domains = LocalDomains(domains)
+    queue = None if routes is None else Queue()
+    router = (
+        None if routes is None else TransportRules([RouteSettings(**each) for each in routes], local_domains.all_names)
+    )
     receiver = MessageReceiver(
         evolve(DeliverySettings(), **settings),
         service=service,
         hostname="mail.example.test",
-        resolver=AddressResolver(LocalDomains([DomainSettings("example.test")]), directory),
+        resolver=AddressResolver(local_domains, directory),
         filters=pipeline,
         spool=spool,
         journal=journal,
         store=store,
         clock=clock,
+        router=router,
+        queue=queue,
+        rewriting=None if routes is None else REWRITING,
+        signer=signer,
         run_in_thread=lambda function, *arguments: execute(function, *arguments),
     )
-    return House(receiver, directory, store, journal, spool, clock, service)
+    return House(receiver, directory, store, journal, spool, clock, service, queue)
 
 
 @pytest.fixture

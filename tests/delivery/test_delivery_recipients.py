@@ -4,12 +4,45 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailsrv.address import Address, parse_forward_path
+from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver
 from mailsrv.interfaces.filter import Phase
 from mailsrv.interfaces.mailbox import OverQuota
 
 from .conftest import ALICE, BOB, FULL, SENDER, Account, make_house
+
+SPELLINGS = [
+    "<friend%example.org@example.test>",
+    "<example.org!friend@example.test>",
+    '<"friend@example.org"@example.test>',
+    '<"friend%example.org"@example.test>',
+    '<"example.org!friend"@example.test>',
+    '<"@example.org:friend"@example.test>',
+    "<friend%example.org%example.test@example.test>",
+    "<alice%example.test@example.test>",
+    '<"alice@example.test"@example.org>',
+    "<alice%example.test@example.org>",
+    "<friend@example.org>",
+    "<FRIEND@EXAMPLE.ORG>",
+    "<friend@[192.0.2.1]>",
+    "<alice@[127.0.0.1]>",
+    "<alice@[IPv6:::1]>",
+    "<@example.test:friend@example.org>",
+    "<@example.test,@example.org:friend@example.org>",
+    "<alice@sub.example.test>",
+    "<alice@example.test.example.org>",
+    "<friend@xn--bcher-kva.example>",
+    "<friend@b\u00fccher.example>",
+    "<SRS0=aaaaaa=aa=example.org=friend@example.test>",
+    "<srs1=aaaaaa=example.org==aaaaaa=aa=example.net=x@example.test>",
+    '<"SRS0=aaaaaa=aa=example.org=friend"@example.test>',
+    "<friend+example.org@example.test>",
+    "<friend#example.org@example.test>",
+    "<friend=example.org@example.test>",
+    '<"friend example.org"@example.test>',
+    "<|friend@example.test>",
+]
 
 
 class RecipientTests(SynchronousTestCase):
@@ -36,27 +69,39 @@ class RecipientTests(SynchronousTestCase):
         assert str(self.refusal(foreign, "lmtp").status) == "5.1.2"
 
     def test_never_an_open_relay_by_any_spelling(self):
-        spellings = [
-            "<friend%example.org@example.test>",
-            "<example.org!friend@example.test>",
-            '<"friend@example.org"@example.test>',
-            '<"friend%example.org"@example.test>',
-            '<"example.org!friend"@example.test>',
-            '<"@example.org:friend"@example.test>',
-            "<friend%example.org%example.test@example.test>",
-            "<alice%example.test@example.test>",
-            "<friend@[192.0.2.1]>",
-            "<alice@[127.0.0.1]>",
-            "<@example.test:friend@example.org>",
-            "<@example.test,@example.org:friend@example.org>",
-            "<alice@sub.example.test>",
-            "<alice@example.test.example.org>",
-            "<friend@xn--bcher-kva.example>",
+        houses: list = [
+            {},
+            {"routes": ()},
+            {"routes": ({"via": "smtp:127.0.0.1:2525"},)},
+            {"routes": ({"to": "example.org", "via": "mx"}, {"to": "*.example.org", "via": "lmtp:tcp:localhost:24"})},
+            {"routes": (), "relay_networks": ("198.51.100.0/24", "::/64")},
         ]
-        for service in ("mx", "submission", "lmtp"):
-            for spelling in spellings:
-                error = self.refusal(parse_forward_path(spelling), service)
-                assert not error.is_temporary, spelling
+        for options in houses:
+            for service in ("mx", "lmtp") if options else ("mx", "submission", "lmtp"):
+                for spelling in SPELLINGS:
+                    error = self.refusal(parse_forward_path(spelling), service, **options)
+                    assert not error.is_temporary, (spelling, options)
+
+    def test_never_an_open_relay_through_a_catch_all(self):
+        domains = (DomainSettings("example.test", catch_all="alice"),)
+        for spelling in SPELLINGS:
+            house = make_house(routes=(), domains=domains)
+            transaction = self.successResultOf(house.begin())
+            transaction.add_recipient(parse_forward_path(spelling)).addErrback(lambda failure: failure.trap(MailError))
+            for recipient in transaction._recipients:
+                assert recipient.onward == (), spelling
+                assert [target.account for target in recipient.targets] == [ALICE], spelling
+
+    def test_users_send_elsewhere_and_still_no_routes_in_local_parts(self):
+        for spelling in SPELLINGS:
+            path = parse_forward_path(spelling)
+            house = make_house("submission", routes=())
+            transaction = self.successResultOf(house.begin(ALICE, Account(ALICE)))
+            adding = transaction.add_recipient(path)
+            if path.domain == "example.test":
+                assert str(self.failureResultOf(adding, MailError).value.status) == "5.1.1", spelling
+            else:
+                self.successResultOf(adding)
 
     def test_r_auth_7_a_directory_that_is_down_is_never_an_unknown_user(self):
         for service in ("mx", "submission", "lmtp"):
