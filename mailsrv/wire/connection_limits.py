@@ -26,8 +26,9 @@ from mailsrv.status import POLICY_DELAY, SYSTEM_ERROR, EnhancedStatus
 from mailsrv.wire.networks import NetworkSet, network_key
 from mailsrv.wire.rates import Rate, parse_rate
 from mailsrv.wire.settings import LimitsSettings
-from mailsrv.wire.shared_table import SharedTable
+from mailsrv.wire.shared_table import NoColumn, SharedTable
 
+_log = Logger()
 _Key = TypeVar("_Key", bound=Hashable)
 _ONCE_A_MINUTE = Rate(1, 60.0, 1)
 
@@ -52,8 +53,6 @@ class RateKind(enum.Enum):
 
 class ConnectionTable:
     """Counts connections. ``seconds`` is the wall clock, the same for all who share the table."""
-
-    _log = Logger()
 
     def __init__(
         self, settings: LimitsSettings, seconds: Callable[[], float], shared: SharedTable | None = None
@@ -138,7 +137,7 @@ class ConnectionTable:
     def _note_refusal(self, limit: str, name: str) -> None:
         self.refusals[limit] += 1
         if name and self._buckets.take(f"log {limit}", name, _ONCE_A_MINUTE, self._seconds()):
-            self._log.warn("limit {limit} is reached by {client}", limit=limit, client=name)
+            _log.warn("limit {limit} is reached by {client}", limit=limit, client=name)
 
     def _refusal(self, limit: str, name: str, status: EnhancedStatus = POLICY_DELAY) -> TooManyConnections:
         self._note_refusal(limit, name)
@@ -212,6 +211,21 @@ class ConnectionSlot:
         if self._is_open:
             self._is_open = False
             self._table._close(self)
+
+
+def open_shared_table(settings: LimitsSettings, path: str, run_id: bytes, workers: int) -> SharedTable:
+    """The table of the workers of a run, in the file at ``path``; where that fails, one of this process alone."""
+    try:
+        return SharedTable.open(
+            path,
+            run_id,
+            buckets=settings.networks_remembered,
+            connections=settings.connections_total,
+            workers=workers,
+        )
+    except (OSError, NoColumn) as error:
+        _log.error("{path} cannot be used ({reason}): limits hold for each worker alone", path=path, reason=str(error))
+        return SharedTable.in_memory(settings.networks_remembered)
 
 
 def _name(key: tuple[str, ...]) -> str:
