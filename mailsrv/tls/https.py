@@ -16,9 +16,10 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, w
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from mailsrv import __version__
@@ -61,7 +62,8 @@ class HttpsClient:
     ) -> HttpsAnswer:
         """Fails with HttpsError, or with what connecting and TLS fail with."""
         asking = Deferred.fromCoroutine(self._ask(method, url, max_octets, content_type, body))
-        return await asking.addTimeout(timeout, self._reactor)
+        too_late = Failure(HttpsError(f"no answer within {timeout:g} seconds"))
+        return await asking.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda _, __: too_late)
 
     async def _ask(
         self, method: str, url: str, max_octets: int, content_type: str, body: IBodyProducer | None
@@ -77,11 +79,33 @@ class HttpsClient:
                 raise HttpsError(f"an answer of more than {max_octets} octets")
             received.extend(data)
 
-        await treq.collect(response, collect)
+        body_reader: Any = _BodyReader(response)
+        try:
+            await treq.collect(body_reader, collect)
+        finally:
+            body_reader.close()
         if response.headers.hasHeader("Content-Encoding"):
             raise HttpsError("an answer in a coding that was not asked for")
         media_type = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
         return HttpsAnswer(response.code, media_type, bytes(received))
+
+
+class _BodyReader:
+    """A response whose connection is closed with it: a server that sends an octet a minute must not keep it."""
+
+    def __init__(self, response: IResponse) -> None:
+        self._response = response
+        self._protocol: Any = None
+        self.length = response.length
+
+    def deliverBody(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._response.deliverBody(protocol)
+
+    def close(self) -> None:
+        transport = getattr(self._protocol, "transport", None)
+        if transport is not None:
+            transport.loseConnection()
 
 
 @implementer(IAgentEndpointFactory)

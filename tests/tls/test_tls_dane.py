@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 from OpenSSL import SSL
@@ -26,54 +19,7 @@ from mailsrv.tls import dane
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.client import ClientTls
 from mailsrv.tls.client_settings import TlsClientSettings
-
-HOST = "mx.example.test"
-DIGESTS = {0: lambda data: data, 1: lambda data: hashlib.sha256(data).digest(), 2: lambda d: hashlib.sha512(d).digest()}
-
-
-@frozen
-class Issued:
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-def issue(
-    name: str, issuer: Issued | None = None, *, is_ca: bool = False, from_days: int = -1, to_days: int = 30
-) -> Issued:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=from_days))
-        .not_valid_after(now + timedelta(days=to_days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .sign(issuer.key if issuer else key, hashes.SHA256())
-    )
-    return Issued(certificate, key)
-
-
-CA = issue("ca.example.test", is_ca=True)
-MIDDLE = issue("middle.example.test", CA, is_ca=True)
-LEAF = issue(HOST, MIDDLE)
-OTHER = issue("other.example.test", MIDDLE)
-EXPIRED = issue(HOST, MIDDLE, from_days=-9, to_days=-2)
-SELF = issue(HOST)
-
-
-def octets_of(certificate: x509.Certificate, selector: int) -> bytes:
-    if selector == 0:
-        return certificate.public_bytes(Encoding.DER)
-    return certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
-def tlsa(usage: int, certificate: x509.Certificate, selector: int = 1, matching_type: int = 1) -> TlsaRecord:
-    return TlsaRecord(usage, selector, matching_type, DIGESTS[matching_type](octets_of(certificate, selector)))
+from tests.tls.issued import CA, EXPIRED, HOST, LEAF, MIDDLE, OTHER, SELF, Issued, server_context, tlsa
 
 
 class Handshake:
@@ -101,16 +47,6 @@ class Handshake:
 
 def is_reused(connection: Handshake) -> bool:
     return bool(lib.SSL_session_reused(connection.client._ssl))
-
-
-def server_context(*chain: Issued) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.use_certificate(chain[0].certificate)
-    context.use_privatekey(chain[0].key)
-    for one in chain[1:]:
-        context.add_extra_chain_cert(one.certificate)
-    context.set_session_id(b"test")
-    return context
 
 
 def verdict_of(policy: HostTlsPolicy, *chain: Issued, tls: ClientTls | None = None) -> tuple[bool, str]:
