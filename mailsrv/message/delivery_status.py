@@ -64,7 +64,7 @@ class ReportedRecipient:
 
     @property
     def is_ascii(self) -> bool:
-        return self.address.is_ascii and self.original_recipient.isascii()
+        return self.address.is_ascii and one_line(self.original_recipient).isascii()
 
 
 @frozen
@@ -196,8 +196,9 @@ def _text_part(report: DeliveryReport) -> bytes:
 def _status_part(report: DeliveryReport, is_utf8: bool) -> bytes:
     """RFC 3464 2.1: the message's fields, then each recipient's, after empty lines."""
     lines: list[bytes] = []
-    if report.envelope_id:
-        lines.append(_status_field("Original-Envelope-Id", _ascii(report.envelope_id)))
+    envelope_id = _ascii(report.envelope_id)
+    if envelope_id:
+        lines.append(_status_field("Original-Envelope-Id", envelope_id))
     lines.append(_status_field("Reporting-MTA", f"dns; {_ascii(report.reporting_mta)}"))
     lines.append(_status_field("Arrival-Date", format_date(report.arrival).decode("ascii")))
     if report.deliver_by is not None:
@@ -213,7 +214,7 @@ def _status_part(report: DeliveryReport, is_utf8: bool) -> bytes:
 
 def _recipient_fields(recipient: ReportedRecipient, is_utf8: bool) -> list[bytes]:
     lines: list[bytes] = []
-    if recipient.original_recipient:
+    if one_line(recipient.original_recipient):
         original = _original_recipient(recipient.original_recipient, is_utf8)
         lines.append(_status_field("Original-Recipient", original))
     address = str(recipient.address)
