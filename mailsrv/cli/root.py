@@ -22,7 +22,9 @@ _GROUPS = {
     "dns": ("mailsrv.cli.dns", "dns_group"),
     "journal": ("mailsrv.cli.journal", "journal_group"),
     "mailbox": ("mailsrv.cli.mailbox", "mailbox_group"),
+    "queue": ("mailsrv.cli.queue", "queue_group"),
     "rates": ("mailsrv.cli.rates", "rates_group"),
+    "route": ("mailsrv.cli.route", "route_command"),
     "user": ("mailsrv.cli.user", "user_group"),
 }
 

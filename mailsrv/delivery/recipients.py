@@ -19,6 +19,7 @@ from mailsrv.address import Address
 from mailsrv.directory.resolve import (
     AddressResolver,
     ForeignDomain,
+    Listener,
     LocalAccounts,
     LocalRecipient,
     UnknownRecipient,
@@ -110,16 +111,26 @@ class RecipientPolicy:
         self._rewriting = rewriting
         self._seconds = seconds
 
-    async def find(self, forward_path: Address, sender: Address | None = None, *, may_relay: bool = False) -> Found:
-        """What stands behind it; raises the MailError that RCPT answers with. ``sender`` is the reverse-path."""
+    async def find(
+        self,
+        forward_path: Address,
+        sender: Address | None = None,
+        *,
+        may_relay: bool = False,
+        listener: Listener | None = None,
+    ) -> Found:
+        """What stands behind it; raises the MailError that RCPT answers with. ``sender`` is the reverse-path.
+
+        ``listener`` is told the resolver's steps.
+        """
         if self._rewriting is not None and is_srs(forward_path) and self._resolver.canonical(forward_path) is not None:
-            return await self._find_original(forward_path, sender)
+            return await self._find_original(forward_path, sender, listener)
         if self._has_local_rules:
-            resolution = await self._resolve_by_rules(forward_path, sender)
+            resolution = await self._resolve_by_rules(forward_path, sender, listener)
             if resolution is None:
                 return Found()
         else:
-            resolution = await self._resolver.resolve(forward_path)
+            resolution = await self._resolver.resolve(forward_path, listener=listener)
         if isinstance(resolution, LocalAccounts):
             if not resolution.forwards and not resolution.carried:
                 return Found(resolution.accounts)
@@ -132,16 +143,16 @@ class RecipientPolicy:
         raise MailError(BAD_MAILBOX, "No such user here")
 
     async def _resolve_by_rules(
-        self, forward_path: Address, sender: Address | None
+        self, forward_path: Address, sender: Address | None, listener: Listener | None
     ) -> LocalAccounts | ForeignDomain | UnknownRecipient | None:
         """As the resolver, with rules that name local addresses; None where one drops the mail."""
         router, ours = self._router, self._resolver.canonical(forward_path)
         if router is None or ours is None:
-            return await self._resolver.resolve(forward_path)
+            return await self._resolver.resolve(forward_path, listener=listener)
         if not self._is_let_through(router.find(sender, ours), forward_path):
             return None
         return await self._resolver.resolve(
-            forward_path, carries=lambda address: router.find(sender, address).is_onward
+            forward_path, carries=lambda address: router.find(sender, address).is_onward, listener=listener
         )
 
     def _is_let_through(self, route: Route, address: Address) -> bool:
@@ -196,7 +207,7 @@ class RecipientPolicy:
             onward += self._relay(router, forward.address, sender, forwarder=forwarder, owner=forward.owner)
         return Found(resolution.accounts, tuple(onward))
 
-    async def _find_original(self, forward_path: Address, sender: Address | None) -> Found:
+    async def _find_original(self, forward_path: Address, sender: Address | None, listener: Listener | None) -> Found:
         """Whom a bounce to a rewritten sender is for."""
         if self._rewriting is None or self._seconds is None:
             raise MailError(BAD_MAILBOX, "No such user here")
@@ -207,7 +218,7 @@ class RecipientPolicy:
         if self._resolver.canonical(original) is not None:
             if is_srs(original):
                 raise MailError(BAD_MAILBOX, "No such user here", cause="SRS address of an SRS address of ours")
-            return await self.find(original, sender)
+            return await self.find(original, sender, listener=listener)
         if self._router is None:
             raise MailError(NOT_AUTHORISED, "Mail for this address is not forwarded")
         return Found((), self._relay(self._router, original, sender))

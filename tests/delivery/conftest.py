@@ -1,5 +1,7 @@
 """A receiver over memory twins of directory, store, journal and spool."""
 
+from typing import Any
+
 import pytest
 from attrs import define, evolve, field
 from twisted.internet.defer import execute, fail, succeed
@@ -139,7 +141,7 @@ def make_house(
     spool = MemorySpool(inline_limit)
     pipeline = filters if isinstance(filters, FilterPipeline) else pipeline_of(*filters, clock=clock)
     local_domains = LocalDomains(domains)
-    queue = None if routes is None else Queue()
+    queue: Any = None if routes is None else Queue()
     router = (
         None if routes is None else TransportRules([RouteSettings(**each) for each in routes], local_domains.all_names)
     )

@@ -1,0 +1,260 @@
+"""``mailsrvctl route``: where mail for an address goes, step by step, and why.
+
+Asks the directories and rules of the configuration by the server's own code, whether it runs or not; the
+DNS is not asked. Exit status 0: it is delivered or handed on; 1: it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import click
+from attrs import define, field
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.task import Clock
+from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
+from zope.interface import provider
+
+from mailsrv.address import Address, AddressError, parse_mailbox
+from mailsrv.cli.root import CommandContext
+from mailsrv.config.schema import Settings
+from mailsrv.delivery.onward import SenderPolicy
+from mailsrv.delivery.recipients import Found, OnwardTarget, RecipientPolicy, Service
+from mailsrv.delivery.srs_secret import read_rewriting
+from mailsrv.directory.build import make_directory
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.resolve import AddressResolver, Step, StepKind
+from mailsrv.errors import MailError
+from mailsrv.routing.rules import TransportRules
+from mailsrv.routing.srs import SrsError, is_srs
+
+_STEPS = {
+    StepKind.ALIAS: "{address} is an alias for {result}",
+    StepKind.AGAIN: "{address} was met before",
+    StepKind.USER: "{address} is a user",
+    StepKind.CARRIED: "{address} is delivered elsewhere, as a rule says",
+    StepKind.FORWARD: "{address} forwards to {result}",
+    StepKind.OWNER: "{address} is a list; {result} is its owner and gets its bounces",
+    StepKind.POSTMASTER: "nobody is named {address}: postmaster's mail goes to {result}",
+    StepKind.CATCH_ALL: "nobody is named {address}: the domain's catch-all is {result}",
+    StepKind.NOBODY: "nobody is named {address}",
+}
+
+
+@define
+class Explanation:
+    """What is found out, in the order it is."""
+
+    address: Address
+    sender: Address | None
+    steps: list[dict[str, object]] = field(factory=list)
+    results: list[dict[str, object]] = field(factory=list)
+
+    def add(self, kind: str, text: str, **values: object) -> None:
+        self.steps.append({"step": kind, "text": text, **values})
+
+
+class _Explainer:
+    """The parts of a server that decide about recipients, told to think aloud."""
+
+    def __init__(self, settings: Settings, explanation: Explanation) -> None:
+        self._now = time.time()
+        self._told = explanation
+        self._domains = LocalDomains(settings.domain)
+        self._routes = settings.route
+        self._router = TransportRules(settings.route, self._domains.all_names)
+        # No time passes, and no thread is needed.
+        clock: Any = Clock()
+        directory = make_directory(
+            settings.directory,
+            hashing=HashingPool(settings.passwords, reactor=clock),
+            clock=clock,
+            # Files are read here and now.
+            run_in_thread=execute,
+            default_domain=settings.auth.default_domain,
+        )
+        self._resolver = AddressResolver(self._domains, directory)
+        self._delivery = settings.delivery
+        rewriting = read_rewriting(settings.delivery, settings.state_dir, self._now)
+        self._rewriting = rewriting
+        self._senders = SenderPolicy(self._domains, rewriting, settings.delivery.srs_domain)
+        self._policy = RecipientPolicy(
+            Service.SUBMISSION, self._resolver, self._router, rewriting=rewriting, seconds=lambda: self._now
+        )
+
+    async def explain(self) -> None:
+        """Fill the explanation. Raises MailError where the mail would be refused."""
+        told, address, sender = self._told, self._told.address, self._told.sender
+        ours = self._resolver.canonical(address)
+        if ours is None:
+            told.add("domain", f"{address.domain} is not a domain of this server", is_local=False)
+            told.add("relay", "only users who are logged in and delivery.relay_networks may send there")
+        else:
+            what = "" if ours.domain == address.domain else f", a name of {ours.domain}"
+            told.add("domain", f"{address.domain} is a domain of this server{what}", is_local=True)
+            if is_srs(address):
+                self._explain_bounce(address)
+            elif self._router.has_local_rules:
+                self._explain_rule(sender, ours)
+        found = await self._policy.find(address, sender, may_relay=True, listener=self._step)
+        self._conclude(found)
+
+    def _step(self, step: Step) -> None:
+        kind = step.kind
+        if kind is StepKind.DOMAIN:
+            return
+        address, result = str(step.address), list(step.result)
+        if kind is StepKind.SUBADDRESS:
+            text = f"{address} is {result[0]} with the detail {result[1]!r}"
+        else:
+            text = _STEPS[kind].format(address=address, result=", ".join(result))
+        self._told.add(kind.value, text, address=address, result=result)
+
+    def _explain_bounce(self, address: Address) -> None:
+        if self._rewriting is None:
+            self._told.add("srs", "it looks like a rewritten sender; the secret that would tell cannot be read")
+            return
+        try:
+            original = self._rewriting.restore(address, self._now)
+        except SrsError as error:
+            self._told.add("srs", f"it looks like a rewritten sender: {error.cause}")
+        else:
+            self._told.add("srs", f"it stands for the sender {original}; it takes notices (--from '<>') only")
+
+    def _explain_rule(self, sender: Address | None, recipient: Address) -> str:
+        """Say which rule decides; answers how it is called."""
+        route = self._router.find(sender, recipient)
+        if route.rule is None:
+            name = "no rule"
+            what = "local" if recipient.domain in self._domains else "mx"
+            text = f"no rule matches {recipient}: {what}"
+        else:
+            name = f"route[{route.rule}]"
+            rule = self._routes[route.rule]
+            by = "" if rule.sender == "*" else f', from = "{rule.sender}"'
+            text = f'{name} (to = "{rule.to}"{by}) matches {recipient}: via = "{rule.via}"'
+        self._told.add("rule", text, rule=route.rule, address=str(recipient))
+        return name
+
+    def _conclude(self, found: Found) -> None:
+        results = self._told.results
+        for target in found.accounts:
+            results.append({"via": "local", "account": str(target.account), "detail": target.detail})
+        for onward in found.onward:
+            rule = self._explain_rule(self._told.sender, onward.address)
+            results.append(
+                {
+                    "via": str(onward.destination),
+                    "address": str(onward.address),
+                    "rule": rule,
+                    "reverse_path": self._explain_sender(onward),
+                }
+            )
+        if not results:
+            results.append({"via": "discard"})
+
+    def _explain_sender(self, target: OnwardTarget) -> str:
+        sender = self._told.sender
+        if sender is None or target.forwarder is None:
+            return str(sender or "")
+        if (
+            self._delivery.srs
+            and self._rewriting is None
+            and target.owner is None
+            and sender.domain not in self._domains
+        ):
+            self._told.add("srs", f"the sender {sender} is rewritten; the secret for it cannot be read from here")
+            return f"SRS0=…={sender.domain}={sender.local_part}@{self._delivery.srs_domain or target.forwarder.domain}"
+        policy = self._senders if self._delivery.srs else SenderPolicy(self._domains)
+        new = policy.forwarding_sender(sender, target, self._now)
+        if new != sender:
+            self._told.add("srs" if target.owner is None else "owner", f"the sender {sender} becomes {new}")
+        return str(new or "")
+
+
+def _parse(text: str, hint: str) -> Address:
+    try:
+        return parse_mailbox(text)
+    except AddressError as error:
+        raise click.BadParameter(f"{text!r} is no address: {error.text}", param_hint=hint) from error
+
+
+@click.command("route")
+@click.argument("address")
+@click.option("--from", "sender", default="", metavar="SENDER", help="The envelope sender; <> for a notice.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def route_command(context: CommandContext, address: str, sender: str, as_json: bool) -> None:
+    """Explain where mail for ADDRESS goes."""
+    reverse_path = None if sender in ("", "<>") else _parse(sender, "--from")
+    if address.lower() == "postmaster":
+        names = LocalDomains(context.settings.domain).names
+        address = f"postmaster@{names[0]}"
+    explanation = Explanation(_parse(address, "ADDRESS"), reverse_path)
+    refusal = _run(_Explainer(context.settings, explanation))
+    if as_json:
+        _tell_as_json(explanation, refusal)
+    else:
+        _tell(explanation, refusal)
+    raise SystemExit(1 if refusal else 0)
+
+
+def _run(explainer: _Explainer) -> MailError | None:
+    """Runs to the end at once; what the parts would log goes to standard error."""
+    ended: list[object] = []
+    globalLogPublisher.addObserver(_show_trouble)
+    try:
+        Deferred.fromCoroutine(explainer.explain()).addBoth(ended.append)
+    finally:
+        globalLogPublisher.removeObserver(_show_trouble)
+    result = ended[0] if ended else Failure(RuntimeError("a directory did not answer"))
+    if isinstance(result, Failure):
+        error = result.value
+        if isinstance(error, MailError):
+            return error
+        result.raiseException()
+    return None
+
+
+@provider(ILogObserver)
+def _show_trouble(event: LogEvent) -> None:
+    level = event.get("log_level")
+    if level in (LogLevel.error, LogLevel.warn, LogLevel.critical):
+        click.echo(f"mailsrvctl: {formatEvent(event)}", err=True)
+
+
+def _tell(explanation: Explanation, refusal: MailError | None) -> None:
+    sender = str(explanation.sender) if explanation.sender else ""
+    click.echo(f"{explanation.address}, from <{sender}>")
+    for step in explanation.steps:
+        click.echo(f"  {step['text']}")
+    if refusal is not None:
+        kind = "deferred" if refusal.is_temporary else "refused"
+        cause = f"  ({refusal.cause})" if refusal.cause else ""
+        click.echo(f"  → {kind}: {refusal.status} {refusal.text}{cause}")
+        return
+    for result in explanation.results:
+        if result["via"] == "local":
+            detail = f", detail {result['detail']!r}" if result["detail"] else ""
+            click.echo(f"  → mailbox of {result['account']}{detail}")
+        elif result["via"] == "discard":
+            click.echo("  → dropped")
+        else:
+            click.echo(f"  → {result['via']} for {result['address']}, from <{result['reverse_path']}>")
+
+
+def _tell_as_json(explanation: Explanation, refusal: MailError | None) -> None:
+    table = {
+        "address": str(explanation.address),
+        "sender": str(explanation.sender) if explanation.sender else "",
+        "steps": explanation.steps,
+        "results": explanation.results,
+        "refusal": None
+        if refusal is None
+        else {"status": str(refusal.status), "text": refusal.text, "cause": refusal.cause},
+    }
+    click.echo(json.dumps(table, indent=2, ensure_ascii=False))
