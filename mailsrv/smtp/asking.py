@@ -61,6 +61,11 @@ class Asking:
         """Waits out a tarpit or the time before the greeting."""
         self._opened_at = self._active_at = self._clock.seconds()
         self._content_began_at = 0.0
+        """When the client was asked for its text, or began to send octets that are no commands; our waits left out."""
+        self._content_octets = 0
+        """What has come since, taken or thrown away."""
+        self._is_content_measured = False
+        self._wait_began_at = 0.0
         self._handshake_began_at: float | None = None
         """When TLS was asked for, until it is up."""
         self._is_running = False

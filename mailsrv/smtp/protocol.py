@@ -185,6 +185,12 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         if session.is_receiving_content:
             # Else only a whole command counts (RFC 5321 4.5.3.2.7): one octet now and then buys no time.
             self._active_at = self._clock.seconds()
+            if not self._is_content_measured:
+                # A chunk that is thrown away: nobody was asked.
+                self._measure_content()
+            self._content_octets += len(data)
+        else:
+            self._is_content_measured = False
         session.receive_octets(data)
         self._run()
 
@@ -312,7 +318,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         elif session.is_receiving_content:
             seconds = now - self._content_began_at
             slowest = settings.data_rate_octets * (seconds - settings.data_rate_grace_seconds)
-            if session.content_octets < slowest:
+            if self._is_content_measured and self._content_octets < slowest:
                 session.time_out(replies.TOO_SLOW)
         elif ends_at is not None and now >= ends_at:
             session.time_out()

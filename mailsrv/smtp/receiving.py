@@ -102,8 +102,13 @@ class ReceiverDialogue(IdentityEvents):
         self._await(Stage.DATA, "", self._content_begun, mail.begin_content)
 
     def _content_begun(self, _result: object) -> None:
-        self._content_began_at = self._clock.seconds()
+        self._measure_content()
         self._answer()
+
+    def _measure_content(self) -> None:
+        self._content_began_at = self._clock.seconds()
+        self._content_octets = 0
+        self._is_content_measured = True
 
     def _content_received(self, event: ContentReceived) -> None:
         if self._mail is None:
@@ -111,12 +116,15 @@ class ReceiverDialogue(IdentityEvents):
         waiting = self._mail.write(event.octets)
         if waiting is not None:
             self._is_awaiting_write = True
+            self._wait_began_at = self._clock.seconds()
             waiting.addBoth(self._content_taken)
 
     def _content_taken(self, result: object) -> None:
         # A failure is kept by the transaction and comes out of finish().
         self._is_awaiting_write = False
-        self._active_at = self._clock.seconds()
+        self._active_at = now = self._clock.seconds()
+        # The client is not slow because we are.
+        self._content_began_at += now - self._wait_began_at
         self._run()
 
     def _content_refused(self, event: ContentRefused) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.settings import Service, SmtpSettings
@@ -213,6 +214,42 @@ def test_r_lim_2_the_least_rate_of_data(octets, is_kept):
         server.clock.advance(10)
         heard += client.say(b"x" * (octets - 2) + b"\r\n")
     assert heard.startswith(b"421 4.4.2") is not is_kept
+
+
+@pytest.mark.parametrize(("octets", "is_kept"), [(5100, True), (4000, False)])
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_r_lim_2_the_least_rate_of_chunks(octets, is_kept, is_refused):
+    """The same for a chunk that is taken and for one that is thrown away."""
+    server = server_of(data_rate_octets=500, data_rate_grace_seconds=60)
+    client = begin(server, STRANGER, *([] if is_refused else [MAIL, RCPT]))
+    server.clock.advance(100)
+    heard = client.say(b"BDAT 1000000 LAST\r\n")
+    for _ in range(40):
+        server.clock.advance(10)
+        heard += client.say(b"x" * (octets - 2) + b"\r\n")
+    assert heard.startswith(b"421 4.4.2") is not is_kept
+
+
+def test_a_client_is_not_slow_because_the_server_is(monkeypatch):
+    server = server_of(data_rate_octets=500, data_rate_grace_seconds=60)
+    client = begin(server, STRANGER, MAIL, RCPT, "DATA")
+    [mail] = server.receiver.transactions
+    waits: list[Any] = []
+
+    def write(_mail, _octets):
+        waits.append(Deferred())
+        return waits[-1]
+
+    monkeypatch.setattr(type(mail), "write", write)
+    for _ in range(20):
+        client.transport.deliver(b"x" * 98 + b"\r\n")
+        server.clock.advance(100)
+        waits.pop().callback(None)
+    assert client.hear() == b""
+    # From here on it is the client's time.
+    for _ in range(10):
+        server.clock.advance(10)
+    assert client.hear().startswith(b"421 4.4.2")
 
 
 @pytest.mark.parametrize("begins_in_tls", [True, False])
