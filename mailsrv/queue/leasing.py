@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define, field
 from twisted.logger import Logger
 
+from mailsrv.errors import MailError
 from mailsrv.interfaces.queue import Consignment, Destination, DestinationState
 from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.rows import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, entry_of, recipient_of
@@ -160,7 +161,7 @@ class Leases:
             if found is None:
                 raise ValueError("recipients without a message")
             consignment = Consignment(entry_of(found), destination, tuple(recipient_of(row) for row in rows))
-        except ValueError as error:
+        except (ValueError, MailError) as error:
             self._log.critical(
                 "message {message} of the queue cannot be read and is held: {error}",
                 log_alarm="queue-corrupt",

@@ -29,7 +29,7 @@ from zope.interface import implementer
 from mailsrv.coroutines import run_coroutine
 from mailsrv.disk import IDisk, make_directories
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
-from mailsrv.interfaces.content import FileContent, IContent, InlineContent
+from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.queue import (
     Consignment,
     Destination,
@@ -52,13 +52,12 @@ from mailsrv.queue.housekeeping import (
     sweep_content,
 )
 from mailsrv.queue.leasing import Leases
+from mailsrv.queue.reading import Where, is_there, look_up, open_message
 from mailsrv.queue.rows import owner_number, run_number
-from mailsrv.queue.schema import Place
 from mailsrv.queue.settings import QueueSettings
 from mailsrv.queue.settling import Settler
 
 _HOUSEKEEPING_SECONDS = 60.0
-_WHERE = "SELECT place, owed, size, skipped, checksum, delivery FROM message WHERE id=?"
 _HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
 
 
@@ -409,13 +408,15 @@ class QueueStore:
     async def _open_content(self, entry: QueueEntry) -> IContent:
         message = entry.id
         for _ in range(2):
-            row: tuple[Any, ...] | None = await self._post(
-                lambda: self._look_up(message), is_durable=False, is_transaction=False
+            where: Where | None = await self._post(
+                lambda: look_up(self._open_now(), message), is_durable=False, is_transaction=False
             )
-            if row is None or not row[1] or row[0] == Place.CORRUPT:
+            if where is None or not is_there(where):
                 raise Unavailable(cause=f"message {message} has left the queue or is damaged")
             try:
-                opened: IContent = await self._in_content_thread(partial(self._open_in_thread, message, row))
+                opened: IContent = await self._in_content_thread(
+                    partial(open_message, self.content, self._journal_reader, message, where, self._in_content_thread)
+                )
             except FileNotFoundError as error:
                 # Between the look and the opening a checkpoint may have given it a file.
                 cause = str(error)
@@ -428,33 +429,6 @@ class QueueStore:
                 return opened
         await self._post(lambda: self._hold_damaged(message, cause), is_durable=True)
         raise Unavailable(cause=f"the content of message {message} is damaged: {cause}")
-
-    def _look_up(self, message: int) -> tuple[Any, ...] | None:
-        db = self._open_now()
-        row = db.row(_WHERE, (message,))
-        if row is None:
-            return None
-        return (*row, db.segment_of(message))
-
-    def _open_in_thread(self, message: int, row: tuple[Any, ...]) -> IContent:
-        place, _, size, skipped, checksum, number, segment = row
-        if place == Place.FILE:
-            return self.content.open(
-                message, size=size + skipped, skipped=skipped, checksum=checksum or b"", run=self._in_content_thread
-            )
-        fresh = self.content.fresh(message)
-        if fresh is not None:
-            return LoadedContent(fresh.octets[fresh.skipped :])
-        found = None
-        if segment is not None and self._journal_reader is not None:
-            segment_id, at = segment
-            found = self._journal_reader.message(segment_id, at - number, number)
-        if found is None or isinstance(found.content, FileContent):
-            raise FileNotFoundError("it is neither in the journal nor in a file")
-        octets = found.content.octets if isinstance(found.content, InlineContent) else b""
-        if len(octets) != size + skipped:
-            raise DamagedContent("the journal holds something else")
-        return LoadedContent(octets[skipped:])
 
     def _in_content_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         waiter: Deferred[Any] = Deferred()
