@@ -20,7 +20,7 @@ from twisted.logger import Logger
 from mailsrv.interfaces.resolver import DnsFailure, IResolver
 from mailsrv.tls.client_settings import MtaStsSettings
 from mailsrv.tls.https import HttpsClient, HttpsError
-from mailsrv.tls.mta_sts import StsError, parse_id, parse_policy
+from mailsrv.tls.mta_sts import StsError, format_policy, parse_id, parse_policy
 from mailsrv.tls.mta_sts_files import StoredPolicy, StsFiles
 
 T = TypeVar("T")
@@ -87,6 +87,11 @@ class StsPolicies:
         if found.stored is None and stored is not None and stored.is_valid(self._now(), self._settings.max_age):
             return StsFinding(stored, found.fault, found.detail, txt_id)
         return found
+
+    def lines_for(self, domain: str) -> tuple[str, ...]:
+        """The policy's lines for reports (RFC 8460 4.4), where it was used lately."""
+        stored = self._memory.get(domain)
+        return () if stored is None else format_policy(stored.policy)
 
     async def _kept(self, domain: str) -> StoredPolicy | None:
         """What is remembered or on disk, if it is still valid."""

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.coroutines import run_coroutine
-from mailsrv.interfaces.resolver import DnsAnswer, IResolver, MailExchange
+from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, IResolver, MailExchange
 from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, ITlsPolicies, TlsLevel, TlsResult
 from mailsrv.tls import dane
 from mailsrv.tls.mta_sts import StsMode, matches_pattern
@@ -114,7 +114,11 @@ class TlsPolicies:
         if not bases:
             return None, f"the addresses of {host} are not secure"
         for base in bases:
-            answer = await self._resolver.tlsa(f"_{port}._tcp.{base}")
+            try:
+                answer = await self._resolver.tlsa(f"_{port}._tcp.{base}")
+            except DnsFailure as failure:
+                self._note(policy, host, "dnssec-invalid", failure.cause)
+                raise
             if not answer.is_secure or not answer.records:
                 continue
             usable = dane.usable(answer.records)
@@ -124,12 +128,17 @@ class TlsPolicies:
                 named = tuple(dict.fromkeys(name for name in names if name and not name.startswith("[")))
                 why = f"TLSA records of _{port}._tcp.{base}"
                 return HostTlsPolicy(host, TlsLevel.DANE, DANE, names=named, tlsa=usable, why=why), ""
+            self._note(policy, host, "tlsa-invalid", f"no record of _{port}._tcp.{base} can be used")
             if policy.level in {TlsLevel.VERIFY, TlsLevel.DANE}:
                 # RFC 7672 2.2 demands TLS; what stands below demands more.
                 return None, f"no TLSA record of _{port}._tcp.{base} can be used"
             why = f"no TLSA record of _{port}._tcp.{base} can be used: TLS with any certificate"
             return HostTlsPolicy(host, TlsLevel.ENCRYPT, DANE, why=why), ""
         return None, f"{host} has no secure TLSA records"
+
+    def _note(self, policy: DomainTlsPolicy, host: str, result_type: str, detail: str) -> None:
+        """Count what keeps a connection from being tried, or from being verified, by DANE."""
+        self.record(TlsResult(policy.domain, host, "", HostTlsPolicy(host, TlsLevel.DANE, DANE), result_type, detail))
 
     async def _bases(self, host: str) -> tuple[str, ...]:
         """The TLSA base domains of a host, in the order they are tried (RFC 7672 2.2.2).

@@ -109,6 +109,7 @@ class DaneTests(PolicyTestCase):
     def test_a_lookup_that_fails_makes_the_host_unusable(self) -> None:
         self.resolver.failures.add(f"TLSA _25._tcp.{HOST}")
         self.failureResultOf(self.look(self.make()), DnsFailure)
+        assert [one.result_type for one in self.counted] == ["dnssec-invalid"]
 
     def test_but_it_is_not_made_where_addresses_are_insecure(self) -> None:
         self.resolver.failures.add(f"TLSA _25._tcp.{HOST}")
