@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
@@ -127,7 +127,7 @@ class Rig:
             random=lambda: 0.5,
         )
 
-    def start(self) -> Rig:
+    def start(self) -> Self:
         self.runner.startService()
         return self
 
