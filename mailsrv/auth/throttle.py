@@ -11,8 +11,12 @@ delayed as a whole; and a password that was right from this network before is lo
 the account is past its limit there.
 
 Attempts under way count as failures until they have ended, so that many at once gain nothing.
-Passwords are remembered only as digests under a key of this process. Everything is kept in tables
-of bounded size; the least recently used entry is forgotten first. All of this is per process.
+Passwords are remembered only as digests under a key of this process, or of the run. Everything is
+kept in tables of bounded size; the least recently used entry is forgotten first.
+
+Workers remember each for itself. Beside that they share counts (:mod:`mailsrv.auth.shared_failures`), so
+that guessing at all of them gains nothing: past a limit counted by all, a password that nobody
+knows to be right is not looked at either.
 """
 
 from __future__ import annotations
@@ -26,9 +30,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailsrv.auth.settings import AuthSettings
+from mailsrv.auth.shared_failures import DAY, HOUR, SharedFailures
 from mailsrv.wire.networks import NetworkSet, network_key
+from mailsrv.wire.rates import Buckets
 
-HOUR, DAY = 3600.0, 86_400.0
 _REMEMBERED = 32
 """Digests of wrong passwords kept for an account over all networks, and of right ones for a pair."""
 
@@ -113,8 +118,10 @@ class Attempt:
         self._digest = throttle.digest(account, password)
         self._account = throttle.accounts.get(account)
         self._network = throttle.networks.get(network) if network else None
-        self._pair = throttle.pairs.get(f"{network} {account}")
-        self.is_refused = throttle.is_past_limit(self._digest, self._network, self._pair)
+        pair = f"{network} {account}"
+        self._pair = throttle.pairs.get(pair)
+        self._place = (network, pair)
+        self.is_refused = throttle.is_past_limit(self._digest, *self._place)
         """Whether to fail without looking at the password."""
         self._records = [record for record in (self._account, self._network, self._pair) if record is not None]
         if not self.is_refused:
@@ -125,6 +132,8 @@ class Attempt:
         """The password was right."""
         self.abandoned()
         now = self._throttle.now()
+        if self._throttle.shared is not None:
+            self._throttle.shared.succeeded(self._digest, *self._place, now)
         if self._network is not None:
             self._network.last_success = now
         pair = self._pair
@@ -139,6 +148,8 @@ class Attempt:
         if not self.is_refused:
             self.abandoned()
             self._throttle.count_failure(self._digest, self._account, self._network, self._pair)
+            if self._throttle.shared is not None:
+                self._throttle.shared.failed(self._digest, *self._place, self._throttle.now())
         return self._throttle.delay(self._account, self._network)
 
     def abandoned(self) -> None:
@@ -169,11 +180,20 @@ class LoginThrottle:
 
     _log = Logger()
 
-    def __init__(self, settings: AuthSettings, *, clock: IReactorTime, exempt_networks: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        settings: AuthSettings,
+        *,
+        clock: IReactorTime,
+        exempt_networks: Iterable[str] = (),
+        shared: Buckets | None = None,
+    ) -> None:
+        """``shared``: of all workers; their clock has to be the wall clock then."""
         self._settings = settings
         self._clock = clock
         self._exempt = NetworkSet(exempt_networks)
-        self._secret = secrets.token_bytes(32)
+        self.shared = None if shared is None else SharedFailures(shared, settings)
+        self._secret = secrets.token_bytes(32) if self.shared is None else self.shared.key()
         self.refused = 0
         """How many attempts were past a limit."""
         self.accounts = _Table(settings.throttle_entries)
@@ -204,19 +224,30 @@ class LoginThrottle:
             digest_size=16,
         ).digest()
 
-    def is_past_limit(self, digest: bytes, network: _Record | None, pair: _Record) -> bool:
-        """Whether the limits refuse an attempt with this password."""
-        now = self.now()
-        pair.forget_before(now - HOUR)
-        right_at = pair.right.get(digest)
+    def is_past_limit(self, digest: bytes, network: str, pair: str) -> bool:
+        """Whether the limits refuse an attempt with this password from ``network`` ("": a Unix socket)."""
+        now, shared = self.now(), self.shared
+        tried = self.pairs.get(pair)
+        tried.forget_before(now - HOUR)
+        right_at = tried.right.get(digest)
         if right_at is not None and now - right_at < self._settings.success_memory_seconds:
             return False
-        if pair.count(digest) >= self._settings.failures_per_user:
-            return True
-        if network is None or self._is_trusted(network):
+        if shared is not None and shared.is_right(digest, pair, now):
             return False
-        network.forget_before(now - DAY)
-        return network.count(digest) >= self._settings.failures_per_network
+        if tried.count(digest) >= self._settings.failures_per_user:
+            return True
+        if shared is not None and shared.is_pair_past_limit(pair, now):
+            return True
+        return bool(network) and self._is_network_past_limit(digest, network, now)
+
+    def _is_network_past_limit(self, digest: bytes, network: str, now: float) -> bool:
+        record, shared = self.networks.get(network), self.shared
+        if self._is_trusted(record) or (shared is not None and shared.is_trusted(network, now)):
+            return False
+        record.forget_before(now - DAY)
+        return record.count(digest) >= self._settings.failures_per_network or (
+            shared is not None and shared.is_network_past_limit(network, now)
+        )
 
     def count_failure(self, digest: bytes, account: _Record, network: _Record | None, pair: _Record) -> None:
         """Note a wrong password."""

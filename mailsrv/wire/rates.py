@@ -25,6 +25,7 @@ WAYS = 8
 SET_OCTETS = WAYS * 16
 _WORDS = 2 * WAYS
 _POSITIONS_REMEMBERED = 8192
+_NAME_REMEMBERED = 200
 _ROUNDING = 0.01
 """An event may come this part of the time between two events too early: times are rounded."""
 
@@ -85,12 +86,16 @@ class Buckets:
         self._tags = memory.cast("Q")
         self._times = memory.cast("d")
         self._key = key
-        self._position = functools.lru_cache(_POSITIONS_REMEMBERED)(self._compute_position)
+        self._known_position = functools.lru_cache(_POSITIONS_REMEMBERED)(self._compute_position)
 
     @property
     def capacity(self) -> int:
         """How many buckets there is room for."""
         return self._sets * WAYS
+
+    def derive_key(self, purpose: bytes) -> bytes:
+        """A key of 32 octets for another purpose, the same for all who share the memory."""
+        return hashlib.blake2b(purpose, key=self._key, digest_size=32).digest()
 
     def take(self, kind: str, name: str, rate: Rate, now: float, amount: int = 1) -> bool:
         """Count ``amount`` events of ``name``, if they are within the rate; else nothing is counted."""
@@ -142,6 +147,10 @@ class Buckets:
     def _find(self, tag: int, base: int) -> int | None:
         tags = self._tags[base : base + WAYS].tolist()
         return base + tags.index(tag) if tag in tags else None
+
+    def _position(self, kind: str, name: str) -> Position:
+        """Long names are not remembered: clients choose them."""
+        return (self._known_position if len(name) <= _NAME_REMEMBERED else self._compute_position)(kind, name)
 
     def _compute_position(self, kind: str, name: str) -> Position:
         return hash_position(self._key, f"{kind}\0{name}", self._sets)

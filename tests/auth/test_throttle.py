@@ -7,16 +7,18 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from mailsrv.auth.settings import AuthSettings
-from mailsrv.auth.throttle import DAY, HOUR, LoginThrottle
+from mailsrv.auth.shared_failures import DAY, HOUR
+from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.wire.shared_table import SharedTable
 
 HOME, OFFICE, SIX = "192.0.2.1", "198.51.100.9", "2001:db8:1:2::3"
 ALICE, BOB = "alice@example.test", "bob@example.test"
 
 
 class Case:
-    def __init__(self, *, exempt=(), **changes):
-        self.clock = Clock()
-        self.throttle = LoginThrottle(AuthSettings(**changes), clock=self.clock, exempt_networks=exempt)
+    def __init__(self, *, exempt=(), shared=None, clock=None, **changes):
+        self.clock = clock or Clock()
+        self.throttle = LoginThrottle(AuthSettings(**changes), clock=self.clock, exempt_networks=exempt, shared=shared)
 
     def fail(self, account=ALICE, network=HOME, password="wrong") -> float:
         return self.throttle.begin(account, network, password).failed()
@@ -232,3 +234,71 @@ def test_r_inj_3_any_history_leaves_delays_in_bounds_and_nothing_under_way(histo
             case.clock.advance(7)
     for table in (case.throttle.accounts, case.throttle.networks, case.throttle.pairs):
         assert not any(record.in_flight for record in table._records.values())
+
+
+# Several workers
+
+
+def workers(count=3, **changes) -> list[Case]:
+    clock, shared = Clock(), SharedTable.in_memory(1000).buckets
+    clock.advance(1_700_000_000)
+    return [Case(shared=shared, clock=clock, **changes) for _ in range(count)]
+
+
+def test_r_lim_2_wrong_passwords_for_a_user_are_counted_over_all_workers():
+    cases = workers()
+    for number in range(10):
+        assert not cases[number % 3].is_refused()
+        cases[number % 3].fail(password=str(number))
+    assert all(case.is_refused() for case in cases)
+    assert not any(case.is_refused(account=BOB) for case in cases)
+    assert not any(case.is_refused(network=OFFICE) for case in cases)
+    cases[0].clock.advance(HOUR)
+    assert not any(case.is_refused() for case in cases)
+
+
+def test_r_lim_2_failures_from_a_network_are_counted_over_all_workers():
+    cases = workers(failures_per_network=6)
+    for number in range(6):
+        cases[number % 3].fail(account=f"user{number}@example.test", password=str(number))
+    assert all(case.is_refused(account=BOB) for case in cases)
+    assert not any(case.is_refused(account=BOB, network=OFFICE) for case in cases)
+    cases[0].clock.advance(DAY)
+    assert not any(case.is_refused(account=BOB) for case in cases)
+
+
+def test_r_nat_1_a_forgotten_telephone_counts_once_at_all_workers():
+    cases = workers()
+    for number in range(100):
+        cases[number % 3].fail(password="old")
+    assert not any(case.is_refused() for case in cases)
+
+
+def test_r_nat_1_a_network_that_one_worker_knows_is_trusted_by_all():
+    cases = workers(failures_per_network=4)
+    cases[0].succeed(account=BOB, network=OFFICE)
+    for number in range(20):
+        cases[number % 3].fail(account=f"user{number}@example.test", network=OFFICE, password=str(number))
+    assert not any(case.is_refused(network=OFFICE) for case in cases)
+
+
+def test_a_password_that_was_right_at_one_worker_is_looked_at_by_all():
+    cases = workers(failures_per_user=4)
+    cases[0].succeed(password="right")
+    for number in range(9):
+        cases[1].fail(password=str(number))
+    assert not any(case.is_refused(password="right") for case in cases)
+    assert all(case.is_refused(password="guess") for case in cases)
+    # Until it was changed.
+    cases[0].fail(password="right")
+    assert cases[2].is_refused(password="right")
+
+
+def test_no_password_is_kept_in_what_workers_share():
+    shared = SharedTable.in_memory(100).buckets
+    case = Case(shared=shared)
+    case.fail(password="hunter22")
+    case.succeed(password="correct horse")
+    assert b"hunter22" not in bytes(shared._tags.obj)
+    assert Case(shared=shared).throttle.digest(ALICE, "x") == case.throttle.digest(ALICE, "x")
+    assert Case().throttle.digest(ALICE, "x") != Case().throttle.digest(ALICE, "x")
