@@ -127,11 +127,13 @@ def _judge_refusal(reply: ServerReply, stage: Stage, recipient_id: int, host: st
     status = status_of(reply, stage)
     problem = AttemptProblem.RECIPIENT if stage is Stage.RCPT else AttemptProblem.MESSAGE
     # The system as a whole, not this message: it is full, stopping or overloaded.
-    concerns_all = status.kind == 4 and stage is not Stage.RCPT and status.subject == 3
+    concerns_all = reply.code == 421 or (status.kind == 4 and stage is not Stage.RCPT and status.subject == 3)
     if concerns_all:
         problem = AttemptProblem.DESTINATION
     may_try_next = status.kind == 4 and stage is Stage.MAIL
-    return Judged(Declined(recipient_id, status, reply.text, host, problem=problem), may_try_next=may_try_next)
+    declined = Declined(recipient_id, status, reply.text, host, problem=problem)
+    is_stale = reply.code == 421 and stage is Stage.MAIL
+    return Judged(declined, may_try_next=may_try_next, is_stale=is_stale)
 
 
 def _judge_problem(outcome: RecipientOutcome, problem: Problem, recipient_id: int, host: str) -> Judged:

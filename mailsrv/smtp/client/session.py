@@ -86,6 +86,8 @@ class SmtpClientSession:
         """Commands of a transaction that wait for the reply to the one before: no PIPELINING."""
         self._transaction: Transaction | None = None
         self._needs_reset = False
+        self._closing: ServerReply | None = None
+        """421, while answers to a message that was sent already are still owed."""
         self._is_awaiting_handshake = False
         self._answers: deque[bytes] = deque()
         """What the next challenges of AUTH are answered with."""
@@ -109,12 +111,13 @@ class SmtpClientSession:
     def receive_eof(self, text: str = "the connection was lost") -> None:
         """The server is gone."""
         if not self.is_closed:
-            self._fail(None if self._asked and self._asked[0] is _Asked.QUIT else Problem.LOST, text=text)
+            problem = None if self._asked and self._asked[0] is _Asked.QUIT else Problem.LOST
+            self._fail(problem, self._closing, text=text)
 
     def time_out(self) -> None:
         """The phase has lasted too long."""
         if not self.is_closed:
-            self._fail(Problem.TIMED_OUT, text=f"timed out in phase {self.phase.value}")
+            self._fail(Problem.TIMED_OUT, self._closing, text=f"timed out in phase {self.phase.value}")
 
     def give_up(self, text: str) -> None:
         """End it for a reason of ours. The connection is to be cut, so that the server takes no half of a message."""
@@ -300,16 +303,23 @@ class SmtpClientSession:
             self._take_unasked(reply)
             return
         asked = self._asked.popleft()
-        if reply.code == 421 and asked is not _Asked.QUIT:
+        if reply.code == 421 and asked is not _Asked.QUIT and not self._is_owed_an_end():
             # RFC 5321 3.8: to any command, if the server knows it must shut down.
             problem = Problem.REFUSED if asked is _Asked.GREETING else Problem.CLOSED_BY_SERVER
             self._fail(problem, reply, reply.text)
         elif 300 <= reply.code < 400 and (asked, reply.code) not in _INTERMEDIATE:
             self._fail(Problem.CONFUSED, text=f"{reply.code} in answer to {asked.value}")
         else:
+            if reply.code == 421:
+                # It should close now. Those that go on instead may still take the message, which is all there.
+                self._closing = reply
             _HANDLERS[asked](self, reply)
             if self._unsent:
                 self._send_next()
+
+    def _is_owed_an_end(self) -> bool:
+        transaction = self._transaction
+        return transaction is not None and transaction.content is Content.ENDED and bool(self._asked)
 
     def _take_unasked(self, reply: ServerReply) -> None:
         transaction = self._transaction
@@ -472,6 +482,8 @@ class SmtpClientSession:
         transaction, self._transaction = self._current(), None
         self._needs_reset = not is_over
         self._events.append(TransactionEnded(transaction.outcomes()))
+        if self._closing is not None:
+            self._fail(Problem.CLOSED_BY_SERVER, self._closing, self._closing.text)
 
     def _fail(self, problem: Problem | None, reply: ServerReply | None = None, text: str = "") -> None:
         self.is_closed = True

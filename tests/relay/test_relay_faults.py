@@ -1,0 +1,209 @@
+"""Something goes wrong at every step, in every way, with every set of extensions: what an attempt says stays true."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
+from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
+from tests.relay.relay_harness import MESSAGE, MemoryContent, World, host, make_world
+
+STEPS = [
+    "greeting",
+    "EHLO",
+    "LHLO",
+    "HELO",
+    "STARTTLS",
+    "MAIL",
+    "RCPT",
+    "DATA",
+    "BDAT",
+    "content",
+    "end",
+    "RSET",
+    "QUIT",
+]
+KEYWORDS = {
+    "everything": EVERYTHING,
+    "nothing": {},
+    "pipelining": {"PIPELINING": ""},
+    "chunks": {"CHUNKING": ""},
+    "tls": {**EVERYTHING, "STARTTLS": ""},
+}
+REPLIES = (
+    b"421 4.3.2 closing\r\n",
+    b"451 4.3.0 later\r\n",
+    b"550 5.7.1 no\r\n",
+    b"250 2.0.0 what?\r\n",
+    b"354 go\r\n",
+    b"220 x\r\n250 y\r\n",
+    b"junk\r\n",
+    b"250-endless\r\n" * 300,
+    b"250 " + b"x" * 5000,
+    b"250-a\r\n550 b\r\n",
+)
+CONTENT = MESSAGE + b"line of text\r\n" * 20_000
+
+
+def check(world: World, outcomes: list, recipients: tuple[str, ...]) -> None:
+    """One outcome each, and none of them contradicts what the hosts know."""
+    assert [outcome.recipient_id for outcome in outcomes] == list(range(1, len(recipients) + 1))
+    held: dict[str, int] = {}
+    for hop in dict.fromkeys(world.network.hops.values()):
+        for message in hop.messages:
+            for recipient in message.recipients:
+                held[recipient] = held.get(recipient, 0) + 1
+    for recipient, outcome in zip(recipients, outcomes, strict=True):
+        copies = held.get(recipient, 0)
+        if isinstance(outcome, Taken):
+            assert copies == 1, (recipient, outcome)
+        else:
+            assert copies == 0 or (outcome.is_uncertain and copies == 1), (recipient, outcome)
+            assert len(outcome.reply) <= 512
+            assert outcome.reply.isascii()
+            assert outcome.reply.isprintable()
+            if outcome.is_uncertain:
+                assert outcome.status.is_temporary
+
+
+def faulty_world(keywords: dict[str, str], faults: list[Fault], *, is_lmtp: bool = False) -> World:
+    world = make_world()
+    world.add_domain("example.net", (10, "mx.example.net"), (20, "second.example.net"))
+    hop = NextHop(keywords=dict(keywords), is_lmtp=is_lmtp, faults=faults)
+    world.add_host("mx.example.net", "192.0.2.1", hop=hop)
+    world.network.hops["unix:/run/lmtp"] = hop
+    world.add_host("second.example.net", "192.0.2.2")
+    return world
+
+
+def is_lie(fault: Fault) -> bool:
+    """Yes to what the host did not take, or no to a message that it goes on to take: nobody could know."""
+    if fault.kind not in {Kind.REPLY, Kind.REPLY_AND_CLOSE}:
+        return False
+    if fault.step == "content" and fault.kind is Kind.REPLY:
+        return True
+    return fault.step in {"RCPT", "end", "content"} and fault.octets.startswith(b"2")
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("is_lmtp", [False, True], ids=["smtp", "lmtp"])
+def test_r_smtp_one_fault_at_each_step(name, step, is_lmtp):
+    kinds = [Fault(step, kind) for kind in (Kind.LOSE_BEFORE, Kind.LOSE_AFTER, Kind.SILENT)]
+    kinds += [Fault(step, kind, reply) for kind, reply in product((Kind.REPLY, Kind.REPLY_AND_CLOSE), REPLIES)]
+    recipients = ("bob@example.net", "eve@example.net")
+    for fault, is_large in product(kinds, (False, True)):
+        if is_lie(fault):
+            continue
+        world = faulty_world(KEYWORDS[name], [fault], is_lmtp=is_lmtp)
+        entry = world.entry(MemoryContent(CONTENT, is_large=True) if is_large else MESSAGE)
+        outcomes = world.send("lmtp:unix:/run/lmtp" if is_lmtp else "mx:example.net", *recipients, entry=entry)
+        check(world, outcomes, recipients)
+        assert world.contents[entry.id].is_closed
+        for _ in range(3):
+            world.clock.advance(700)
+            world.run()
+        assert not world.clock.getDelayedCalls(), (fault, world.clock.getDelayedCalls())
+
+
+@given(
+    st.lists(
+        st.builds(
+            Fault,
+            st.sampled_from(STEPS),
+            st.sampled_from(Kind),
+            st.sampled_from(REPLIES),
+            st.integers(0, 2),
+            st.integers(1, 2),
+        ).filter(lambda fault: not is_lie(fault)),
+        max_size=4,
+    ),
+    st.sampled_from(sorted(KEYWORDS)),
+    st.lists(st.tuples(st.integers(1, 4), st.booleans()), min_size=1, max_size=4),
+)
+@settings(max_examples=150, deadline=None)
+def test_messages_one_after_the_other_through_faults(faults, name, messages):
+    world = faulty_world(KEYWORDS[name], faults)
+    for number, (count, is_large) in enumerate(messages):
+        recipients = tuple(f"r{number}-{one}@example.net" for one in range(count))
+        entry = world.entry(MemoryContent(CONTENT, is_large=True) if is_large else MESSAGE)
+        outcomes = world.send("mx:example.net", *recipients, entry=entry)
+        check(world, outcomes if isinstance(outcomes, list) else [outcomes], recipients)
+
+
+def test_a_lost_answer_to_the_end_of_data_is_uncertain_and_never_tried_elsewhere():
+    world = faulty_world(EVERYTHING, [Fault("end", Kind.LOSE_AFTER)])
+    outcome = world.send("mx:example.net", "bob@example.net")
+    assert isinstance(outcome, Declined)
+    assert outcome.is_uncertain
+    assert outcome.status.is_temporary
+    assert world.network.dialled == ["192.0.2.1"]
+
+
+def test_a_silent_end_of_data_is_waited_for_ten_minutes():
+    world = faulty_world({}, [Fault("end", Kind.SILENT)])
+    outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
+    world.clock.advance(599)
+    assert outcomes == []
+    world.clock.advance(2)
+    assert outcomes[0][0].is_uncertain
+
+
+@pytest.mark.parametrize(
+    ("step", "seconds"), [("greeting", 300), ("EHLO", 300), ("MAIL", 300), ("RCPT", 300), ("DATA", 120)]
+)
+def test_each_phase_has_its_timeout(step, seconds):
+    world = faulty_world({}, [Fault(step, Kind.SILENT)])
+    world.network.hops["192.0.2.2"].is_up = False
+    outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
+    world.clock.advance(seconds - 1)
+    assert outcomes == []
+    world.clock.advance(2)
+    world.run()
+    assert outcomes[0][0].problem is AttemptProblem.DESTINATION
+    assert not outcomes[0][0].is_uncertain
+
+
+def test_a_host_that_answers_octet_by_octet_does_not_get_more_time():
+    world = faulty_world({}, [Fault("MAIL", Kind.SILENT)])
+    world.network.hops["192.0.2.2"].is_up = False
+    outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
+    protocol = None
+    for call in world.clock.getDelayedCalls():
+        protocol = call.func.__self__
+    for _ in range(301):
+        world.clock.advance(1)
+        if not outcomes:
+            protocol.dataReceived(b"2")
+    world.run()
+    assert outcomes
+
+
+def test_content_that_cannot_be_read_is_not_ended():
+    world = faulty_world({}, [])
+    entry = world.entry(MemoryContent(CONTENT, is_large=True, broken_at=100_000))
+    outcome = world.send("mx:example.net", "bob@example.net", entry=entry)
+    assert (str(outcome.status), outcome.problem) == ("4.3.0", AttemptProblem.MESSAGE)
+    assert not outcome.is_uncertain
+    assert host(world).messages == []
+
+
+def test_a_stale_connection_is_replaced_unseen():
+    world = faulty_world(EVERYTHING, [Fault("MAIL", Kind.LOSE_BEFORE, skip=1)])
+    assert isinstance(world.send("mx:example.net", "bob@example.net"), Taken)
+    world.clock.advance(2)
+    assert isinstance(world.send("mx:example.net", "bob@example.net"), Taken)
+    assert world.network.dialled == ["192.0.2.1", "192.0.2.1"]
+    assert b"BDAT" not in bytes(host(world).conversations[0].transcript).split(b"MAIL")[2]
+
+
+def test_421_to_an_idle_connection_closes_it():
+    world = faulty_world(EVERYTHING, [])
+    world.send("mx:example.net", "bob@example.net")
+    assert len(world.parts.cache) == 1
+    (connection,) = (idle.connection for idle in world.parts.cache._all.values())
+    connection.protocol.dataReceived(b"421 4.4.2 Too long idle\r\n")
+    assert len(world.parts.cache) == 0
+    assert isinstance(world.send("mx:example.net", "bob@example.net"), Taken)
