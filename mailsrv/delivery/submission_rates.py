@@ -78,12 +78,29 @@ class SubmissionRates:
     _log = Logger()
 
     def __init__(self, settings: SubmissionSettings, path: str | None, seconds: Callable[[], float]) -> None:
-        """The file at ``path`` is made if need be. Where that fails, and without a path, this process counts alone."""
+        """The file at ``path`` is made by :meth:`start` if need be.
+
+        Where that fails, and without a path, this process counts alone.
+        """
         self._seconds = seconds
-        self.table = self._open(path, settings.users_remembered)
+        self._path = path
+        self._users = settings.users_remembered
+        self._table: SubmissionTable | None = None
         self.replace_settings(settings)
 
-    def _open(self, path: str | None, users: int) -> SubmissionTable:
+    def start(self) -> None:
+        """Open the file. It waits for the disk, and must come after root was given up: the file is the user's own."""
+        self._table = self._open()
+
+    @property
+    def table(self) -> SubmissionTable:
+        """What is counted; opened now if nobody did before."""
+        if self._table is None:
+            self._table = self._open()
+        return self._table
+
+    def _open(self) -> SubmissionTable:
+        path, users = self._path, self._users
         if path is not None:
             try:
                 return SubmissionTable.open(path, users)

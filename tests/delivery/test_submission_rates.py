@@ -37,6 +37,7 @@ class Sender:
         self.clock.advance(START)
         self.settings = SubmissionSettings(**{**UNLIMITED, **settings})
         self.rates = SubmissionRates(self.settings, None if path is None else str(path), self.clock.seconds)
+        self.rates.start()
 
     def send(self, count=1, *, user=ALICE, recipients=0):
         """How many of so many attempts are accepted."""
@@ -156,6 +157,13 @@ def test_other_limits_hold_at_once_for_what_was_counted():
     assert sender.send(10) == 5
 
 
+def test_nothing_is_made_before_the_start(tmp_path):
+    rates = SubmissionRates(SubmissionSettings(), str(tmp_path / "rates" / "t"), lambda: START)
+    assert not (tmp_path / "rates").exists()
+    assert rates.check(ALICE, 0) is None
+    assert (tmp_path / "rates" / "t").exists()
+
+
 def test_a_file_that_cannot_be_made_leaves_a_table_in_memory(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with capturedLogs() as told:
@@ -171,7 +179,7 @@ def test_a_clock_that_was_set_back_refuses_no_longer_than_the_period():
     clock = Clock()
     clock.advance(START - 10 * DAY)
     earlier = SubmissionRates(settings, None, clock.seconds)
-    earlier.table = sender.rates.table
+    earlier._table = sender.rates.table
     assert earlier.check(ALICE, 0) is not None
     [rates] = all_rates(earlier.table, settings, clock.seconds())
     assert rates.wait_seconds <= HOUR
