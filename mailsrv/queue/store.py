@@ -17,10 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import apsw
-from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,7 +42,8 @@ from mailsrv.journal.octets import FormatError
 from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
 from mailsrv.queue.applier import QueueApplier
 from mailsrv.queue.content import ContentFolder, DamagedContent, LoadedContent
-from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.database import QueueDatabase
+from mailsrv.queue.database_thread import DatabaseThread, IQueueReactor, answer
 from mailsrv.queue.housekeeping import (
     LiveSegments,
     forget_destinations,
@@ -59,22 +59,6 @@ from mailsrv.queue.settling import Settler
 
 _HOUSEKEEPING_SECONDS = 60.0
 _HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
-
-
-class IQueueReactor(Protocol):
-    """What the queue needs of the reactor."""
-
-    def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
-
-
-@frozen(eq=False)
-class Job:
-    """Something for the database thread."""
-
-    function: Callable[[], Any]
-    waiter: Deferred[Any] | None = None
-    is_durable: bool = False
-    is_transaction: bool = True
 
 
 ContentJob = Callable[[], object]
@@ -130,16 +114,14 @@ class QueueStore:
             seconds=clock,
         )
         self.applier.on_enqueued = self._applied
-        self._database_worker: IWorker[Job] = worker_factory("queue-database", self._handle)
+        self._thread = DatabaseThread(worker_factory, reactor, self._idle)
         self._content_worker: IWorker[ContentJob] = worker_factory("queue-content", _run_jobs)
         self._enqueued: Callable[[Sequence[DestinationState]], None] | None = None
         self._is_open = False
         self._is_stopped = False
         # Of the database thread.
-        self._db: QueueDatabase | None = None
         self._leases: Leases | None = None
         self._settler: Settler | None = None
-        self._told = 0
         self._data_version: object = None
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
@@ -149,7 +131,6 @@ class QueueStore:
         self._messages = 0
         self._octets = 0
         self._is_disk_low = False
-        self._after_commit: list[Callable[[], object]] = []
 
     def _open_database(self) -> QueueDatabase:
         make_directories(self._disk, self._directory)
@@ -159,12 +140,17 @@ class QueueStore:
 
     def start(self) -> Deferred[None]:
         """After the journal's replay: frees the leases of those who are dead. Fails with Unavailable."""
-        self._database_worker.start()
+        self._thread.worker.start()
         self._content_worker.start()
-        return self._post(self._start_in_thread, is_durable=False, is_transaction=False)
+        return self._thread.ask(self._start_in_thread).addErrback(self._start_failed)
+
+    def _start_failed(self, failure: Failure) -> Failure:
+        self._thread.worker.stop()
+        self._content_worker.stop()
+        return failure
 
     def _start_in_thread(self) -> None:
-        db = self._db = self._open_database()
+        db = self._thread.db = self._open_database()
         self._disk.watch_file_system(self._directory)
         self._leases = Leases(db, self._owner, self._storage.lease_seconds)
         self._settler = Settler(db, self._owner, self._storage.events_per_message)
@@ -182,7 +168,7 @@ class QueueStore:
         if is_first:
             forget_destinations(db)
             threading.Thread(target=self._sweep, name="queue-sweep", daemon=True).start()
-        self._told = db.wake_number()
+        self._thread.told = db.wake_number()
         self._refresh(db)
         self._is_open = True
 
@@ -205,79 +191,18 @@ class QueueStore:
         if not self._is_open or self._is_stopped:
             return succeed(None)
         self._is_stopped = True
-        stopped = self._post(self._stop_in_thread, is_durable=False, is_transaction=False)
-        self._database_worker.stop()
+        stopped = self._thread.ask(self._stop_in_thread)
+        self._thread.worker.stop()
         self._content_worker.stop()
         return stopped
 
     def _stop_in_thread(self) -> None:
         self.applier.close()
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._thread.db is not None:
+            self._thread.db.close()
+            self._thread.db = None
 
     # -- the database thread -----------------------------------------------------------
-
-    def _post(self, function: Callable[[], Any], *, is_durable: bool, is_transaction: bool = True) -> Deferred[Any]:
-        waiter: Deferred[Any] = Deferred()
-        self._database_worker.post(Job(function, waiter, is_durable, is_transaction))
-        return waiter
-
-    def _handle(self, jobs: list[Job]) -> float | None:
-        """One batch (a handler of :class:`~mailsrv.journal.worker.IWorker`)."""
-        results: list[tuple[Deferred[Any], Any]] = []
-        together = [job for job in jobs if job.is_transaction]
-        if together:
-            self._run_together(together, results)
-        for job in jobs:
-            if not job.is_transaction:
-                self._run_alone(job, results)
-        if results:
-            self._reactor.callFromThread(_answer, results)
-        if self._db is None:
-            return None
-        return self._idle(self._db)
-
-    def _run_together(self, jobs: list[Job], results: list[tuple[Deferred[Any], Any]]) -> None:
-        values: list[Any] = []
-        finished: list[Callable[[], object]] = []
-        self._after_commit = finished
-        try:
-            db = self._open_now()
-            told = self._told
-            with db.transaction(is_durable=any(job.is_durable for job in jobs)):
-                is_up_to_date = db.wake_number() == told
-                values = [job.function() for job in jobs]
-            if is_up_to_date:
-                # What came to wait by our own doing is no news to us.
-                self._told = db.committed_wake or told
-        except Exception as error:
-            failure = Failure(self._as_mail_error(error))
-            results += [(job.waiter, failure) for job in jobs if job.waiter is not None]
-            return
-        for function in finished:
-            function()
-        results += [(job.waiter, value) for job, value in zip(jobs, values, strict=True) if job.waiter is not None]
-
-    def _run_alone(self, job: Job, results: list[tuple[Deferred[Any], Any]]) -> None:
-        try:
-            value = job.function()
-        except Exception as error:
-            value = Failure(self._as_mail_error(error))
-        if job.waiter is not None:
-            results.append((job.waiter, value))
-
-    def _as_mail_error(self, error: Exception) -> MailError:
-        if not isinstance(error, MailError | OSError | apsw.Error):
-            self._log.failure("the queue met an error of ours")
-        elif not isinstance(error, MailError):
-            self._log.error("the queue cannot work: {error}", log_alarm="queue", error=repr(error))
-        return as_mail_error(error)
-
-    def _open_now(self) -> QueueDatabase:
-        if self._db is None:
-            raise Unavailable(cause="the queue is not open")
-        return self._db
 
     def _idle(self, db: QueueDatabase) -> float:
         """What is done now and then; seconds until the next time."""
@@ -302,15 +227,15 @@ class QueueStore:
             self._unreturned = []
         version = db.connection.pragma("data_version")
         if version != self._data_version:
-            self._data_version = version
             self._tell_news()
+            self._data_version = version
         self._refresh(db)
 
     def _tell_news(self) -> None:
         self._is_poll_posted = False
         if self._leases is None:
             return
-        self._told, states = self._leases.news(self._told)
+        self._thread.told, states = self._leases.news(self._thread.told)
         if states and self._enqueued is not None:
             self._reactor.callFromThread(self._enqueued, states)
 
@@ -354,30 +279,32 @@ class QueueStore:
         self._octets += octets
         if self._is_open and not self._is_poll_posted:
             self._is_poll_posted = True
-            self._database_worker.post(Job(self._tell_news, is_transaction=False))
+            self._thread.post(self._tell_news)
 
     def destinations(self) -> Deferred[Sequence[DestinationState]]:
-        return self._post(lambda: self._open_leases().destinations(), is_durable=False, is_transaction=False)
+        return self._thread.ask(lambda: self._open_leases().destinations())
 
     def state(self, destination: Destination) -> Deferred[DestinationState]:
-        return self._post(lambda: self._open_leases().state(destination), is_durable=False, is_transaction=False)
+        return self._thread.ask(lambda: self._open_leases().state(destination))
 
     def _open_leases(self) -> Leases:
-        if self._leases is None or self._db is None:
+        if self._leases is None or self._thread.db is None:
             raise Unavailable(cause="the queue is not open")
         return self._leases
 
     def take(
         self, destination: Destination, now: float, messages: int, recipients: int
     ) -> Deferred[Sequence[Consignment]]:
-        return self._post(lambda: self._open_leases().take(destination, now, messages, recipients), is_durable=False)
+        return self._thread.change(
+            lambda: self._open_leases().take(destination, now, messages, recipients), is_durable=False
+        )
 
     def settle(self, entry: QueueEntry, settlements: Sequence[Settlement]) -> Deferred[None]:
-        return self._post(lambda: self._settle(entry.id, settlements), is_durable=True)
+        return self._thread.change(lambda: self._settle(entry.id, settlements), is_durable=True)
 
     def _settle(self, message: int, settlements: Sequence[Settlement]) -> None:
         if self._settler is not None and self._settler.settle(message, settlements, self._clock()):
-            self._after_commit.append(lambda: self._finished(message))
+            self._thread.after_commit.append(lambda: self._finished(message))
 
     def _finished(self, message: int) -> None:
         """In the database thread, when it is durable that nobody is owed it any more."""
@@ -387,11 +314,11 @@ class QueueStore:
             self.content.remove(message)
 
     def give_back(self, consignment: Consignment) -> None:
-        self._database_worker.post(Job(lambda: self._give_back(consignment), is_transaction=False))
+        self._thread.post(lambda: self._give_back(consignment))
 
     def _give_back(self, consignment: Consignment) -> None:
         try:
-            with self._open_now().transaction(is_durable=False):
+            with self._thread.open_database().transaction(is_durable=False):
                 if self._settler is not None:
                     self._settler.give_back(consignment)
         except (apsw.Error, MailError):
@@ -408,9 +335,7 @@ class QueueStore:
     async def _open_content(self, entry: QueueEntry) -> IContent:
         message = entry.id
         for _ in range(2):
-            where: Where | None = await self._post(
-                lambda: look_up(self._open_now(), message), is_durable=False, is_transaction=False
-            )
+            where: Where | None = await self._thread.ask(lambda: look_up(self._thread.open_database(), message))
             if where is None or not is_there(where):
                 raise Unavailable(cause=f"message {message} has left the queue or is damaged")
             try:
@@ -427,7 +352,7 @@ class QueueStore:
                 raise Unavailable(cause=str(error)) from error
             else:
                 return opened
-        await self._post(lambda: self._hold_damaged(message, cause), is_durable=True)
+        await self._thread.change(lambda: self._hold_damaged(message, cause), is_durable=True)
         raise Unavailable(cause=f"the content of message {message} is damaged: {cause}")
 
     def _in_content_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
@@ -438,13 +363,13 @@ class QueueStore:
                 value = function()
             except Exception:
                 value = Failure()
-            self._reactor.callFromThread(_answer, [(waiter, value)])
+            self._reactor.callFromThread(answer, [(waiter, value)])
 
         self._content_worker.post(job)
         return waiter
 
     def _hold_damaged(self, message: int, cause: str) -> None:
-        db = self._open_now()
+        db = self._thread.open_database()
         rows = db.connection.execute(
             "SELECT destination, count(*) FROM recipient WHERE message=? AND state=0 GROUP BY destination", (message,)
         ).fetchall()
@@ -452,7 +377,7 @@ class QueueStore:
             db.count_waiting(destination, -waiting, is_news=False)  # type: ignore[operator, arg-type]
         db.connection.execute(_HOLD, (message,))
         db.connection.execute("UPDATE message SET place=2 WHERE id=? AND owed>0", (message,))
-        self._after_commit.append(lambda: self._set_aside(message, cause))
+        self._thread.after_commit.append(lambda: self._set_aside(message, cause))
 
     def _set_aside(self, message: int, cause: str) -> None:
         self._log.critical(
@@ -465,14 +390,6 @@ class QueueStore:
             self.content.set_aside(message)
         except OSError as error:
             self._log.error("{message} was not set aside: {error}", message=message, error=str(error))
-
-
-def _answer(results: Sequence[tuple[Deferred[Any], Any]]) -> None:
-    for waiter, value in results:
-        if isinstance(value, Failure):
-            waiter.errback(value)
-        else:
-            waiter.callback(value)
 
 
 def _run_jobs(jobs: list[ContentJob]) -> None:

@@ -215,7 +215,7 @@ def test_leases_of_an_earlier_run_end_when_all_workers_have_replayed(tmp_path: P
 
 
 def zero_id(setting: QueueSetting) -> int:
-    db = setting.store._db
+    db = setting.store._thread.db
     assert db is not None
     return int(db.row("SELECT min(id) FROM message")[0])
 
@@ -259,7 +259,7 @@ def test_a_forgotten_message_is_not_queued_again_while_its_segment_lives(tmp_pat
     [consignment] = queue.take()
     queue.settle(consignment, Delivered(0))
     queue.tick(61)
-    db = queue.store._db
+    db = queue.store._thread.db
     assert db is not None
     assert db.row("SELECT count(*) FROM message") == db.row("SELECT count(*) FROM recipient") == (0,)
     queue.enqueue(("u@a.test", A), at=4096, is_replay=True)
@@ -327,7 +327,7 @@ def test_the_id_of_a_message_survives_the_loss_of_its_row(tmp_path: Path):
     first.enqueue(("t@a.test", A), at=4096)
     first.enqueue(("u@a.test", A), at=8192)
     ids = [each.entry.id for each in first.take()]
-    db = first.store._db
+    db = first.store._thread.db
     assert db is not None
     with db.transaction(is_durable=True) as connection:
         connection.execute("DELETE FROM message; DELETE FROM recipient; UPDATE destination SET waiting=0")
@@ -493,7 +493,7 @@ def test_stray_files_are_swept_and_young_ones_left_alone(tmp_path: Path, monkeyp
     [kept] = queue.files()
     stray = kept.parent / "12345"
     stray.write_bytes(b"left by a crash")
-    db = queue.store._db
+    db = queue.store._thread.db
     assert db is not None
     disk = RealDisk()
     assert sweep_content(db, disk, queue.store.content, lambda: False) == 0
@@ -568,7 +568,7 @@ def test_a_queue_that_is_not_open_says_so(tmp_path: Path):
 def test_a_row_nobody_understands_is_held_and_not_deleted(queue: QueueSetting):
     queue.enqueue(("u@a.test", A))
     queue.enqueue(("v@a.test", A))
-    db = queue.store._db
+    db = queue.store._thread.db
     assert db is not None
     with db.transaction(is_durable=True) as connection:
         connection.execute("UPDATE recipient SET address='no address' WHERE address='u@a.test'")
