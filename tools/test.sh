@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Everything CI runs: tools/test.sh BIN. Nothing is skipped: real mail clients that the interoperability
-# tests drive are installed where this may be done, otherwise the one command is printed and we stop.
+# Everything CI runs: tools/test.sh BIN. Nothing is skipped: real mail clients and DNS servers that the
+# interoperability tests drive are installed where this may be done, otherwise the one command is printed and we stop.
 set -euo pipefail
 bin=${1:?bin folder of the virtual environment}
 step() { printf '== %s\n' "$*"; "$@"; }
 
-declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail)
+PATH=$PATH:/usr/sbin:/sbin # servers are there
+declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
+    [unbound]=unbound [knotd]=knot)
 missing=()
 perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl) # swaks needs it for TLS
 for program in "${!package_of[@]}"; do

@@ -78,6 +78,10 @@ class _DatagramQuestion(DatagramProtocol):
     def connectionRefused(self) -> None:
         self.finish(Failure(error.ConnectionRefusedError()))
 
+    def stopProtocol(self) -> None:
+        # By epoll a refusal arrives as an error of the socket, which Twisted closes without a word.
+        self.finish(Failure(error.ConnectionLost()))
+
     def finish(self, result: bytes | Failure) -> None:
         if not self._is_done:
             self._close()

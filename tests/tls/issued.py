@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from attrs import frozen
 from cryptography import x509
@@ -14,6 +16,8 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from mailsrv.interfaces.resolver import TlsaRecord
+from mailsrv.interfaces.tls_policy import HostTlsPolicy
+from mailsrv.tls.client import ClientTls
 
 HOST = "mx.example.test"
 DIGESTS = {0: lambda data: data, 1: lambda data: hashlib.sha256(data).digest(), 2: lambda d: hashlib.sha512(d).digest()}
@@ -72,3 +76,26 @@ def server_context(*chain: Issued) -> SSL.Context:
         context.add_extra_chain_cert(one.certificate)
     context.set_session_id(b"test")
     return context
+
+
+class Handshake:
+    """What ``check`` asks of a transport, after a handshake in memory."""
+
+    def __init__(self, tls: ClientTls, policy: HostTlsPolicy, server: Any) -> None:
+        unused: Any = None
+        self.client = tls.connection_creator(policy).clientConnectionForTLS(unused)
+        self.client.set_connect_state()
+        self.server = SSL.Connection(server, None)
+        self.server.set_accept_state()
+        for _ in range(4):
+            for one, other in ((self.client, self.server), (self.server, self.client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    while True:
+                        other.bio_write(one.bio_read(2**15))
+        with contextlib.suppress(SSL.WantReadError):
+            self.client.recv(1)
+
+    def getHandle(self) -> Any:
+        return self.client

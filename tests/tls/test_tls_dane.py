@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
-from OpenSSL import SSL
 from OpenSSL._util import lib
 
 from mailsrv.interfaces.resolver import TlsaRecord
@@ -19,30 +16,7 @@ from mailsrv.tls import dane
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.client import ClientTls
 from mailsrv.tls.client_settings import TlsClientSettings
-from tests.tls.issued import CA, EXPIRED, HOST, LEAF, MIDDLE, OTHER, SELF, Issued, server_context, tlsa
-
-
-class Handshake:
-    """What ``check`` asks of a transport, after a handshake in memory."""
-
-    def __init__(self, tls: ClientTls, policy: HostTlsPolicy, server: Any) -> None:
-        unused: Any = None
-        self.client = tls.connection_creator(policy).clientConnectionForTLS(unused)
-        self.client.set_connect_state()
-        self.server = SSL.Connection(server, None)
-        self.server.set_accept_state()
-        for _ in range(4):
-            for one, other in ((self.client, self.server), (self.server, self.client)):
-                with contextlib.suppress(SSL.WantReadError):
-                    one.do_handshake()
-                with contextlib.suppress(SSL.WantReadError):
-                    while True:
-                        other.bio_write(one.bio_read(2**15))
-        with contextlib.suppress(SSL.WantReadError):
-            self.client.recv(1)
-
-    def getHandle(self) -> Any:
-        return self.client
+from tests.tls.issued import CA, EXPIRED, HOST, LEAF, MIDDLE, OTHER, SELF, Handshake, Issued, server_context, tlsa
 
 
 def is_reused(connection: Handshake) -> bool:
