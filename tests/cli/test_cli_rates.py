@@ -45,7 +45,9 @@ def config(tmp_path):
 @pytest.fixture
 def rates(tmp_path):
     """The running server's."""
-    return SubmissionRates(SETTINGS, rates_path(str(tmp_path / "state")), time.time)
+    rates = SubmissionRates(SETTINGS, rates_path(str(tmp_path / "state")), time.time)
+    rates.start()
+    return rates
 
 
 @pytest.fixture
