@@ -97,3 +97,44 @@ class DeliverySettings:
             "unit": "days",
         },
     )
+
+
+@frozen
+class SendmailSettings:
+    """``[sendmail]``: mail of programs on this machine, by mailsrv-sendmail."""
+
+    spool_dir: str = field(
+        default="",
+        metadata={
+            "help": "Where it leaves mail while the server is down; made with mode 1733, everybody must be able to get "
+            "there. Empty: sendmail-spool in state_dir, which only the server's own user can reach.",
+            "example": "/var/spool/mailsrv",
+        },
+    )
+    trusted_users: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "Users of this machine who may send under any name, beside root and the server's own user.",
+            "example": ["www-data"],
+        },
+    )
+    pickup_seconds: float = field(
+        default=15.0,
+        validator=validators.gt(0),
+        metadata={"help": "How often the server looks for mail that was left.", "unit": "seconds"},
+    )
+    pickup_messages: int = field(
+        default=100,
+        validator=validators.ge(1),
+        metadata={"help": "Messages it takes in one go."},
+    )
+    message_octets: int = field(
+        default=52_428_800,
+        validator=validators.ge(1024),
+        metadata={"help": "A larger message is refused by the command.", "unit": "octets"},
+    )
+    max_age_seconds: float = field(
+        default=432_000.0,
+        validator=validators.gt(0),
+        metadata={"help": "What could not be taken for so long goes back to who sent it.", "unit": "seconds"},
+    )
