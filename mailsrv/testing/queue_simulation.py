@@ -31,7 +31,7 @@ from mailsrv.address import Address
 from mailsrv.errors import InsufficientStorage
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.envelope import NOTIFY_UNSAID, DeliverBy, EnvelopeParameters, Notify
-from mailsrv.interfaces.journal import JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.journal import IJournal, JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.queue import (
     AttemptOutcome,
     AttemptProblem,
@@ -39,6 +39,7 @@ from mailsrv.interfaces.queue import (
     Declined,
     Destination,
     Ending,
+    IQueueStore,
     ITransportAgent,
     OnwardDelivery,
     OnwardRecipient,
@@ -235,9 +236,9 @@ class World:
     _ids: int = 0
     _unsent: list[tuple[float, JournalRecord]] = field(factory=list)
     _full: tuple[tuple[float, float], ...] = ()
-    _disk: SimulatedDisk = field(init=False)
+    disk: SimulatedDisk = field(init=False)
+    journal: IJournal = field(init=False)
     _store: MemoryQueueStore = field(init=False)
-    _journal: MemoryQueueJournal = field(init=False)
     _runner: QueueRunner = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -288,16 +289,35 @@ class World:
             self.acknowledged.add(record.transaction_id)
 
         # Who gets a 452 gives up here; that nothing of it may be delivered then is seen in the account.
-        self._journal.commit(record).addCallbacks(acknowledge, lambda _: self.refused.add(record.transaction_id))
+        self.journal.commit(record).addCallbacks(acknowledge, lambda _: self.refused.add(record.transaction_id))
+
+    # The queue; a world with another store has its own of these three, and of ``kept``.
+
+    def open_queue(self, disk: SimulatedDisk) -> tuple[IQueueStore, IJournal]:
+        """A process opens what is kept."""
+        self.disk = disk
+        self._store = MemoryQueueStore(self.clock.seconds, self.kept, disk)
+        return self._store, MemoryQueueJournal(self._store, self.clock.seconds, disk)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether threads have something to do."""
+        return False
+
+    def work(self) -> None:
+        """Before each event: threads have their turn."""
+
+    def lose_memory(self) -> None:
+        """The process is killed."""
+        self._store.silence()
+        self.disk.crash(self.random)
 
     # The process
 
     def _boot(self) -> None:
         """A new process over what is on the disk."""
         clock, draw = self.clock, self.random
-        self._disk = SimulatedDisk(clock, draw.choice((0.001, 0.5)), self._full)
-        store = self._store = MemoryQueueStore(clock.seconds, self.kept, self._disk)
-        self._journal = MemoryQueueJournal(store, clock.seconds, self._disk)
+        store, self.journal = self.open_queue(SimulatedDisk(clock, draw.choice((0.001, 0.5)), self._full))
         notices = Notices(
             SETTINGS.notices,
             store,
@@ -306,9 +326,9 @@ class World:
             new_transaction_id=self.new_id,
             seconds=clock.seconds,
         )
-        local = LocalAgent(store, self._journal, MemorySpool(), notices, self._resolve, seconds=clock.seconds)
+        local = LocalAgent(store, self.journal, MemorySpool(), notices, self._resolve, seconds=clock.seconds)
         agents: dict[Transport, ITransportAgent] = {Transport.MX: SimulatedHops(self), Transport.LOCAL: local}
-        self._runner = QueueRunner(SETTINGS, store, self._journal, agents, notices, clock=clock, random=draw.random)
+        self._runner = QueueRunner(SETTINGS, store, self.journal, agents, notices, clock=clock, random=draw.random)
         self._runner.startService()
         now = clock.seconds()
         for at, record in self._unsent:
@@ -321,22 +341,24 @@ class World:
     def _crash(self) -> None:
         """Kill the process: its timers and its memory are gone."""
         self.crashes += 1
-        self._store.silence()
-        self._disk.crash(self.random)
+        self.lose_memory()
         self.clock.calls.clear()
-        for key in self.unwritten:
+        taken, self.unwritten = self.unwritten, set()
+        self._boot()
+        for key in taken:
+            # Neither on disk nor in the journal that has just been replayed: it will be tried again.
             if self.kept.row(*key) is not None:
                 self.uncertain[key] += 1
-        self.unwritten.clear()
-        self._boot()
 
     def run(self) -> World:
         """To the end of all mail, then the account. Raises :class:`LostAccount`."""
-        draw, clock = self.random, self.clock
+        clock = self.clock
         self._boot()
         crash_at = self._next_crash()
         last_sending = max(at for at, _ in self._unsent)
-        while clock.calls and (self.kept.rows or clock.seconds() <= last_sending + 1 or self.events < 3):
+        while (clock.calls or self.has_work) and (
+            self.kept.rows or clock.seconds() <= last_sending + 1 or self.events < 3
+        ):
             self.events += 1
             if self.events > _MOST_EVENTS:
                 raise LostAccount(f"seed {self.seed}: mail that never ends: {list(self.kept.places)}")
@@ -344,10 +366,11 @@ class World:
                 self._crash()
                 crash_at = self._next_crash()
                 continue
-            clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
+            self.work()
+            if clock.calls:
+                clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
             if self.unwritten:
                 self.unwritten = {key for key in self.unwritten if self.kept.row(*key) is not None}
-        _ = draw
         Account(self).check()
         return self
 
