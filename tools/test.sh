@@ -7,7 +7,7 @@ step() { printf '== %s\n' "$*"; "$@"; }
 
 PATH=$PATH:/usr/sbin:/sbin # servers are there
 declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
-    [unbound]=unbound [knotd]=knot)
+    [msmtp]=msmtp [node]=nodejs [npm]=npm [openssl]=openssl [unbound]=unbound [knotd]=knot)
 missing=()
 perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl) # swaks needs it for TLS
 for program in "${!package_of[@]}"; do
