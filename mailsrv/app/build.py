@@ -14,7 +14,9 @@ rest lives as long as the process.
 from __future__ import annotations
 
 import functools
+import os
 import secrets
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +30,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
 from mailsrv.app.control import Start
+from mailsrv.app.outbound import make_outbound
+from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
@@ -37,6 +41,11 @@ from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.receiver import MessageReceiver
+from mailsrv.delivery.recipients import RecipientPolicy
+from mailsrv.delivery.recipients import Service as DeliveryService
+from mailsrv.delivery.signing import MessageSigner
+from mailsrv.delivery.srs_secret import open_rewriting
+from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
 from mailsrv.directory.build import make_directory
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.passwords.hashing import HashingPool
@@ -45,13 +54,17 @@ from mailsrv.filters.loading import FilterNotFound, LoadedFilter, load_filters
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.imap.factory import ImapServerFactory
 from mailsrv.interfaces.delivery import IMessageReceiver
+from mailsrv.mailauth.key_store import KeyStoreError, SigningKeys, load_signing_keys
 from mailsrv.pop3.factory import Pop3ServerFactory
+from mailsrv.routing.rules import TransportRules
+from mailsrv.routing.srs import SenderRewriting
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.contexts import TlsContexts
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.shared_table import NoColumn, SharedTable
 from mailsrv.wire.tls_mode import TlsMode
 
 _log = Logger()
@@ -60,31 +73,58 @@ ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
 
 
 @frozen
+class PolicyFiles:
+    """What a policy needs from the disk."""
+
+    filters: Sequence[LoadedFilter]
+    signing_keys: SigningKeys = field(repr=False)
+    rewriting: SenderRewriting | None = field(repr=False)
+
+
+def load_policy_files(settings: Settings) -> PolicyFiles:
+    """Waits for the disk. Raises FilterNotFound and KeyStoreError."""
+    return PolicyFiles(
+        load_filters(settings.filter),
+        load_signing_keys(settings.dkim, settings.state_dir),
+        open_rewriting(settings.delivery, settings.state_dir, time.time()),
+    )
+
+
+@frozen
 class Policy:
     """What decides about log-ins and recipients, made from one reading of the configuration."""
 
     realm: MailRealm
     checker: PasswordChecker
+    routes: TransportRules
+    queued_recipients: RecipientPolicy
+    """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
     receivers: dict[str, IMessageReceiver] = field(repr=False)
 
 
 class MailServer:
     """The object graph of one process (:class:`mailsrv.app.server.Server`)."""
 
-    def __init__(self, settings: Settings, reactor: Any, storage: Storage) -> None:
-        """Reads keys, certificates and filters: waits for the disk. Raises :class:`CannotStart`."""
+    def __init__(self, settings: Settings, reactor: Any, storage: Storage, shared: SharedTable | None = None) -> None:
+        """Reads keys, certificates and filters: waits for the disk. Raises :class:`CannotStart`.
+
+        ``shared``: what workers count together.
+        """
         self._settings = settings
         self._reactor = reactor
         self._storage = storage
         self._pool = ThreadPool(0, settings.server.threads, "mailsrv")
         self._run_in_thread: Any = functools.partial(deferToThreadPool, reactor, self._pool)
         self._hashing = HashingPool(settings.passwords, reactor=reactor)
-        self._connections = ConnectionTable(settings.limits, reactor.seconds)
+        self._shared = shared
+        self._connections = ConnectionTable(settings.limits, reactor.seconds, shared)
+        self._submission_rates = SubmissionRates(settings.submission, rates_path(settings.state_dir), reactor.seconds)
         self._throttle = self._make_throttle(settings)
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
-            policy = self._make_policy(settings, load_filters(settings.filter))
-        except (TlsError, FilterNotFound) as error:
+            self._policy = policy = self._make_policy(settings, load_policy_files(settings))
+            self._outbound = make_outbound(settings, reactor, storage, lambda: self._policy)
+        except (TlsError, FilterNotFound, KeyStoreError) as error:
             raise CannotStart(str(error)) from error
         self._portal = Portal(policy.realm, (policy.checker,))
         self._listening = [
@@ -97,7 +137,14 @@ class MailServer:
 
     @property
     def factories(self) -> Sequence[IProtocolFactory]:
-        return [self._wrapped(listen, factory) for listen, factory in self._listening]
+        return [
+            behind_proxy(
+                self._wrapped(listen, factory),
+                ProxyTrust(NetworkSet(listen.proxy_protocol_from), listen.proxy_protocol_seconds),
+                self._reactor,
+            )
+            for listen, factory in self._listening
+        ]
 
     def _wrapped(self, listen: ListenSettings, factory: ProtocolFactory) -> IProtocolFactory:
         if listen.tls is not TlsMode.IMPLICIT:
@@ -110,7 +157,7 @@ class MailServer:
     def _make_throttle(self, settings: Settings) -> LoginThrottle:
         return LoginThrottle(settings.auth, clock=self._reactor, exempt_networks=settings.limits.exempt_networks)
 
-    def _make_policy(self, settings: Settings, filters: Sequence[LoadedFilter]) -> Policy:
+    def _make_policy(self, settings: Settings, files: PolicyFiles) -> Policy:
         directory = make_directory(
             settings.directory,
             hashing=self._hashing,
@@ -118,7 +165,12 @@ class MailServer:
             run_in_thread=self._run_in_thread,
             default_domain=settings.auth.default_domain,
         )
-        resolver = AddressResolver(LocalDomains(settings.domain), directory)
+        domains = LocalDomains(settings.domain)
+        resolver = AddressResolver(domains, directory)
+        routes = TransportRules(settings.route, domains.all_names)
+        signer = MessageSigner(
+            settings.dkim, files.signing_keys, seconds=self._reactor.seconds, run_in_thread=self._run_in_thread
+        )
         checker = PasswordChecker(
             directory,
             settings.auth,
@@ -128,7 +180,7 @@ class MailServer:
                 clock=self._reactor, seconds=settings.auth.cache_seconds, entries=settings.auth.cache_entries
             ),
         )
-        pipeline = FilterPipeline(filters, self._reactor)
+        pipeline = FilterPipeline(files.filters, self._reactor)
         receivers: dict[str, IMessageReceiver] = {
             service.value: MessageReceiver(
                 settings.delivery,
@@ -140,11 +192,20 @@ class MailServer:
                 journal=self._storage.journal,
                 store=self._storage.store,
                 clock=self._reactor,
+                router=routes,
+                queue=self._storage.queue,
+                rewriting=files.rewriting,
+                signer=signer,
+                submission_rates=self._submission_rates,
                 run_in_thread=self._run_in_thread,
             )
             for service in SmtpService
         }
-        return Policy(MailRealm(self._storage.store, resolver.may_send_as), checker, receivers)
+        queued_recipients = RecipientPolicy(
+            DeliveryService.SUBMISSION, resolver, routes, rewriting=files.rewriting, seconds=self._reactor.seconds
+        )
+        realm = MailRealm(self._storage.store, resolver.may_send_as)
+        return Policy(realm, checker, routes, queued_recipients, receivers)
 
     def _make_factory(self, listen: ListenSettings, index: int, policy: Policy) -> ProtocolFactory:
         context = None
@@ -182,12 +243,14 @@ class MailServer:
         self._pool.start()
         self._hashing.start()
         await self._storage.start()
+        self._outbound.start()
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         try:
+            await self._outbound.stop()
             await self._storage.stop()
         finally:
             self._hashing.stop()
@@ -203,15 +266,16 @@ class MailServer:
         """Everything that may be refused comes first; after it nothing can fail."""
         throttle = self._throttle
         try:
-            filters = load_filters(settings.filter)
+            files = await self._run_in_thread(load_policy_files, settings)
             if self._tls is not None:
                 await self._run_in_thread(self._tls.reload, settings.tls)
-        except (TlsError, FilterNotFound) as error:
+        except (TlsError, FilterNotFound, KeyStoreError) as error:
             raise ReloadRefused(str(error)) from error
         if _throttling(settings) != _throttling(self._settings):
             throttle = self._make_throttle(settings)
         self._throttle = throttle
-        policy = self._make_policy(settings, filters)
+        self._submission_rates.replace_settings(settings.submission)
+        self._policy = policy = self._make_policy(settings, files)
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
         self._portal.registerChecker(policy.checker)
@@ -229,7 +293,8 @@ class MailServer:
             self._connections.replace_settings(settings.limits)
         self._settings = settings
         self._retry_stuck()
-        return ["domains", "directories", "log-in", "filters", "limits", "protocol settings", *self._tls_effect()]
+        what = ["domains", "directories", "log-in", "routes", "signing keys", "filters", "limits", "protocol settings"]
+        return [*what, *self._tls_effect()]
 
     def _retry_stuck(self) -> None:
         """Mail that was put aside is tried again: a reload is what an administrator does after mending a mailbox."""
@@ -264,8 +329,26 @@ def build_server(settings: Settings, reactor: Any) -> MailServer:
 
 def build_worker(settings: Settings, reactor: Any, start: Start) -> MailServer:
     """The server in one of several workers."""
-    storage = open_storage(settings, reactor, start.run_id, workers=start.workers)
-    return MailServer(settings, reactor, storage)
+    storage = open_storage(settings, reactor, start.run_id, workers=start.workers, seat=start.seat)
+    shared = open_shared_table(settings, start.run_id, start.workers) if start.workers > 1 else None
+    return MailServer(settings, reactor, storage, shared)
+
+
+def open_shared_table(settings: Settings, run_id: bytes, workers: int) -> SharedTable | None:
+    """What the workers of a run count together; None, and each counts alone, where the file cannot be had."""
+    path = os.path.join(settings.state_dir, "rates", "connections")
+    limits = settings.limits
+    try:
+        return SharedTable.open(
+            path,
+            run_id,
+            buckets=limits.networks_remembered,
+            connections=limits.connections_total,
+            workers=workers,
+        )
+    except (OSError, NoColumn) as error:
+        _log.error("{path} cannot be used ({error}): workers count connections each for itself", path=path, error=error)
+        return None
 
 
 def check_files(settings: Settings) -> None:
@@ -274,8 +357,8 @@ def check_files(settings: Settings) -> None:
     Raises :class:`CannotStart`.
     """
     try:
-        load_filters(settings.filter)
+        load_policy_files(settings)
         if uses_tls(settings):
             TlsContexts(settings.tls)
-    except (TlsError, FilterNotFound) as error:
+    except (TlsError, FilterNotFound, KeyStoreError) as error:
         raise CannotStart(str(error)) from error

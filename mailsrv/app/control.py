@@ -27,6 +27,9 @@ class Start:
     """
 
     worker: int
+    seat: int
+    """Which of the ``2 * workers`` places it takes among those who share the queue: no other living process has
+    it, also while workers are replaced one after the other. A replacement for a dead one takes its place."""
     workers: int
     config_path: str
     config_text: str
@@ -42,6 +45,7 @@ def format_start(start: Start) -> bytes:
     return format_message(
         {
             "worker": start.worker,
+            "seat": start.seat,
             "workers": start.workers,
             "config_path": start.config_path,
             "config_text": start.config_text,
@@ -58,6 +62,7 @@ def parse_start(line: bytes) -> Start:
     message = parse_message(line)
     return Start(
         worker=message["worker"],
+        seat=message["seat"],
         workers=message["workers"],
         config_path=message["config_path"],
         config_text=message["config_text"],

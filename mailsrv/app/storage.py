@@ -16,6 +16,8 @@ from mailsrv.config.schema import Settings
 from mailsrv.disk import RealDisk
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
+from mailsrv.queue.applier import SplitApplier
+from mailsrv.queue.store import QueueStore
 from mailsrv.store.account import AccountTable
 from mailsrv.store.apply import StoreApplier
 from mailsrv.store.bus import LocalChangeBus
@@ -33,6 +35,7 @@ class Storage:
 
     store: Any
     journal: Journal
+    queue: QueueStore
     worker_bus: WorkerChangeBus | None = None
 
     async def start(self) -> None:
@@ -41,33 +44,50 @@ class Storage:
             self.worker_bus.start()
         await self.store.start()
         await self.journal.start()
+        # Only now: what the journal held of the queue is in it again, and leases of the dead can be freed.
+        await self.queue.start()
 
     async def stop(self) -> None:
         """The journal first: it still delivers into the store."""
         try:
             await self.journal.stop()
         finally:
+            await self.queue.stop()
             await self.store.stop()
             if self.worker_bus is not None:
                 await maybeDeferred(self.worker_bus.stop)
 
 
-def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: int = 1) -> Storage:
+def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: int = 1, seat: int = 0) -> Storage:
     """Make the parts; nothing is read or written before ``start``.
 
-    ``run_id`` is of the whole run: all workers have the same, another run has another (DESIGN 5.5).
+    ``run_id`` is of the whole run: all workers have the same, another run has another (DESIGN 5.5). ``seat``
+    tells the living processes of a run apart.
     """
     directory = os.path.join(settings.state_dir, "journal")
     disk = RealDisk()
     worker_bus = _worker_bus(settings, reactor) if workers > 1 else None
     bus = worker_bus or LocalChangeBus()
+    queue = QueueStore(
+        settings.queue,
+        os.path.join(settings.state_dir, "queue"),
+        disk,
+        reactor,
+        run_id=run_id,
+        worker=seat,
+        workers=workers,
+        journal_directory=directory,
+    )
     if settings.store.type is RepositoryType.MEMORY:
         memory = MemoryMailStore(settings.store, bus)
         applier = _ReactorApplier(MemoryApplier(memory), reactor)
-        return Storage(memory, Journal(settings.journal, directory, disk, applier, reactor))
+        journal = Journal(settings.journal, directory, disk, SplitApplier(applier, queue.applier), reactor)
+        queue.live_segments = journal.live_segments
+        return Storage(memory, journal, queue)
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
-    journal = Journal(settings.journal, directory, disk, StoreApplier(accounts), reactor)
-    return Storage(MailStore(accounts, journal), journal, worker_bus)
+    journal = Journal(settings.journal, directory, disk, SplitApplier(StoreApplier(accounts), queue.applier), reactor)
+    queue.live_segments = journal.live_segments
+    return Storage(MailStore(accounts, journal), journal, queue, worker_bus)
 
 
 async def retry_stuck(journal: Journal) -> None:

@@ -194,6 +194,7 @@ class SupervisorService(Service):
         self._has_started = False
         self._is_stopping = False
         self._is_rolling = False
+        self._seats: dict[int, int] = {}
 
     @property
     def workers(self) -> Mapping[int, WorkerProcess]:
@@ -233,11 +234,18 @@ class SupervisorService(Service):
         for number in range(1, self._configuration.settings.workers + 1):
             self._spawn(number, accept_at_once=False)
 
-    def _spawn(self, number: int, *, accept_at_once: bool = True) -> WorkerProcess:
+    def _spawn(self, number: int, *, accept_at_once: bool = True, beside_old: bool = False) -> WorkerProcess:
+        """``beside_old``: the one of this number still lives, so its place is taken."""
         first = control.FIRST_LISTENER_DESCRIPTOR
+        workers = self._configuration.settings.workers
+        seat = self._seats.get(number, number - 1)
+        if beside_old:
+            seat = (seat + workers) % (2 * workers)
+        self._seats[number] = seat
         start = control.Start(
             worker=number,
-            workers=self._configuration.settings.workers,
+            seat=seat,
+            workers=workers,
             config_path=self._configuration.path,
             config_text=self._configuration.text,
             run_id=self._run_id,
@@ -346,7 +354,8 @@ class SupervisorService(Service):
     async def _roll(self) -> None:
         try:
             for number, old in list(self._workers.items()):
-                new = self._spawn(number)
+                seat = self._seats[number]
+                new = self._spawn(number, beside_old=True)
                 while new.state in (WorkerState.STARTING, WorkerState.PREPARED):
                     await self._pause(0.05)
                 if new.state is not WorkerState.ACCEPTING:
@@ -354,6 +363,7 @@ class SupervisorService(Service):
                     if old.state is WorkerState.ACCEPTING:
                         self._cancel_replacement()
                         self._workers[number] = old
+                        self._seats[number] = seat
                     return
                 await old.stop(self._configuration.settings.server.drain_seconds)
             _log.info("all workers were replaced")

@@ -86,6 +86,7 @@ def test_what_waits_for_a_restart_is_named(events):
 
 def test_a_start_order_survives_its_way():
     start = control.Start(
+        seat=5,
         worker=2,
         workers=4,
         config_path="/etc/mailsrv/ä.toml",
