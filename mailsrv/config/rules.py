@@ -78,6 +78,9 @@ def _check_service(settings: Settings, listen: ListenSettings, key: str) -> Iter
         if listen.plaintext_networks is not None:
             yield Problem(f"{key}.plaintext_networks", "nobody logs in at an MX; leave it out")
         return
+    if listen.service is Service.SUBMISSION and parse_endpoint(listen.endpoint).kind == "unix":
+        # Users of this machine submit there: the system says who they are.
+        return
     plaintext = settings.auth.plaintext_networks if listen.plaintext_networks is None else listen.plaintext_networks
     if listen.tls is TlsMode.NONE and not plaintext:
         yield Problem(

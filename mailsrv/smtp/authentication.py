@@ -14,6 +14,13 @@ from mailsrv.status import AUTHENTICATION_REQUIRED, BAD_SYNTAX
 class AuthSteps(SessionState):
     """The part of the engine that logs clients in."""
 
+    def admit(self, is_admitted: bool, *, is_known: bool) -> None:
+        """Whether the client may submit without a log-in; ``is_known``: as a user, so that it needs none."""
+        self.is_admitted = is_admitted
+        if is_known:
+            self.is_authenticated = True
+            self._make_offer()
+
     def _do_auth(self, command: Auth) -> None:
         if not self._offers_authentication:
             self._reject(replies.NOT_IMPLEMENTED)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
@@ -10,6 +11,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
+from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.service import IDrainable
 from mailsrv.smtp.protocol import SmtpProtocol
@@ -18,6 +20,9 @@ from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.open_connections import OpenConnections
 from mailsrv.wire.tls_mode import TlsMode
+
+Admission = Callable[[object, str], IAccount | bool]
+"""(transport, client address) → the account that the system says a client has; or whether it may submit without one."""
 
 
 @implementer(IDrainable)
@@ -44,7 +49,10 @@ class SmtpServerFactory(ServerFactory):
         plaintext_networks: NetworkSet,
         connections: ConnectionTable,
         clock: IReactorTime,
+        admission: Admission | None = None,
     ) -> None:
+        self.admission = admission
+        """For submission: who needs no log-in. A reload puts another here."""
         self.replace_settings(settings)
         self.receiver = receiver
         self.service = service

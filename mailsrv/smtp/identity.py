@@ -36,7 +36,26 @@ class IdentityEvents(Asking):
         self._log_out()
         self.view = evolve(self.view, helo="", is_extended=False, account=None)
         self._handshake_began_at = self._clock.seconds()
+        self._admit_peer()
         transport.startTLS(self.factory.context_factory)
+
+    def _admit_peer(self) -> None:
+        """Submission: let in who needs no log-in, by what the system or the configuration says of the client."""
+        session, factory = self._session, self.factory
+        if session is None or factory.admission is None or factory.service is not Service.SUBMISSION:
+            return
+        admitted = factory.admission(self.transport, self.view.client_address)
+        if isinstance(admitted, bool):
+            session.admit(admitted, is_known=False)
+            return
+        session.admit(True, is_known=True)
+        self._account = admitted
+        self.view = evolve(self.view, account=admitted.address)
+        log.info(
+            "smtp connection {connection_id} is of {account}, a user of this machine",
+            connection_id=self.connection_id,
+            account=str(admitted.address),
+        )
 
     def _password_offered(self, event: PasswordOffered) -> None:
         given = event.given
@@ -96,6 +115,7 @@ class IdentityEvents(Asking):
             is_plaintext_permitted=self.view.client_address in self.factory.plaintext_networks,
             is_exempt=self._slot.is_exempt,
         )
+        self._admit_peer()
         log.info(
             "smtp connection {connection_id} is passed on for {client_address} ({client_name})",
             connection_id=self.connection_id,

@@ -77,6 +77,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             patience=self._patience,
             seconds=self._clock.seconds,
         )
+        self._admit_peer()
         if self._is_drain_wanted:
             self._session.shut_down()
         if handshake_is_due:

@@ -107,6 +107,8 @@ class SessionState:
         self.hostname = hostname
         self.is_tls = is_tls
         self.is_authenticated = False
+        self.is_admitted = False
+        """It may submit without a log-in."""
         self.helo = ""
         self.is_extended = False
         self.messages = 0

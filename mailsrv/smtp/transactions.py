@@ -23,7 +23,7 @@ class TransactionSteps(SessionState):
     # -- MAIL
 
     def _do_mail(self, mail: Mail) -> None:
-        if self.service is Service.SUBMISSION and not self.is_authenticated:
+        if self.service is Service.SUBMISSION and not (self.is_authenticated or self.is_admitted):
             must_encrypt = self._offers_tls and not self.is_tls and not self._may_authenticate
             self._reject(replies.TLS_FIRST if must_encrypt else replies.AUTHENTICATE_FIRST)
             return
