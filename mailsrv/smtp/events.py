@@ -25,6 +25,10 @@ class Wait(enum.Enum):
     """An answer is owed."""
 
 
+# Looking a member up in its class costs as much as a small method.
+NEED_DATA, PAUSED = Wait.NEED_DATA, Wait.PAUSED
+
+
 @frozen
 class ClientGreeted:
     """EHLO, HELO or LHLO. Answer."""

@@ -1,4 +1,4 @@
-"""Which ESMTP extensions a session offers, and the reply to EHLO that says so.
+"""Which ESMTP extensions a session offers, the reply to EHLO that says so, and what else it says of itself.
 
 An extension is offered where it wholly works: on this service, in this state (TLS or not), and unless
 ``smtp.extensions_off`` names it. The same set decides which parameters and commands are understood, so
@@ -152,3 +152,15 @@ def help_reply(service: Service, keywords: frozenset[str]) -> Reply:
     verbs += ["RSET", "NOOP", "VRFY"]
     verbs += [name for name in ("EXPN", "HELP", "STARTTLS", "AUTH", "XCLIENT") if name in keywords]
     return make_reply(214, OK, "Commands: " + " ".join([*verbs, "QUIT"]), "See RFC 5321; ask postmaster of this host")
+
+
+@lru_cache(maxsize=64)
+def greeting(hostname: str, service: Service) -> Reply:
+    """The first word."""
+    return make_reply(220, None, f"{hostname} {'LMTP' if service is Service.LMTP else 'ESMTP'} mailsrv")
+
+
+@lru_cache(maxsize=64)
+def farewell(hostname: str) -> Reply:
+    """The reply to QUIT."""
+    return make_reply(221, OK, f"{hostname} closing connection", closes=True)

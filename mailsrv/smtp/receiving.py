@@ -150,6 +150,11 @@ class ReceiverDialogue(IdentityEvents):
         self._await(Stage.MESSAGE, "", finished, mail.finish)
 
     def _message_finished(self, outcomes: Sequence[Accepted | Refused], transaction_id: str, size: int) -> None:
+        if len(outcomes) == 1 and isinstance(outcomes[0], Accepted):
+            # The usual case, of which delivery tells.
+            self.factory.mail_accepted(self._slot)
+            self._answer(make_accepted_reply(outcomes[0].transaction_id))
+            return
         given = [self._outcome_reply(outcome, transaction_id) for outcome in outcomes]
         accepted = sum(isinstance(outcome, Accepted) for outcome in outcomes)
         log.debug(

@@ -15,7 +15,6 @@ than by :class:`MessageEnded`, there is one :class:`TransactionAborted` or :clas
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 from mailsrv.smtp import replies
@@ -35,15 +34,13 @@ from mailsrv.smtp.commands import (
     parse_command,
 )
 from mailsrv.smtp.content import ContentSteps
-from mailsrv.smtp.events import ClientGreeted, ClientIntroduced, Event, TlsRequested, Wait
-from mailsrv.smtp.extensions import hello_reply
+from mailsrv.smtp.events import NEED_DATA, PAUSED, ClientGreeted, ClientIntroduced, Event, TlsRequested, Wait
+from mailsrv.smtp.extensions import farewell, greeting, hello_reply
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.queries import QuerySteps
 from mailsrv.smtp.replies import Reply, make_reply
-from mailsrv.smtp.settings import Service
 from mailsrv.smtp.state import CHUNK, CLOSED, COMMAND, CONTENT, NOTHING, Owed, State
 from mailsrv.smtp.xclient import parse_xclient
-from mailsrv.status import OK
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong
 
 
@@ -97,21 +94,19 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
 
     def next_event(self) -> Event | Wait:
         """What happened next, or why nothing did."""
-        events, buffer = self._events, self._buffer
+        events = self._events
         while True:
             if events:
                 return events.pop(0)
             if self._owed is not NOTHING:
-                return Wait.PAUSED
+                return PAUSED
             if self._is_stopping and not self.is_receiving_content and self._state is not CLOSED:
                 self._send(replies.SHUTTING_DOWN)
-            elif not len(buffer):
-                return Wait.NEED_DATA
             elif self._state is COMMAND:
                 if not self._take_line():
-                    return Wait.NEED_DATA
-            elif not self._step():
-                return Wait.NEED_DATA
+                    return NEED_DATA
+            elif not len(self._buffer) or not self._step():
+                return NEED_DATA
 
     def _step(self) -> bool:
         """Understand one more thing that is no command; False if more octets are needed for that."""
@@ -186,13 +181,20 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
         self._owed = NOTHING
         if self._state is CLOSED:
             return
-        if len(self._buffer) and owed in _SYNCHRONISED:
+        # The usual ones first: to look a member up in a table would cost more.
+        if owed is _RCPT:
+            self._answer_rcpt(answers)
+        elif owed is _MAIL:
+            self._answer_mail(answers)
+        elif owed is _MESSAGE:
+            self._answer_message(answers)
+        elif owed in _SYNCHRONISED and len(self._buffer):
             # The client could not know the answer yet (R-SMTP-6).
             self._send(replies.NOT_SYNCHRONISED)
-            return
-        answer = _ANSWERS.get(owed)
-        if answer is not None:
-            answer(self, answers)
+        else:
+            answer = _ANSWERS.get(owed)
+            if answer is not None:
+                answer(self, answers)
 
     def _answer_greeting(self, answers: tuple[Reply, ...]) -> None:
         if len(self._buffer):
@@ -203,7 +205,7 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
     def _answer_introduction(self, answers: tuple[Reply, ...]) -> None:
         """After XCLIENT commands may be under way already: the proxy knows what it will be told."""
         if not answers:
-            self._send(_greeting(self.hostname, self.service))
+            self._send(greeting(self.hostname, self.service))
         else:
             # RFC 5321 3.1: after 554 the client is expected to QUIT, and everything else is 503.
             self._is_turned_away = True
@@ -226,11 +228,12 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
     # -- lines
 
     def _take_line(self) -> bool:
+        is_command = self._state is COMMAND
+        settings = self.settings
         try:
-            if self._state is COMMAND:
-                line = self._buffer.maybe_extract_line(self.settings.command_line_octets)
-            else:
-                line = self._buffer.maybe_extract_line(self.settings.auth_line_octets)
+            line = self._buffer.maybe_extract_line(
+                settings.command_line_octets if is_command else settings.auth_line_octets
+            )
         except LineTooLong:
             return self._take_long_line()
         except BareLineBreak:
@@ -238,7 +241,7 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
             return True
         if line is None:
             return False
-        if self._state is COMMAND:
+        if is_command:
             self._take_command(line)
         else:
             self._continue_auth(line)
@@ -341,7 +344,7 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
         self._reject(replies.NOT_IMPLEMENTED)
 
     def _do_quit(self) -> None:
-        self._send(_farewell(self.hostname))
+        self._send(farewell(self.hostname))
 
     def _do_starttls(self) -> None:
         if self.is_tls:
@@ -375,9 +378,6 @@ _PLAIN: Mapping[str, Callable[[SmtpSession], None]] = {
     "STARTTLS": SmtpSession._do_starttls,
 }
 _ANSWERS: Mapping[Owed, Callable[[SmtpSession, tuple[Reply, ...]], None]] = {
-    Owed.RCPT: SmtpSession._answer_rcpt,
-    Owed.MESSAGE: SmtpSession._answer_message,
-    Owed.MAIL: SmtpSession._answer_mail,
     Owed.DATA: SmtpSession._answer_data,
     Owed.CHUNK: SmtpSession._answer_chunk,
     Owed.GREETING: SmtpSession._answer_greeting,
@@ -386,14 +386,5 @@ _ANSWERS: Mapping[Owed, Callable[[SmtpSession, tuple[Reply, ...]], None]] = {
     Owed.QUERY: SmtpSession._answer_query,
     Owed.INTRODUCTION: SmtpSession._answer_introduction,
 }
-_SYNCHRONISED = frozenset({Owed.HELO, Owed.DATA, Owed.AUTH})
-
-
-@lru_cache(maxsize=64)
-def _greeting(hostname: str, service: Service) -> Reply:
-    return make_reply(220, None, f"{hostname} {'LMTP' if service is Service.LMTP else 'ESMTP'} mailsrv")
-
-
-@lru_cache(maxsize=64)
-def _farewell(hostname: str) -> Reply:
-    return make_reply(221, OK, f"{hostname} closing connection", closes=True)
+_SYNCHRONISED = (Owed.DATA, Owed.HELO, Owed.AUTH)
+_MAIL, _RCPT, _MESSAGE = Owed.MAIL, Owed.RCPT, Owed.MESSAGE

@@ -15,6 +15,10 @@ from mailsrv.status import PRIORITY_CHANGED
 from mailsrv.wire.connection_limits import RateKind
 
 _NO_PARAMETERS = MailParameters()
+_ONLY_SIZE = frozenset({"SIZE"})
+_SIZE_AND_BODY = frozenset({"SIZE", "BODY"})
+_EIGHT_BIT = EnvelopeParameters(BodyType.EIGHT_BIT)
+_MAIL, _RCPT = Owed.MAIL, Owed.RCPT
 
 
 class TransactionSteps(SessionState):
@@ -46,7 +50,7 @@ class TransactionSteps(SessionState):
             parameters = self._make_parameters(arguments)
         event = MailGiven(mail.reverse_path, parameters)
         self._pending = event
-        self._owed = Owed.MAIL
+        self._owed = _MAIL
         self._events.append(event)
 
     def _judge_arguments(self, arguments: MailArguments) -> Reply | None:
@@ -89,6 +93,10 @@ class TransactionSteps(SessionState):
 
     def _make_parameters(self, arguments: MailArguments) -> MailParameters:
         """As they travel with the message: times as instants, a priority within its bounds."""
+        if arguments.keywords == _ONLY_SIZE:
+            return MailParameters(arguments.size, _NO_PARAMETERS.envelope)
+        if arguments.keywords <= _SIZE_AND_BODY and arguments.body is BodyType.EIGHT_BIT:
+            return MailParameters(arguments.size, _EIGHT_BIT)
         wait, by = self._wait_of(arguments), arguments.by
         now = int(self._seconds()) if wait or by is not None else 0
         return MailParameters(
@@ -146,7 +154,7 @@ class TransactionSteps(SessionState):
             is_endless = transaction.overflow > 10 * self._recipient_limit
             self._send(replies.TOO_MUCH_JUNK if is_endless else replies.TOO_MANY_RECIPIENTS)
         else:
-            self._owed = Owed.RCPT
+            self._owed = _RCPT
             self._events.append(RecipientNamed(command.forward_path, command.parameters))
 
     @property

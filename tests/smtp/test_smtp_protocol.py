@@ -350,7 +350,13 @@ def test_log_events_carry_ids_and_no_secrets(events):
     server = make_server(service=Service.SUBMISSION, plaintext=("127.0.0.1",))
     client = server.connect().begin("EHLO c", PLAIN)
     client.say_lines(
-        "MAIL FROM:<alice@example.test>", "RCPT TO:<nobody@example.test>", ENVELOPE[1], "DATA", "text", "."
+        "MAIL FROM:<alice@example.test>",
+        "RCPT TO:<nobody@example.test>",
+        ENVELOPE[1],
+        "RCPT TO:<full@example.test>",
+        "DATA",
+        "text",
+        ".",
     )
     client.say(b"QUIT\r\n")
     ours = [event for event in events if "connection_id" in event]
@@ -359,7 +365,7 @@ def test_log_events_carry_ids_and_no_secrets(events):
     assert refused["subject"] == "nobody@example.test"
     assert refused["code"] == 550
     [result] = [event for event in ours if "accepted" in event]
-    assert (result["transaction_id"], result["accepted"], result["size"]) == ("t1", 1, 6)
+    assert (result["transaction_id"], result["accepted"], result["refused"], result["size"]) == ("t1", 1, 1, 6)
     assert "secret" not in repr(events)
 
 

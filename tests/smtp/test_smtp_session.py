@@ -26,7 +26,7 @@ from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.receive_buffer import ReceiveBuffer
 
-PATIENT = SmtpSettings(errors_before_drop=10**6, errors_before_tarpit=10**6, junk_commands=10**6)
+PATIENT = SmtpSettings(errors_before_drop=10**6, errors_before_tarpit=10**6, junk_commands=10**6, small_chunks=10**6)
 REFUSED = replies.make_reply(550, replies.NO_VALID_RECIPIENTS.status, "no")
 
 
@@ -62,6 +62,7 @@ class Model:
     def fresh(self) -> None:
         self.mail: int | None = None
         self.recipients = self.tried = 0
+        self.chunks: int | None = None
 
     def ehlo(self, yes: bool) -> str:
         self.fresh()
@@ -78,7 +79,7 @@ class Model:
         return "250"
 
     def rcpt(self, yes: bool) -> str:
-        if not self.greeted or self.mail is None:
+        if not self.greeted or self.mail is None or self.chunks is not None:
             return "503"
         self.tried += 1
         self.recipients += yes
@@ -87,8 +88,10 @@ class Model:
     def data(self, begins: bool, accepted: bool, *, is_bare: bool, is_large: bool) -> list[str]:
         if not self.greeted:
             return ["503"]
-        mail, recipients, tried = self.mail, self.recipients, self.tried
+        mail, recipients, tried, chunks = self.mail, self.recipients, self.tried, self.chunks
         self.fresh()
+        if chunks is not None:
+            return ["503"]
         if mail is None or not recipients:
             return ["554" if tried else "503"]
         if not begins:
@@ -103,6 +106,28 @@ class Model:
 
     def rset(self) -> str:
         self.fresh()
+        return "250"
+
+    def bdat(self, size: int, begins: bool, accepted: bool, *, is_last: bool, is_bare: bool) -> str:
+        if not self.greeted:
+            return "503"
+        mail, recipients, tried, chunks = self.mail, self.recipients, self.tried, self.chunks
+        if mail is None or not recipients:
+            self.fresh()
+            return "554" if mail is not None and tried else "503"
+        self.fresh()
+        if chunks is None and not begins:
+            return "550"
+        total = (chunks or 0) + size
+        if total > 100:
+            return "552"
+        if is_bare:
+            return "550"
+        if is_last:
+            if accepted:
+                self.accepted.append((mail, recipients))
+            return "250" if accepted else "550"
+        self.mail, self.recipients, self.tried, self.chunks = mail, recipients, tried, total
         return "250"
 
 
@@ -120,8 +145,11 @@ class SmtpMachine(RuleBasedStateMachine):
         self.accepted: list[tuple[int, int]] = []
         self.recipients = 0
 
-    def send(self, octets: bytes, *, yes: bool = True) -> list[str]:
-        events, out = drive(self.session, octets, lambda event: () if yes else (REFUSED,))
+    def send(self, octets: bytes, *, yes: bool = True, decisions: dict[type, bool] | None = None) -> list[str]:
+        def decide(event: object) -> bool:
+            return (decisions or {}).get(type(event), yes)
+
+        events, out = drive(self.session, octets, lambda event: () if decide(event) else (REFUSED,))
         for event in events:
             if isinstance(event, MailGiven) and yes:
                 self.opened += 1
@@ -132,7 +160,7 @@ class SmtpMachine(RuleBasedStateMachine):
                 self.ended += 1
             elif isinstance(event, MessageEnded):
                 self.ended += 1
-                if yes:
+                if decide(event):
                     self.accepted.append((self.opened, self.recipients))
         return [line[:3].decode() for line in out.splitlines() if line[3:4] == b" "]
 
@@ -164,12 +192,25 @@ class SmtpMachine(RuleBasedStateMachine):
             assert self.opened == self.ended
             self.connect()
 
+    @rule(
+        begins=st.booleans(),
+        accepted=st.booleans(),
+        is_last=st.booleans(),
+        text=st.sampled_from([b"", b"x\r\n", b"RSET\r\n", b"y" * 60 + b"\r\n", b"x" * 150, b"a\nb\r\n"]),
+        cut=st.integers(0, 160),
+    )
+    def bdat(self, begins, accepted, is_last, text, cut):
+        expected = self.model.bdat(len(text), begins, accepted, is_last=is_last, is_bare=b"a\nb" in text)
+        octets = b"BDAT %d%b\r\n%b" % (len(text), b" LAST" if is_last else b"", text)
+        decisions = {ContentRequested: begins, MessageEnded: accepted}
+        assert self.send(octets[:cut], decisions=decisions) + self.send(octets[cut:], decisions=decisions) == [expected]
+
     @rule()
     def rset(self):
         assert self.send(b"RSET\r\n") == [self.model.rset()]
 
     @rule(
-        line=st.sampled_from([b"NOOP", b"VRFY x", b"HELP", b"FOO", b"MAIL FROM:", b"RCPT TO:<@", b"BDAT 0", b"DATA x"])
+        line=st.sampled_from([b"NOOP", b"VRFY x", b"HELP", b"FOO", b"MAIL FROM:", b"RCPT TO:<@", b"BDAT x", b"DATA x"])
     )
     def something_without_effect(self, line):
         mail, recipients = self.model.mail, self.model.recipients
@@ -200,7 +241,10 @@ SmtpMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30
 TestSmtpMachine = SmtpMachine.TestCase
 
 
-COMMANDS = b"EHLO c,LHLO c,MAIL FROM:<a@b>,RCPT TO:<c@d>,DATA,.,text,RSET,QUIT,AUTH PLAIN,*,BDAT 3,,\xff".split(b",")
+WORDS = (
+    b"EHLO c,LHLO c,MAIL FROM:<a@b>,RCPT TO:<c@d>,DATA,.,text,RSET,QUIT,AUTH PLAIN,*,BDAT 3,BDAT 9 LAST,VRFY a@b,,\xff"
+)
+COMMANDS = WORDS.split(b",")
 LINES = [*(line + b"\r\n" for line in COMMANDS), b"\n", b"\r", b"\0", b"x" * 3000]
 pieces = st.lists(st.sampled_from(LINES), max_size=14)
 
