@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.smtp import replies
-from mailsrv.smtp.events import Wait
+from mailsrv.smtp.events import NEED_DATA, PAUSED
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.receiving import HANDLERS, ReceiverDialogue
 from mailsrv.smtp.replies import Stage, make_reply
@@ -204,7 +204,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
         try:
             while not self._is_awaiting_write:
                 event = session.next_event()
-                if event.__class__ is Wait:
+                if event is NEED_DATA or event is PAUSED:
                     break
                 HANDLERS[event.__class__](self, event)
         finally:
