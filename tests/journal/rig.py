@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, Self
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
@@ -230,7 +230,7 @@ class Rig:
         worker = self.workers[name] = ManualWorker(name, handler)
         return worker
 
-    def start(self) -> Rig:
+    def start(self) -> Self:
         result: list[object] = []
         self.journal.start().addBoth(result.append)
         self.pump()
