@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -13,7 +12,7 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
-from mailsrv.interfaces.queue import AttemptOutcome, Consignment, Destination, QueuedRecipient, QueueEntry
+from mailsrv.interfaces.queue import Consignment, Destination, QueuedRecipient, QueueEntry
 from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, IResolver, MailExchange
 from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, ITlsPolicies, TlsLevel, TlsResult
 from mailsrv.relay.agent import RelayParts, make_relay_parts
@@ -200,10 +199,10 @@ class World:
         )
         return Consignment(entry or self.entry(), Destination.parse(destination), queued)
 
-    def begin(self, consignment: Consignment) -> list[Sequence[AttemptOutcome]]:
+    def begin(self, consignment: Consignment) -> list[Any]:
         """Start an attempt; its outcomes come into the list."""
         agent: Any = {"mx": self.mx, "smtp": self.smarthost, "lmtp": self.lmtp}[consignment.destination.transport.value]
-        outcomes: list[Sequence[AttemptOutcome]] = []
+        outcomes: list[Any] = []
         agent.attempt(consignment).addCallback(outcomes.append)
         self.run()
         return outcomes

@@ -1,6 +1,7 @@
 """Something goes wrong at every step, in every way, with every set of extensions: what an attempt says stays true."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -170,9 +171,8 @@ def test_a_host_that_answers_octet_by_octet_does_not_get_more_time():
     world = faulty_world({}, [Fault("MAIL", Kind.SILENT)])
     world.network.hops["192.0.2.2"].is_up = False
     outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
-    protocol = None
-    for call in world.clock.getDelayedCalls():
-        protocol = call.func.__self__
+    (timer,) = world.clock.getDelayedCalls()
+    protocol: Any = timer.func.__self__  # type: ignore[attr-defined]
     for _ in range(301):
         world.clock.advance(1)
         if not outcomes:

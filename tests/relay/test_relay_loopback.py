@@ -1,0 +1,146 @@
+"""Real sockets and real TLS: to this project's own server, and to one that misbehaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+from twisted.internet import reactor as _reactor
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.task import deferLater
+from twisted.internet.tcp import Client as TcpClient
+from twisted.trial.unittest import TestCase
+
+from mailsrv.interfaces.envelope import BodyType
+from mailsrv.interfaces.queue import Consignment, Destination, QueuedRecipient, Taken
+from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.relay.agent import make_relay_parts
+from mailsrv.relay.mx_agent import MxAgent
+from mailsrv.relay.settings import RelaySettings
+from mailsrv.smtp.factory import SmtpServerFactory
+from mailsrv.smtp.settings import Service, SmtpSettings
+from mailsrv.testing.receiver import MemoryReceiver
+from mailsrv.tls.client import ClientTls
+from mailsrv.tls.client_settings import TlsClientSettings
+from mailsrv.tls.contexts import TlsContexts
+from mailsrv.tls.self_signed import write_self_signed
+from mailsrv.tls.settings import TlsSettings
+from mailsrv.wire.connection_limits import ConnectionTable
+from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.settings import LimitsSettings
+from mailsrv.wire.tls_mode import TlsMode
+from tests.relay.relay_harness import MESSAGE, MemoryContent, MemoryPolicies, MemoryResolver, World, address, make_world
+
+reactor: Any = _reactor
+BIG = MESSAGE + b".a line of some length, with a dot in front of it\r\n" * 60_000
+BINARY = b"Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\x00\n.\r\n.\r\n\xff\r"
+
+
+class LoopbackTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        folder = self.mktemp()
+        certificate, key = f"{folder}/cert.pem", f"{folder}/key.pem"
+        write_self_signed("localhost", certificate, key)
+        self.contexts = TlsContexts(TlsSettings(certificate=certificate, key=key))
+        self.receiver = MemoryReceiver()
+        factory = SmtpServerFactory(
+            evolve(SmtpSettings(), greeting_delay_seconds=0.0),
+            self.receiver,
+            service=Service.MX,
+            hostname="mx.example.net",
+            portal=None,
+            context_factory=self.contexts.for_listener("mx"),
+            tls_mode=TlsMode.STARTTLS,
+            plaintext_networks=NetworkSet(()),
+            connections=ConnectionTable(LimitsSettings(), reactor.seconds),
+            clock=reactor,
+        )
+        self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.factory = factory
+        self.world: World = make_world()
+        self.policies = MemoryPolicies()
+        self.resolver = MemoryResolver({"localhost": [(10, "localhost")]}, {"localhost": ["127.0.0.1"]})
+        parts = make_relay_parts(
+            RelaySettings(port=self.port.getHost().port),
+            "mail.example.test",
+            resolver=self.resolver,
+            tls_policies=self.policies,
+            client_tls=ClientTls(TlsClientSettings(ca_file=certificate)),
+            open_content=lambda entry: succeed(self.world.contents[entry.id]),
+            reactor=reactor,
+        )
+        self.agent = MxAgent(parts)
+        self.addCleanup(self.end)
+
+    async def _ended(self) -> None:
+        await self.agent.stop()
+        await self.factory.drain()
+        await maybeDeferred(self.port.stopListening)
+        # The client's ends learn of it in the reactor's next turns.
+        while any(isinstance(one, TcpClient) for one in reactor.getReaders()):
+            await deferLater(reactor, 0)
+
+    def end(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._ended())
+
+    def send(self, content: MemoryContent, *names: str, **changes: Any) -> Deferred[Any]:
+        recipients = tuple(QueuedRecipient(number, address(name)) for number, name in enumerate(names, 1))
+        consignment = Consignment(self.world.entry(content, **changes), Destination.parse("mx:localhost"), recipients)
+        return self.agent.attempt(consignment)
+
+    async def deliver_in_all_ways(self) -> None:
+        for content in (MemoryContent(MESSAGE), MemoryContent(BIG, is_large=True), MemoryContent(b".\r\n.\r\n..\r\n")):
+            outcomes = await self.send(content, "bob@localhost", "eve@localhost")
+            assert all(isinstance(outcome, Taken) for outcome in outcomes), outcomes
+            message = self.receiver.messages[-1]
+            received = message.content
+            # The server's receiver adds nothing here.
+            assert received == content._octets
+            assert [str(one) for one in message.recipients] == ["bob@localhost", "eve@localhost"]
+
+    def test_plain(self) -> Deferred[None]:
+        self.policies.levels["localhost"] = TlsLevel.NONE
+        return Deferred.fromCoroutine(self.deliver_in_all_ways())
+
+    def test_opportunistic_tls(self) -> Deferred[None]:
+        async def run() -> None:
+            await self.deliver_in_all_ways()
+            assert [result.result_type for result in self.policies.results] == [""]
+
+        return Deferred.fromCoroutine(run())
+
+    def test_verified_tls(self) -> Deferred[None]:
+        self.policies.levels["localhost"] = TlsLevel.VERIFY
+        return Deferred.fromCoroutine(self.deliver_in_all_ways())
+
+    def test_a_certificate_for_another_name(self) -> Deferred[None]:
+        async def run() -> None:
+            self.resolver.mx["localhost"] = [(10, "other.example")]
+            self.resolver.hosts["other.example"] = ["127.0.0.1"]
+            self.policies.levels["localhost"] = TlsLevel.VERIFY
+            (outcome,) = await self.send(MemoryContent(MESSAGE), "bob@localhost")
+            assert str(outcome.status) == "4.7.5", outcome
+            assert [result.result_type for result in self.policies.results] == ["certificate-host-mismatch"]
+            assert self.receiver.messages == []
+
+        return Deferred.fromCoroutine(run())
+
+    def test_binary_arrives_the_same_or_encoded(self) -> Deferred[None]:
+        async def run() -> None:
+            (outcome,) = await self.send(MemoryContent(BINARY), "bob@localhost", body=BodyType.BINARY)
+            assert isinstance(outcome, Taken), outcome
+            received = self.receiver.messages[-1].content
+            assert received == BINARY or b"AAouDQouDQr/DQ==" in received
+
+        return Deferred.fromCoroutine(run())
+
+    def test_nobody_listens(self) -> Deferred[None]:
+        async def run() -> None:
+            await self.port.stopListening()
+            (outcome,) = await self.send(MemoryContent(MESSAGE), "bob@localhost")
+            assert str(outcome.status) == "4.4.1"
+            assert "refused" in outcome.reply.lower()
+
+        return Deferred.fromCoroutine(run())
