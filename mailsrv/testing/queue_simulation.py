@@ -88,7 +88,7 @@ class SimulatedDisk:
     """Durable ``latency`` seconds later, all that waits at once; full in some spans of time."""
 
     def __init__(self, clock: Clock, latency: float, full: Sequence[tuple[float, float]]) -> None:
-        self._clock = clock
+        self.clock = clock
         self._latency = latency
         self._full = full
         self._waiting: list[tuple[Callable[[], None], Deferred[None]]] = []
@@ -96,13 +96,13 @@ class SimulatedDisk:
     def write(self, operation: Callable[[], None]) -> Deferred[None]:
         answer: Deferred[None] = Deferred()
         if not self._waiting:
-            self._clock.callLater(self._latency, self._sync)
+            self.clock.callLater(self._latency, self._sync)
         self._waiting.append((operation, answer))
         return answer
 
     def _sync(self) -> None:
         waiting, self._waiting = self._waiting, []
-        now = self._clock.seconds()
+        now = self.clock.seconds()
         if any(start <= now < end for start, end in self._full):
             for _, answer in waiting:
                 answer.errback(InsufficientStorage())
@@ -147,7 +147,7 @@ class SimulatedHops:
             step = draw.randrange(8)
             if step == _Step.AFTER_END:
                 # The next hop has the message; its 250 is lost on the way.
-                clock.callLater(1.0, self._takes, consignment, [each.id for each in consignment.recipients], True)
+                clock.callLater(1.0, self.takes, consignment, [each.id for each in consignment.recipients], True)
                 outcomes = self._all(
                     consignment, "4.4.2", "Connection lost", AttemptProblem.DESTINATION, uncertain=True
                 )
@@ -171,7 +171,7 @@ class SimulatedHops:
             else:
                 outcomes.append(Declined(recipient.id, EnhancedStatus(5, 1, 1), "550 5.1.1 No", "mx"))
         if taken:
-            self._world.clock.callLater(1.0, self._takes, consignment, taken, False)
+            self._world.clock.callLater(1.0, self.takes, consignment, taken, False)
         return outcomes
 
     def _broken(self, consignment: Consignment, step: int) -> list[AttemptOutcome]:
@@ -202,7 +202,7 @@ class SimulatedHops:
         code = EnhancedStatus(int(status[0]), int(status[2]), int(status[4]))
         return [Declined(each.id, code, reply, host, problem, uncertain) for each in consignment.recipients]
 
-    def _takes(self, consignment: Consignment, recipient_ids: Sequence[int], is_reply_lost: bool) -> None:
+    def takes(self, consignment: Consignment, recipient_ids: Sequence[int], is_reply_lost: bool) -> None:
         """The next hop has taken the message."""
         world = self._world
         for recipient_id in recipient_ids:

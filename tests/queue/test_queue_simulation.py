@@ -10,10 +10,18 @@ MAILSRV_QUEUE_RUNS sets the number of runs (10,000), MAILSRV_QUEUE_FIRST_SEED th
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 
 import pytest
+from attrs import evolve
+from twisted.internet.defer import Deferred, succeed
 
-from mailsrv.testing.queue_simulation import World
+from mailsrv.interfaces.journal import JournalRecord
+from mailsrv.interfaces.queue import Consignment
+from mailsrv.queue.conclusion import Conclusion
+from mailsrv.queue.recording import Recording
+from mailsrv.testing.queue import MemoryQueueJournal
+from mailsrv.testing.queue_simulation import LostAccount, SimulatedDisk, SimulatedHops, World
 
 RUNS = int(os.environ.get("MAILSRV_QUEUE_RUNS", "10000"))
 FIRST = int(os.environ.get("MAILSRV_QUEUE_FIRST_SEED", "0"))
@@ -38,3 +46,57 @@ def test_every_accepted_recipient_is_delivered_or_bounced_exactly_once(chunk):
         delivered += world.delivered.total()
         bounced += len(world.kept.mailboxes)
     print(f"{crashes} crashes, {delivered} delivered, {uncertain} of them uncertain, {bounced} notices")  # noqa: T201
+
+
+# That the account would show it: mistakes made on purpose.
+
+
+def _first_complaint(worlds: int = 300) -> str:
+    for seed in range(worlds):
+        try:
+            World(seed).run()
+        except LostAccount as complaint:
+            return str(complaint)
+    return ""
+
+
+def test_a_disk_that_says_durable_too_early_is_noticed(monkeypatch):
+    def write(disk: SimulatedDisk, operation: Callable[[], None]) -> Deferred[None]:
+        disk.clock.callLater(0.5, operation)
+        return succeed(None)
+
+    monkeypatch.setattr(SimulatedDisk, "write", write)
+    assert "seed" in _first_complaint()
+
+
+def test_a_result_that_is_forgotten_is_noticed(monkeypatch):
+    durable = Recording.record
+
+    def record(recording: Recording, conclusion: Conclusion) -> Deferred[None]:
+        return succeed(None) if conclusion.settlements else durable(recording, conclusion)
+
+    monkeypatch.setattr(Recording, "record", record)
+    assert "seed" in _first_complaint()
+
+
+def test_a_notice_apart_from_the_end_of_its_recipient_is_noticed(monkeypatch):
+    commit = MemoryQueueJournal.commit
+
+    def in_two_records(journal: MemoryQueueJournal, record: JournalRecord) -> Deferred[None]:
+        if len(record.messages) == 1:
+            return commit(journal, record)
+        first, second = (evolve(record, messages=part) for part in (record.messages[:1], record.messages[1:]))
+        return commit(journal, first).addCallback(lambda _: commit(journal, second))
+
+    monkeypatch.setattr(MemoryQueueJournal, "commit", in_two_records)
+    assert "told 2 times" in _first_complaint(2000)
+
+
+def test_an_uncertain_delivery_that_is_not_counted_is_noticed(monkeypatch):
+    takes = SimulatedHops.takes
+
+    def uncounted(hops: SimulatedHops, consignment: Consignment, ids: Sequence[int], is_reply_lost: bool) -> None:
+        takes(hops, consignment, ids, is_reply_lost=False)
+
+    monkeypatch.setattr(SimulatedHops, "takes", uncounted)
+    assert "uncertain 0" in _first_complaint()
