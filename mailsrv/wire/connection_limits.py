@@ -26,7 +26,7 @@ from mailsrv.status import POLICY_DELAY, SYSTEM_ERROR, EnhancedStatus
 from mailsrv.wire.networks import NetworkSet, network_key
 from mailsrv.wire.rates import Rate, parse_rate
 from mailsrv.wire.settings import LimitsSettings
-from mailsrv.wire.shared_table import NoColumn, SharedTable
+from mailsrv.wire.shared_table import SharedTable
 
 _log = Logger()
 _Key = TypeVar("_Key", bound=Hashable)
@@ -211,21 +211,6 @@ class ConnectionSlot:
         if self._is_open:
             self._is_open = False
             self._table._close(self)
-
-
-def open_shared_table(settings: LimitsSettings, path: str, run_id: bytes, workers: int) -> SharedTable:
-    """The table of the workers of a run, in the file at ``path``; where that fails, one of this process alone."""
-    try:
-        return SharedTable.open(
-            path,
-            run_id,
-            buckets=settings.networks_remembered,
-            connections=settings.connections_total,
-            workers=workers,
-        )
-    except (OSError, NoColumn) as error:
-        _log.error("{path} cannot be used ({reason}): limits hold for each worker alone", path=path, reason=str(error))
-        return SharedTable.in_memory(settings.networks_remembered)
 
 
 def _name(key: tuple[str, ...]) -> str:

@@ -10,9 +10,8 @@ import textwrap
 from typing import Any
 
 import pytest
-from twisted.logger import capturedLogs
 
-from mailsrv.wire.connection_limits import ConnectionTable, RateKind, TooManyConnections, open_shared_table
+from mailsrv.wire.connection_limits import ConnectionTable, RateKind, TooManyConnections
 from mailsrv.wire.rates import Rate
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.shared_table import HEADER_OCTETS, NoColumn, SharedTable, key_of, label_of, map_existing, map_file
@@ -237,19 +236,3 @@ def test_a_worker_that_ends_in_order_frees_its_connections(tmp_path):
         two.open("192.0.2.1", "smtp")
     one.close()
     two.open("192.0.2.1", "smtp")
-
-
-def test_a_file_that_cannot_be_used_leaves_a_table_of_one_process(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with capturedLogs() as told:
-        table = open_shared_table(LimitsSettings(), str(tmp_path / "file" / "clients"), RUN, 2)
-    assert "cannot be used" in told[0]["log_format"]
-    ConnectionTable(LimitsSettings(), lambda: NOW, table).open("192.0.2.1", "smtp")
-
-
-def test_what_the_settings_say_fits(tmp_path):
-    path = str(tmp_path / "clients")
-    one, two = (open_shared_table(LimitsSettings(), path, RUN, 2) for _ in range(2))
-    one.publish("n", 2)
-    assert two.elsewhere("n") == 2
-    assert one.buckets.capacity >= LimitsSettings().networks_remembered
