@@ -46,6 +46,12 @@ default_domain = "example.test"
 
 [limits]
 exempt_networks = ["127.0.0.0/8"]
+
+[submission]
+messages_per_hour = 0
+messages_per_day = 0
+recipients_per_hour = 0
+recipients_per_day = 0
 {listeners}"""
 
 LISTENER = """
