@@ -43,6 +43,8 @@ class Lane:
     taken_at: float = 0.0
     """When the last of these were taken."""
     is_taking: bool = False
+    expected: int = 0
+    """Recipients that wait in all, where that was told and nothing has happened since; 0: not known."""
     was_empty: bool = False
     """The last take found nothing."""
     is_listed: bool = False

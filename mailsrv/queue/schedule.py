@@ -65,18 +65,22 @@ class Schedule:
         """Mail waits."""
         for state in states:
             if state.waiting and state.next_due < math.inf:
-                self.due(state.destination, state.next_due)
+                lane = self.due(state.destination, state.next_due)
+                if not lane.is_taking:
+                    lane.expected = state.waiting
 
-    def due(self, destination: Destination, at: float) -> None:
+    def due(self, destination: Destination, at: float) -> Lane:
         """Something is due for a destination at that time."""
         lane = self._lanes.get(destination)
         if lane is None:
             lane = self._lanes[destination] = Lane(destination, float(self._settings.first_concurrency))
         elif self._idle:
             self._idle.pop(destination, None)
+        lane.expected = 0
         if at < lane.next_due:
             lane.next_due = at
             self._list(lane)
+        return lane
 
     def took(self, order: TakeOrder, consignments: Sequence[Consignment], now: float) -> bool:
         """What a take for attempts or a review gave. True: it was less than there might be, ask for the state."""
@@ -87,10 +91,13 @@ class Schedule:
                 lane.leased = deque()
             lane.leased.extend(consignments)
             lane.taken_at = now
+        expected, lane.expected = lane.expected, 0
         is_short = len(consignments) < order.messages
         if is_short:
             lane.was_empty = not consignments
             lane.next_due = math.inf
+            if expected and sum(len(each.recipients) for each in consignments) >= expected:
+                is_short = False  # it was all there is
         self._list(lane)
         return is_short
 
@@ -154,6 +161,7 @@ class Schedule:
         lane.leased = None
         self.leased -= len(returned)
         if returned:
+            lane.expected = 0
             lane.next_due = min(lane.next_due, now)
         return returned
 
