@@ -25,6 +25,7 @@ _GROUPS = {
     "queue": ("mailsrv.cli.queue", "queue_group"),
     "rates": ("mailsrv.cli.rates", "rates_group"),
     "route": ("mailsrv.cli.route", "route_command"),
+    "tls-policy": ("mailsrv.cli.tls_policy", "tls_policy_command"),
     "user": ("mailsrv.cli.user", "user_group"),
 }
 

@@ -42,7 +42,10 @@ class StsFinding:
 
 
 class StsPolicies:
-    """Policies by domain. ``folder`` is made at the first policy; disk work goes to ``in_thread``."""
+    """Policies by domain. ``folder`` is made at the first policy; disk work goes to ``in_thread``.
+
+    Without ``keeps`` nothing is written: for commands that run as another user than the server.
+    """
 
     _log = Logger()
 
@@ -55,11 +58,13 @@ class StsPolicies:
         reactor: Any,
         *,
         in_thread: InThread | None = None,
+        keeps: bool = True,
     ) -> None:
         self._settings = settings
         self._resolver = resolver
         self._https = https
         self._files = StsFiles(folder, settings.cached_policies)
+        self._keeps = keeps
         self._now = reactor.seconds
         self._in_thread = in_thread or (
             lambda work, *arguments: deferToThreadPool(reactor, reactor.getThreadPool(), work, *arguments)
@@ -87,6 +92,11 @@ class StsPolicies:
         if found.stored is None and stored is not None and stored.is_valid(self._now(), self._settings.max_age):
             return StsFinding(stored, found.fault, found.detail, txt_id)
         return found
+
+    async def kept(self, domain: str) -> StoredPolicy | None:
+        """What is on disk, valid or not."""
+        stored: StoredPolicy | None = await self._in_thread(self._files.read, domain)
+        return stored
 
     def lines_for(self, domain: str) -> tuple[str, ...]:
         """The policy's lines for reports (RFC 8460 4.4), where it was used lately."""
@@ -141,7 +151,8 @@ class StsPolicies:
                 return found
             stored = found.stored
             try:
-                await self._in_thread(self._files.write, domain, stored)
+                if self._keeps:
+                    await self._in_thread(self._files.write, domain, stored)
             except OSError as error:
                 self._log.warn(
                     "The MTA-STS policy of {domain} cannot be kept in {folder}: {reason}",

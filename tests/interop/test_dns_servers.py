@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from mailsrv.interfaces.tls_policy import HostTlsPolicy, TlsLevel
 from mailsrv.tls.client import ClientTls
 from mailsrv.tls.policy import TlsPolicies
 from tests.interop.dns_server import DnsServers
+from tests.interop.running import run
 from tests.tls.issued import LEAF, MIDDLE, SELF, Handshake, server_context, tlsa
 
 pytestmark = pytest.mark.interop
@@ -135,3 +139,20 @@ class DaneTests(DnsServerTestCase):
         domain = await policies.for_domain("signed.test")
         with pytest.raises(DnsFailure):
             await policies.for_host(domain, MailExchange(10, "mx.bogus.test"), exchanges)
+
+
+def test_the_command_explains_it(servers: DnsServers, tmp_path: Path) -> None:
+    (tmp_path / "mailsrv.toml").write_text(
+        f'hostname = "mail.sender.test"\nstate_dir = "{tmp_path}/state"\n'
+        f'[dns]\nservers = ["127.0.0.1:{servers.resolver_port}"]\n'
+        'self_test_signed = "signed.test"\nself_test_broken = "bogus.test"\n'
+        '[[listen]]\nservice = "mx"\nendpoint = "tcp:2525:interface=127.0.0.1"\ntls = "none"\n'
+        '[[domain]]\nname = "sender.test"\n[[directory]]\ntype = "passwd-file"\npath = "users"\n'
+        f'[store]\npath = "{tmp_path}/mail/{{domain}}/{{local}}"\n'
+    )
+    command = (Path(sys.executable).with_name("mailsrvctl"), "--config", tmp_path / "mailsrv.toml", "tls-policy")
+    table = json.loads(run(*command, "signed.test", "--json"))
+    assert (table["mx"]["secure"], table["hosts"][0]["level"]) == (True, "dane")
+    assert "plain.test: opportunistic (default)" in run(*command, "plain.test")
+    assert "SERVFAIL" in run(*command, "bogus.test", expect=1)
+    assert not (tmp_path / "state").exists()
