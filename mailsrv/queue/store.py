@@ -220,16 +220,19 @@ class QueueStore:
         return max(0.0, self._next_poll - self._seconds())
 
     def _poll(self, db: QueueDatabase) -> None:
-        if self._unreturned and self._settler is not None:
+        if self._unreturned:
+            unreturned = tuple(self._unreturned)
             with db.transaction(is_durable=False):
-                for consignment in self._unreturned:
-                    self._settler.give_back(consignment)
-            self._unreturned = []
+                for consignment in unreturned:
+                    self._give_back(consignment)
+            del self._unreturned[: len(unreturned)]
         version = db.connection.pragma("data_version")
         if version != self._data_version:
             self._tell_news()
             self._data_version = version
         self._refresh(db)
+        space = self._disk.space_left(self._directory)
+        self._is_disk_low = space.free_octets < self._storage.free_space_floor
 
     def _tell_news(self) -> None:
         self._is_poll_posted = False
@@ -244,13 +247,12 @@ class QueueStore:
 
     def _keep_house(self, db: QueueDatabase) -> bool:
         """Whether there is more to do."""
-        space = self._disk.space_left(self._directory)
-        self._is_disk_low = space.free_octets < self._storage.free_space_floor
         if self._leases is not None:
             with db.transaction(is_durable=False):
                 freed = self._leases.free_expired(self._clock())
             if freed:
                 self._log.error("{count} recipients were taken and never settled; they wait again", count=freed)
+                self._tell_news()
         if self.live_segments is None:
             return False
         forget_segments(db, self.live_segments)
@@ -314,15 +316,13 @@ class QueueStore:
             self.content.remove(message)
 
     def give_back(self, consignment: Consignment) -> None:
-        self._thread.post(lambda: self._give_back(consignment))
+        given = self._thread.change(lambda: self._give_back(consignment), is_durable=False)
+        # The database thread tries again until it is done.
+        given.addErrback(lambda _: self._unreturned.append(consignment))
 
     def _give_back(self, consignment: Consignment) -> None:
-        try:
-            with self._thread.open_database().transaction(is_durable=False):
-                if self._settler is not None:
-                    self._settler.give_back(consignment)
-        except (apsw.Error, MailError):
-            self._unreturned.append(consignment)
+        if self._settler is not None:
+            self._settler.give_back(consignment)
 
     # -- content ----------------------------------------------------------------------------
 

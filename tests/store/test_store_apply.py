@@ -215,8 +215,9 @@ def test_where_links_cannot_be_files_are_copied(store_settings: StoreSettings, t
 def test_a_file_is_linked_and_left_to_the_journal(setting: StoreSetting, tmp_path: Path):
     spooled = tmp_path / "spooled"
     spooled.write_bytes(octets(5))
-    message = JournaledMessage(FileContent(str(spooled), len(octets(5)), b""), (LocalDelivery(ALICE),), 1)
-    [applied] = setting.applier.apply([PendingDelivery(DeliveryKey(SEGMENT, 0, 0), message, message.deliveries[0])])
+    delivery = LocalDelivery(ALICE)
+    message = JournaledMessage(FileContent(str(spooled), len(octets(5)), b""), (delivery,), 1)
+    [applied] = setting.applier.apply([PendingDelivery(DeliveryKey(SEGMENT, 0, 0), message, delivery)])
     assert isinstance(applied, Applied)
     assert spooled.exists()
     [name] = files(tmp_path / "alice")
