@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mailsrv.errors import InsufficientStorage
 from mailsrv.interfaces.envelope import BodyType
+from mailsrv.message import binary_octets, scan, summarise
 from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.settings import Service
 from mailsrv.wire.dot_stuffing import BareLineFeeds, has_bare_line_break
@@ -170,3 +171,20 @@ def test_line_breaks_do_not_depend_on_the_cuts(parts, mode):
         assert not found or found.endswith(b"\r\n")
     if mode is BareLineFeeds.REFUSE:
         assert whole.has_bare_line_break is has_bare_line_break(text)
+
+
+def test_binary_mail_is_understood_as_a_message():
+    payload = bytes(range(256)) + b"\r\r\n\n--x\r\0\n" + bytes(range(255, -1, -1))
+    text = (
+        b"Subject: binary\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=cut\r\n\r\n"
+        b"--cut\r\nContent-Type: text/plain\r\n\r\nhere it is\r\n"
+        b"--cut\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: binary\r\n\r\n"
+    )
+    text += payload + b"\r\n--cut--\r\n"
+    server, client = make()
+    client.say_lines("MAIL FROM:<a@client.example> BODY=BINARYMIME", ENVELOPE[1])
+    assert client.say(bdat(text[:300]) + bdat(text[300:], is_last=True)).count(b"250 ") == 2
+    content = server.receiver.messages[0].content
+    assert content == text
+    assert binary_octets(content, scan(content), (2,)) == payload
+    assert summarise(content).size_octets == len(text)
