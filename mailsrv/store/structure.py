@@ -83,7 +83,9 @@ def make_structures(account: Account, mailbox_id: int, path: str, uids: Sequence
         except OSError as error:
             _log.warn("{path}/{file} cannot be read: {error}", path=path, file=file, error=error)
             continue
-        summary = stored_summary(with_crlf(octets))
+        # As the content is served: what was stored with its bare line feeds (BINARYMIME) keeps them.
+        size, stored = sizes
+        summary = stored_summary(octets if size == stored else with_crlf(octets))
         made.append(Structure(uid, len(octets), summary, sizes == [summary.size_octets, len(octets)]))
     return made
 
