@@ -155,7 +155,12 @@ class MailServer:
     # Making
 
     def _make_throttle(self, settings: Settings) -> LoginThrottle:
-        return LoginThrottle(settings.auth, clock=self._reactor, exempt_networks=settings.limits.exempt_networks)
+        return LoginThrottle(
+            settings.auth,
+            clock=self._reactor,
+            exempt_networks=settings.limits.exempt_networks,
+            shared=None if self._shared is None else self._shared.buckets,
+        )
 
     def _make_policy(self, settings: Settings, files: PolicyFiles) -> Policy:
         directory = make_directory(
@@ -242,6 +247,7 @@ class MailServer:
     async def _start(self) -> None:
         self._pool.start()
         self._hashing.start()
+        self._submission_rates.start()
         await self._storage.start()
         self._outbound.start()
 
@@ -253,6 +259,7 @@ class MailServer:
             await self._outbound.stop()
             await self._storage.stop()
         finally:
+            self._connections.close()
             self._hashing.stop()
             if self._pool.started and not self._pool.joined:
                 self._pool.stop()

@@ -48,7 +48,9 @@ def map_file(path: str, label: bytes, octets: int) -> tuple[mmap.mmap, int]:
     if len(label) > _LABEL_OCTETS:
         raise ValueError("the label is too long")
     label = label.ljust(_LABEL_OCTETS, b"\0")
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    folder = os.path.dirname(path)
+    for each in (os.path.dirname(folder), folder):  # makedirs gives the mode to the last one only
+        os.makedirs(each, mode=0o700, exist_ok=True)
     with _locked(path + ".lock"):
         descriptor = _open_labelled(path, label, HEADER_OCTETS + octets)
         if descriptor is None:

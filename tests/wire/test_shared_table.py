@@ -48,10 +48,11 @@ def test_a_table_of_one_process_counts_nobody_else():
 
 
 def test_the_file_is_ours_alone_and_not_sparse(tmp_path):
-    shared(tmp_path)
-    status = os.stat(tmp_path / "rates" / "clients")
+    shared(tmp_path / "state")
+    status = os.stat(tmp_path / "state" / "rates" / "clients")
     assert status.st_mode & 0o777 == 0o600
-    assert os.stat(tmp_path / "rates").st_mode & 0o777 == 0o700
+    for folder in (tmp_path / "state", tmp_path / "state" / "rates"):
+        assert os.stat(folder).st_mode & 0o777 == 0o700
     assert status.st_blocks * 512 >= status.st_size
 
 
