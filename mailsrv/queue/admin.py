@@ -190,14 +190,15 @@ _EVENTS = (
 _THOSE = (
     "FROM temp.chosen c WHERE c.rowid BETWEEN ? AND ? AND recipient.message=c.message AND recipient.number=c.number"
 )
+# A message whose content is damaged (place 2) can be dropped, and never goes on.
 # Which of the selected a command means, what it makes of them, and whether they wait afterwards (None: as before).
 _COMMANDS: dict[Command, tuple[str, str, bool | None]] = {
     Command.HOLD: ("r.state IN (0, 1)", "state=CASE recipient.state WHEN 0 THEN 2 ELSE 4 END", False),
-    Command.RELEASE: ("r.state IN (2, 4)", "state=CASE recipient.state WHEN 2 THEN 0 ELSE 1 END", True),
+    Command.RELEASE: ("r.state IN (2, 4) AND m.place<>2", "state=CASE recipient.state WHEN 2 THEN 0 ELSE 1 END", True),
     Command.FLUSH: ("r.state=0", "due=min(recipient.due, :now)", None),
     Command.DROP: ("r.state<>3", "state=3, ending=:dropped, due=:now, owner=0, reply=:text", False),
     Command.REQUEUE: (
-        "r.state IN (0, 2)",
+        "r.state IN (0, 2) AND m.place<>2",
         "state=0, attempts=0, is_delay_told=0, due=:now",
         True,
     ),

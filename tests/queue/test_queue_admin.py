@@ -151,6 +151,21 @@ def test_rerouted_mail_goes_another_way(queue: QueueSetting, admin: QueueAdminis
         admin.change(Command.REROUTE, Selection())
 
 
+def test_damaged_mail_is_never_let_go(queue: QueueSetting, admin: QueueAdministration):
+    queue.enqueue(("u@a.test", A))
+    queue.store.applier.take_touched()
+    queue.files()[0].write_bytes(b"something else")
+    [consignment] = queue.take()
+    with pytest.raises(Unavailable):
+        queue.octets(consignment)
+    queue.store.give_back(consignment)
+    queue.pump()
+    assert [message.is_damaged for message in admin.messages(Selection())] == [True]
+    assert admin.change(Command.RELEASE, Selection()) == admin.change(Command.REQUEUE, Selection()) == 0
+    assert queue.take() == []
+    assert admin.change(Command.DROP, Selection()) == 1
+
+
 def test_history_has_a_bound_and_the_latest_lines(tmp_path: Path):
     queue = QueueSetting(tmp_path, events_per_message=5).start()
     queue.enqueue(("u@a.test", A))
