@@ -62,6 +62,8 @@ INTRODUCTIONS: Mapping[str, str] = {
     "filter": "Filters are asked in this order.",
     "delivery": "What happens to a message on its way into the mailboxes.",
     "route": "Where mail goes; the first rule that matches wins. Without any: local domains are local, the rest by MX.",
+    "sendmail": "Mail of programs on this machine (mailsrv-sendmail). It is handed over at a [[listen]] of service "
+    "submission with a unix: endpoint, where the system says who they are, or left in a folder while the server is down.",
     "queue": "Mail on its way to other hosts.",
     "relay": "Connections to other hosts.",
     "dns": "How the DNS is asked.",
@@ -94,10 +96,28 @@ class Section:
     key: str
     record_type: type[Any]
     is_array: bool
+    introduction: str = ""
 
     @property
     def heading(self) -> str:
         return f"[[{self.key}]]" if self.is_array else f"[{self.key}]"
+
+    @property
+    def fields(self) -> dict[str, attrs.Attribute[Any]]:
+        """Its own; those that are tables themselves (``[queue.retry]``) are sections."""
+        fields = record_fields(self.record_type)
+        if self.is_array:
+            return fields
+        return {name: attribute for name, attribute in fields.items() if section_record(attribute) is None}
+
+    def tables(self) -> Iterator[Section]:
+        """The tables in it."""
+        if not self.is_array:
+            for name, attribute in record_fields(self.record_type).items():
+                record_type = section_record(attribute)
+                if record_type is not None:
+                    is_array = get_origin(attribute.type) is tuple
+                    yield Section(f"{self.key}.{name}", record_type, is_array, explanation(attribute))
 
 
 def sections() -> list[Section]:
@@ -107,8 +127,10 @@ def sections() -> list[Section]:
     for key, attribute in record_fields(Settings).items():
         record_type = section_record(attribute)
         if record_type is not None:
-            found.append(Section(key, record_type, get_origin(attribute.type) is tuple))
-    return sorted(found, key=lambda section: order.index(section.key) if section.key in order else len(order))
+            is_array = get_origin(attribute.type) is tuple
+            found.append(Section(key, record_type, is_array, INTRODUCTIONS.get(key, "")))
+    found.sort(key=lambda section: order.index(section.key) if section.key in order else len(order))
+    return [part for section in found for part in (section, *section.tables())]
 
 
 def section_record(attribute: attrs.Attribute[Any]) -> type[Any] | None:
@@ -147,8 +169,8 @@ def _array(section: Section) -> Iterator[str]:
 
 
 def _table(section: Section, values: Mapping[str, Any]) -> str:
-    introduction = _comment(INTRODUCTIONS.get(section.key, ""))
-    fields = [_field(name, attribute, values) for name, attribute in record_fields(section.record_type).items()]
+    introduction = _comment(section.introduction)
+    fields = [_field(name, attribute, values) for name, attribute in section.fields.items()]
     return f"{introduction}{section.heading}\n" + "\n".join(fields)
 
 

@@ -10,7 +10,7 @@ from attrs import field, frozen, validators
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.settings import AuthSettings
-from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.delivery.settings import DeliverySettings, SendmailSettings
 from mailsrv.delivery.submission_settings import SubmissionSettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
 from mailsrv.dns.settings import DnsSettings
@@ -67,6 +67,7 @@ class Settings:
     journal: JournalSettings = field(factory=JournalSettings)
     delivery: DeliverySettings = field(factory=DeliverySettings)
     submission: SubmissionSettings = field(factory=SubmissionSettings)
+    sendmail: SendmailSettings = field(factory=SendmailSettings)
     queue: QueueSettings = field(factory=QueueSettings)
     relay: RelaySettings = field(factory=RelaySettings)
     dns: DnsSettings = field(factory=DnsSettings)

@@ -222,6 +222,7 @@ def test_paths_are_recognised():
         "dkim.key_dir",
         "log.path",
         "route.password_file",
+        "sendmail.spool_dir",
         "store.path",
         "tls.certificate",
         "tls.key",
