@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from mailsrv.config.sample import INTRODUCTIONS, explanation, section_record, sections
+from mailsrv.config.sample import explanation, section_record, sections
 from mailsrv.config.schema import Settings
 from mailsrv.config.show import default_of, plain
 from mailsrv.config.structure import describe, record_fields
@@ -28,8 +28,8 @@ def _page() -> Iterator[str]:
             yield from _setting(key, attribute)
     for section in sections():
         yield from _title(f"``{section.heading}``", "-")
-        yield INTRODUCTIONS.get(section.key, "") + "\n"
-        for name, attribute in record_fields(section.record_type).items():
+        yield section.introduction + "\n"
+        for name, attribute in section.fields.items():
             yield from _setting(name, attribute)
 
 

@@ -6,7 +6,7 @@ from attrs import field, frozen, validators
 
 
 def _seconds(default: float, text: str) -> float:
-    value: float = field(default=default, validator=validators.gt(0), metadata={"help": text})
+    value: float = field(default=default, validator=validators.gt(0), metadata={"help": text, "unit": "seconds"})
     return value
 
 
