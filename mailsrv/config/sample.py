@@ -63,7 +63,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "delivery": "What happens to a message on its way into the mailboxes.",
     "route": "Where mail goes; the first rule that matches wins. Without any: local domains are local, the rest by MX.",
     "sendmail": "Mail of programs on this machine (mailsrv-sendmail). It is handed over at a [[listen]] of service "
-    "submission with a unix: endpoint, where the system says who they are, or left in a folder while the server is down.",
+    "submission with a unix: endpoint, where the system says who they are, or left in a folder while it is down.",
     "queue": "Mail on its way to other hosts.",
     "relay": "Connections to other hosts.",
     "dns": "How the DNS is asked.",
