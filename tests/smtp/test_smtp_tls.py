@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -169,5 +170,34 @@ class TlsTests(TestCase):
 
         def check(_: object) -> None:
             assert self.receiver.transactions == []
+
+        return deferToThread(talk).addCallback(check)
+
+    def test_r_smtp_5_tls_that_ends_within_a_chunk_ends_the_message(self) -> Deferred[None]:
+        port = self.listen(TlsMode.STARTTLS)
+
+        def talk() -> None:
+            for _ in range(3):
+                client = Conversation(port)
+                client.read()
+                client.say(b"EHLO c\r\n")
+                client.say(b"STARTTLS\r\n")
+                client.start_tls()
+                assert "250-REQUIRETLS" in client.say(b"EHLO c\r\n")
+                client.say(b"MAIL FROM:<a@b> REQUIRETLS\r\n")
+                client.say(b"RCPT TO:<b@example.test>\r\n")
+                client.socket.sendall(b"BDAT 9 LAST\r\nhalf")
+                # TLS is closed in good order, and what is missing comes in the clear.
+                plain = client.socket.unwrap() if isinstance(client.socket, ssl.SSLSocket) else client.socket
+                with contextlib.suppress(OSError):
+                    plain.sendall(b" a cup\r\n")
+                    assert plain.recv(100) == b""
+                plain.close()
+
+        def check(_: object) -> None:
+            assert self.receiver.messages == []
+            assert len(self.receiver.transactions) == 3
+            assert all(transaction.is_aborted for transaction in self.receiver.transactions)
+            assert all(transaction.parameters.envelope.requires_tls for transaction in self.receiver.transactions)
 
         return deferToThread(talk).addCallback(check)
