@@ -132,16 +132,19 @@ class SubmissionRates:
         slot = table.find_or_make(name)
         longest, hit = 0.0, None
         for index, limit in limits:
-            wait = limit.wait_seconds(table.arrival(slot, index), now, amount)
+            arrival = table.arrival(slot, index)
+            if arrival > now + limit.seconds:
+                # Of a clock that was set back, or of another limit: recover from now on.
+                arrival = now + limit.seconds
+                table.set_arrival(slot, index, arrival)
+            wait = limit.wait_seconds(arrival, now, amount)
             if wait > longest:
                 longest, hit = wait, limit
         if hit is not None:
             return self._refusal(name, slot, hit, longest, now)
         for index, limit in limits:
             stored = table.arrival(slot, index)
-            # What is stored may be of a clock that was set back.
-            arrival = min(stored, now + limit.seconds) if stored > now else now
-            table.set_arrival(slot, index, arrival + amount * limit.interval)
+            table.set_arrival(slot, index, (stored if stored > now else now) + amount * limit.interval)
         return None
 
     def _refusal(self, name: str, slot: int, limit: SubmissionLimit, wait: float, now: float) -> MailError:

@@ -136,13 +136,19 @@ class Buckets:
         return max(0.0, (self._arrival(slot, now, reach) - now) / rate.interval)
 
     def _arrival(self, slot: int | None, now: float, reach: float) -> float:
-        """The theoretical arrival time, never before now and, whatever is stored, never past the burst."""
+        """The theoretical arrival time, never before now and never past the burst.
+
+        What is past it is of a clock that was set back, or of another rate; it is put right, to recover from now on.
+        """
         if slot is None:
             return now
         stored = self._times[slot + WAYS]
         if stored <= now:
             return now
-        return stored if stored <= now + reach else now + reach
+        if stored <= now + reach:
+            return stored
+        self._times[slot + WAYS] = now + reach
+        return now + reach
 
     def _find(self, tag: int, base: int) -> int | None:
         tags = self._tags[base : base + WAYS].tolist()
