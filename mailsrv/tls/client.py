@@ -197,8 +197,8 @@ class _Creator:
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = _Connection(self._context, None)
         host = self._host.strip("[]")
-        # RFC 6066 section 3: a literal address is no name. (Only they have a colon or end in a digit.)
-        if host and ":" not in host and not host[-1].isdigit():
+        # RFC 6066 section 3: a literal address is no name. (Only they have a colon or a last label of digits.)
+        if host and ":" not in host and not host.rpartition(".")[2].isdigit():
             connection.set_tlsext_host_name(host.encode("ascii", "ignore"))
         if self._sessions is not None:
             connection.sessions, connection.host = self._sessions, self._host

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -62,9 +62,15 @@ class TlsPolicies:
         if rule is not None:
             is_dane = rule.level is TlsLevel.DANE
             return DomainTlsPolicy(domain, rule.level, CONFIGURED, names=rule.names, tries_dane=is_dane)
-        if self._sts is None or domain.startswith("["):
+        if self._sts is None or _is_address(domain):
             return DomainTlsPolicy(domain, TlsLevel.OPPORTUNISTIC, DEFAULT)
-        found = await self._sts.find(domain)
+        try:
+            found = await self._sts.find(domain)
+        except CancelledError:
+            raise
+        except Exception:
+            self._log.failure("Looking for the MTA-STS policy of {domain} failed", domain=domain)
+            found = StsFinding()
         policy = _of_finding(domain, found)
         if found.fault:
             host_policy = HostTlsPolicy("", policy.level, MTA_STS)
@@ -75,7 +81,9 @@ class TlsPolicies:
         self, policy: DomainTlsPolicy, host: str, exchanges: DnsAnswer[MailExchange], port: int
     ) -> HostTlsPolicy:
         why_not = ""
-        if policy.tries_dane:
+        if policy.tries_dane and _is_address(host):
+            why_not = "an address has no TLSA records"
+        elif policy.tries_dane:
             found, why_not = await self._by_dane(policy, host, exchanges, port)
             if found is not None:
                 return found
@@ -125,7 +133,7 @@ class TlsPolicies:
             if usable:
                 # RFC 7672 3.2.2: the base, what was asked for in the beginning, and where that led to.
                 names = (base, policy.domain, exchanges.canonical_name)
-                named = tuple(dict.fromkeys(name for name in names if name and not name.startswith("[")))
+                named = tuple(dict.fromkeys(name for name in names if name and not _is_address(name)))
                 why = f"TLSA records of _{port}._tcp.{base}"
                 return HostTlsPolicy(host, TlsLevel.DANE, DANE, names=named, tlsa=usable, why=why), ""
             self._note(policy, host, "tlsa-invalid", f"no record of _{port}._tcp.{base} can be used")
@@ -153,6 +161,11 @@ class TlsPolicies:
         if target != host and (await self._resolver.aliases(host)).is_secure:
             return (host,)
         return ()
+
+
+def _is_address(host: str) -> bool:
+    """Of IPv4 or IPv6, in brackets or without: no name has a last label of digits."""
+    return host.startswith("[") or ":" in host or host.rpartition(".")[2].isdigit()
 
 
 def _is_for(pattern: str, domain: str) -> bool:

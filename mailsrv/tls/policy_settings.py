@@ -4,7 +4,29 @@ from __future__ import annotations
 
 from attrs import field, frozen
 
+from mailsrv.address import parse_domain
+from mailsrv.address.errors import AddressError
 from mailsrv.interfaces.tls_policy import TlsLevel
+
+
+def _check_domain(_: object, __: object, text: str) -> None:
+    if text == "*":
+        return
+    try:
+        parse_domain(text.removeprefix("*."))
+    except AddressError as error:
+        raise ValueError("expected a domain, *.domain or *") from error
+
+
+def _canonical(text: str) -> str:
+    """In A-labels, as domains are everywhere else; what is no domain is told by the check."""
+    if text == "*":
+        return text
+    star = "*." if text.startswith("*.") else ""
+    try:
+        return star + parse_domain(text.removeprefix("*."))
+    except AddressError:
+        return text
 
 
 @frozen
@@ -12,6 +34,8 @@ class TlsPolicySettings:
     """A policy that stands above DANE and MTA-STS; the first that matches the domain wins."""
 
     domain: str = field(
+        converter=_canonical,
+        validator=_check_domain,
         metadata={"help": "A domain, *.domain for those below it, or * for all.", "example": "partner.example"},
     )
     level: TlsLevel = field(

@@ -71,6 +71,11 @@ class AnswerTests(ResolverTestCase):
         self.put("mx.test", dns.AAAA, dns.Record_AAAA("2001:db8::7"))
         assert self.successResultOf(self.resolver.addresses("mx.test")).records == ("2001:db8::7", "192.0.2.7")
 
+    def test_this_machine_is_known_without_asking(self) -> None:
+        for name in ("localhost", "mail.localhost"):
+            assert self.successResultOf(self.resolver.addresses(name)).records == ("::1", "127.0.0.1")
+        assert self.exchange.asked == []
+
     def test_one_family_is_enough(self) -> None:
         self.put("mx.test", dns.A, dns.Record_A("192.0.2.7"))
         self.zone["mx.test", dns.AAAA] = Told(rcode=2)

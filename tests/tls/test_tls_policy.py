@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
@@ -80,6 +81,12 @@ class ConfiguredTests(PolicyTestCase):
         assert "no secure TLSA records" in without.why
         self.resolver.add_tlsa(f"_25._tcp.{HOST}", USABLE)
         assert self.host_policy(policies).tlsa == (USABLE,)
+
+    def test_domains_as_people_write_them(self) -> None:
+        assert TlsPolicySettings("*.BÜCHER.example").domain == "*.xn--bcher-kva.example"
+        for text in ("", "a b", "**", "*.", "x@example.test"):
+            with pytest.raises(ValueError, match="expected a domain"):
+                TlsPolicySettings(text)
 
 
 class DaneTests(PolicyTestCase):
@@ -174,9 +181,22 @@ class MtaStsTests(PolicyTestCase):
         assert self.domain_policy(self.make(sts=unknown)).level is TlsLevel.OPPORTUNISTIC
         assert [one.result_type for one in self.counted] == ["sts-policy-fetch-error"]
 
-    def test_a_literal_has_no_policy(self) -> None:
-        policy = self.domain_policy(self.make(sts=sts(StsMode.ENFORCE, HOST)), "[192.0.2.1]")
-        assert policy.source == "default"
+    def test_an_address_has_no_policy(self) -> None:
+        for address in ("[192.0.2.1]", "192.0.2.1", "[ipv6:2001:db8::1]", "2001:db8::1"):
+            policies = self.make(sts=sts(StsMode.ENFORCE, HOST))
+            policy = self.domain_policy(policies, address)
+            exchange = MailExchange(0, address)
+            found = policies.for_host(policy, exchange, DnsAnswer((exchange,), is_secure=True), 587)
+            assert self.successResultOf(found).source == "default"
+        assert self.resolver.questions == []
+
+    def test_never_fails(self) -> None:
+        class Broken:
+            async def find(self, domain: str) -> StsFinding:
+                raise RuntimeError("broken")
+
+        assert self.domain_policy(self.make(sts=Broken())).source == "default"
+        assert len(self.flushLoggedErrors(RuntimeError)) == 1
 
 
 class RecordTests(PolicyTestCase):
