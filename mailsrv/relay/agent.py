@@ -107,6 +107,8 @@ class Attempt:
     waiting: dict[int, QueuedRecipient]
     """Whose outcome another host may still better."""
     outcomes: dict[int, AttemptOutcome] = field(factory=dict)
+    hosts: set[str] = field(factory=set)
+    """Those that have been spoken to: they have said what they say."""
     sessions: int = 0
     addresses: int = 0
 
@@ -202,10 +204,7 @@ class ConnectionAgent:
         """Over a connection that is still there. One that proves to be gone does not count."""
         parts = self._parts
         key = self._key(attempt.consignment)
-        while attempt.waiting and attempt.sessions < parts.settings.sessions_tried:
-            connection = parts.cache.take(key)
-            if connection is None:
-                return
+        while (connection := parts.cache.take(key)) is not None:
             idle = parts.reactor.seconds() - connection.idle_since
             results = await self._carry(attempt, connection, content, is_eager=idle < _EAGER_IDLE_SECONDS)
             if all(judged.is_stale for judged in results.values()):
@@ -213,6 +212,8 @@ class ConnectionAgent:
                     attempt.outcomes.pop(recipient_id, None)
                 continue
             attempt.sessions += 1
+            attempt.hosts.add(connection.host)
+            return
 
     async def _carry(
         self, attempt: Attempt, connection: OpenConnection, content: IContent, *, is_eager: bool = True

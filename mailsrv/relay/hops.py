@@ -82,10 +82,6 @@ class MxRoute:
             await self._look_at(self._exchanges.popleft())
         return self._hops.popleft()
 
-    def skip_host(self, host: str) -> None:
-        """None of this host's other addresses."""
-        self._hops = deque(hop for hop in self._hops if hop.host != host)
-
     async def _begin(self) -> None:
         domain = self._domain
         if domain.startswith("["):

@@ -14,5 +14,8 @@ class LmtpAgent(ConnectionAgent):
     """Destinations ``lmtp:ENDPOINT``. In the clear: a socket of this machine, or a network that is trusted."""
 
     async def _try_hosts(self, attempt: Attempt, content: IContent) -> None:
-        connection = await self._parts.opener.open_lmtp(attempt.consignment.destination.target)
+        endpoint = attempt.consignment.destination.target
+        if endpoint in attempt.hosts:
+            return
+        connection = await self._parts.opener.open_lmtp(endpoint)
         await self._carry(attempt, connection, content)

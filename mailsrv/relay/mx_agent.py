@@ -38,17 +38,19 @@ class MxAgent(ConnectionAgent):
             hop = await route.next_hop()
             if hop is None:
                 break
+            if hop.host in attempt.hosts:
+                continue
             attempt.addresses += 1
             try:
                 connection = await parts.opener.open(hop)
             except HopFailed as failure:
                 if failure.was_reached:
                     attempt.sessions += 1
-                    route.skip_host(hop.host)
+                    attempt.hosts.add(hop.host)
                 last = _worse_known(last, failure)
                 continue
             attempt.sessions += 1
-            route.skip_host(hop.host)
+            attempt.hosts.add(hop.host)
             await self._carry(attempt, connection, content)
         if attempt.waiting:
             reason = last or route.failure

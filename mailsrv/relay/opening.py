@@ -159,7 +159,16 @@ class Opener:
     async def _dial(self, dial: Callable[[], Deferred[Any]], host: str, address: str) -> None:
         try:
             await dial()
-        except (ConnectError, UserError, OSError, ValueError, ConnectTimeout, DeferredTimeout, CancelledError) as error:
+        except (
+            ConnectError,
+            UserError,
+            OSError,
+            ValueError,
+            TypeError,
+            ConnectTimeout,
+            DeferredTimeout,
+            CancelledError,
+        ) as error:
             reason = _connect_trouble(error)
             log.debug("relay: no connection to {host} {address}: {reason}", host=host, address=address, reason=reason)
             where = f"{host} [{address}]" if host and host.strip("[]") != address else address

@@ -54,6 +54,8 @@ class SmarthostAgent(ConnectionAgent):
         parts, settings = self._parts, self._parts.settings
         destination = attempt.consignment.destination
         host, port = split_target(destination.target)
+        if host in attempt.hosts:
+            return
         smarthost = self._known.get(destination)
         try:
             policy = await self._policy(host, port, smarthost)

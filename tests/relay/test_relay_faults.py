@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
-from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
+from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, MemoryTransport, NextHop
 from tests.relay.relay_harness import MESSAGE, MemoryContent, World, host, make_world
 
 STEPS = [
@@ -207,3 +207,63 @@ def test_421_to_an_idle_connection_closes_it():
     connection.protocol.dataReceived(b"421 4.4.2 Too long idle\r\n")
     assert len(world.parts.cache) == 0
     assert isinstance(world.send("mx:example.net", "bob@example.net"), Taken)
+
+
+def test_a_handshake_that_never_ends_is_given_up_and_mail_goes_without():
+    world = faulty_world(KEYWORDS["tls"], [])
+    world.network.hops["192.0.2.1"].breaks_handshake = True
+
+    def hang(self: Any) -> None:
+        """The host says nothing more."""
+
+    original = MemoryTransport._shake_hands
+    MemoryTransport._shake_hands = hang  # type: ignore[method-assign]
+    try:
+        outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
+        world.clock.advance(59)
+        world.run()
+        assert outcomes == []
+        world.clock.advance(2)
+        world.run()
+    finally:
+        MemoryTransport._shake_hands = original  # type: ignore[method-assign]
+    assert isinstance(outcomes[0][0], Taken)
+    assert not host(world).messages[0].is_tls
+
+
+def test_a_host_that_refused_over_a_kept_connection_is_not_asked_again():
+    world = faulty_world(EVERYTHING, [Fault("MAIL", Kind.REPLY, b"451 4.7.0 later\r\n", skip=1, times=5)])
+    assert world.send("mx:example.net", "bob@example.net").host == "mx.example.net"
+    assert world.send("mx:example.net", "bob@example.net").host == "second.example.net"
+    assert world.network.dialled == ["192.0.2.1", "192.0.2.2"]
+
+
+def test_a_host_that_takes_a_message_too_slowly_is_left():
+    world = faulty_world({}, [])
+    world.network.latency = 90.0
+    entry = world.entry(MemoryContent(CONTENT * 3, is_large=True))
+    outcomes = world.begin(world.consign("mx:example.net", "bob@example.net", entry=entry))
+    for _ in range(40):
+        world.clock.advance(90)
+    assert "timed out" in outcomes[0][0].reply
+    assert not outcomes[0][0].is_uncertain
+    assert host(world).messages == []
+
+
+def test_lmtp_without_an_accepted_recipient():
+    for keywords in KEYWORDS.values():
+        world = faulty_world(keywords, [], is_lmtp=True)
+        host(world).refused = {"bob@example.net": "550 5.1.1 No", "eve@example.net": "450 4.2.0 Later"}
+        for _ in range(2):
+            bob, eve = world.send("lmtp:unix:/run/lmtp", "bob@example.net", "eve@example.net")
+            assert (str(bob.status), str(eve.status)) == ("5.1.1", "4.2.0")
+        assert len(host(world).conversations) == 1
+
+
+@pytest.mark.parametrize("destination", ["lmtp:unix:/run/lmtp", "smtp:mx.example.net:25"])
+def test_the_only_host_is_not_asked_twice_in_an_attempt(destination):
+    later = Fault("MAIL", Kind.REPLY, b"451 4.7.0 later\r\n", skip=1, times=5)
+    world = faulty_world(EVERYTHING, [later], is_lmtp=destination.startswith("lmtp"))
+    assert isinstance(world.send(destination, "bob@example.net"), Taken)
+    assert str(world.send(destination, "bob@example.net").status) == "4.7.0"
+    assert len(host(world).conversations) == 1

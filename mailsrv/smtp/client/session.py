@@ -48,6 +48,9 @@ _HOSTNAME = re.compile(r"[0-9A-Za-z.:\[\]_-]{1,255}")
 class _Asked(enum.Enum):
     """A command whose reply is owed."""
 
+    # Looked up for every reply; the hash of an Enum is computed from its name, in Python.
+    __hash__ = object.__hash__
+
     GREETING = "greeting"
     EHLO = "EHLO"
     HELO = "HELO"
