@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import apsw
 from attrs import field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -60,6 +60,7 @@ class DatabaseThread:
         self.db: QueueDatabase | None = None
         self.told = 0
         """Mail that came to wait up to this wake number is known to the process."""
+        self._is_stopped = False
         self.after_commit: list[Callable[[], object]] = []
         """What to do when the transaction under way is over, and well."""
 
@@ -76,9 +77,16 @@ class DatabaseThread:
         self.worker.post(Job(function, is_transaction=False))
 
     def _post(self, function: Callable[[], Any], *, is_durable: bool, is_transaction: bool) -> Deferred[Any]:
+        if self._is_stopped:
+            return fail(Unavailable(cause="the queue has stopped"))
         waiter: Deferred[Any] = Deferred()
         self.worker.post(Job(function, waiter, is_durable, is_transaction))
         return waiter
+
+    def stop(self) -> None:
+        """Do what was asked before, then end; whoever asks later is refused."""
+        self._is_stopped = True
+        self.worker.stop()
 
     def open_database(self) -> QueueDatabase:
         """In the thread. Raises Unavailable where it is not open."""

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any
 
 import apsw
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -145,7 +145,7 @@ class QueueStore:
         return self._thread.ask(self._start_in_thread).addErrback(self._start_failed)
 
     def _start_failed(self, failure: Failure) -> Failure:
-        self._thread.worker.stop()
+        self._thread.stop()
         self._content_worker.stop()
         return failure
 
@@ -192,7 +192,7 @@ class QueueStore:
             return succeed(None)
         self._is_stopped = True
         stopped = self._thread.ask(self._stop_in_thread)
-        self._thread.worker.stop()
+        self._thread.stop()
         self._content_worker.stop()
         return stopped
 
@@ -356,6 +356,8 @@ class QueueStore:
         raise Unavailable(cause=f"the content of message {message} is damaged: {cause}")
 
     def _in_content_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
+        if self._is_stopped:
+            return fail(Unavailable(cause="the queue has stopped"))
         waiter: Deferred[Any] = Deferred()
 
         def job() -> None:

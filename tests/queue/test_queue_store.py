@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
+from zope.interface.verify import verifyObject
 
 from mailsrv.disk import RealDisk
 from mailsrv.errors import InsufficientStorage, Unavailable
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters, Notify
-from mailsrv.interfaces.journal import Applied, DeliveryKey, JournalRecord, LocalDelivery, NotApplied
+from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, JournalRecord, LocalDelivery, NotApplied
 from mailsrv.interfaces.queue import (
     LOCAL,
     Delivered,
     DestinationState,
     Ending,
     Finished,
+    IQueueStore,
     OnwardDelivery,
     OnwardRecipient,
     Postponed,
@@ -563,6 +565,20 @@ def test_a_queue_that_is_not_open_says_so(tmp_path: Path):
     queue = QueueSetting(tmp_path)
     with pytest.raises(Unavailable):
         queue.take()
+    queue.start()
+    queue.enqueue(("u@a.test", A))
+    [consignment] = queue.take()
+    queue.stop()
+    assert isinstance(queue.store.check_acceptance(1, 1), Unavailable)
+    queue.store.give_back(consignment)
+    for call in (queue.take, lambda: queue.settle(consignment, Delivered(0))):
+        with pytest.raises(Unavailable):
+            call()
+
+
+def test_it_keeps_its_interface(queue: QueueSetting):
+    assert verifyObject(IQueueStore, queue.store)
+    assert verifyObject(IApplier, queue.store.applier)
 
 
 def test_a_row_nobody_understands_is_held_and_not_deleted(queue: QueueSetting):
