@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Sequence
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -43,7 +43,7 @@ from mailsrv.filters.pipeline import Decision, FilterPipeline
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.content import Content, InlineContent, ISpool, ISpoolWriter
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, MailParameters, Refused
-from mailsrv.interfaces.envelope import RecipientParameters
+from mailsrv.interfaces.envelope import Notify, RecipientParameters
 from mailsrv.interfaces.filter import AddHeader, MessageView, Phase, SessionView, TransactionView
 from mailsrv.interfaces.journal import Delivery, IJournal, JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.mailbox import IMailStore, OverQuota
@@ -81,6 +81,28 @@ class DeliveryParts:
             error = self.submission_rates.check(account.address, recipients)
             if error is not None:
                 raise error
+
+    # What the filters want, asked once: several questions a message otherwise.
+    asks_rcpt: bool = field(init=False)
+    asks_headers: bool = field(init=False)
+    asks_message: bool = field(init=False)
+
+    @asks_rcpt.default
+    def _asks_rcpt(self) -> bool:
+        return self.filters.wants(Phase.RCPT)
+
+    @asks_headers.default
+    def _asks_headers(self) -> bool:
+        return self.filters.wants(Phase.HEADERS)
+
+    @asks_message.default
+    def _asks_message(self) -> bool:
+        return self.filters.wants(Phase.MESSAGE)
+
+    @property
+    def keeps_header(self) -> bool:
+        """A redirection may make a forward of it, which must not loop."""
+        return self.asks_headers or self.asks_message
 
 
 class Abandoned(MailError):
@@ -126,6 +148,8 @@ class MailTransaction:
         self._accounts: set[Address] = set()
         """Those and the addresses elsewhere it goes to so far: as many as a record may have."""
         self._forwarders: set[Address] = set()
+        self._has_onward = False
+        self._wants_notice = False
         self._redirected: Found | None = None
         self._added: tuple[AddHeader, ...] = ()
         self._is_discarded = False
@@ -198,7 +222,13 @@ class MailTransaction:
             raise Abandoned
         self._known[forward_path] = recipient
         self._recipients.append(recipient)
-        self._accounts.update(target.account for target in recipient.targets)
+        for local in recipient.targets:
+            self._accounts.add(local.user.address)
+        if parameters.notify & Notify.SUCCESS:
+            self._wants_notice = True
+        if not recipient.onward:
+            return
+        self._has_onward = True
         for target in recipient.onward:
             self._accounts.add(target.address)
             if target.forwarder is not None:
@@ -215,7 +245,7 @@ class MailTransaction:
             for target in targets:
                 if target.user.quota_octets is not None:
                     await check_room(parts.store, target, max(1, self._parameters.size or 1))
-        if not parts.filters.wants(Phase.RCPT):
+        if not parts.asks_rcpt:
             return Recipient(forward_path, targets, found.onward, parameters)
         decision = await self._ask(Phase.RCPT, forward_path)
         if decision.discard:
@@ -254,12 +284,11 @@ class MailTransaction:
         """Why there is no room, in the journal or in the queue."""
         parts = self._parts
         error = parts.journal.check_acceptance(octets)
-        if error is None and parts.queue is not None:
+        if error is None and parts.queue is not None and (self._has_onward or self._is_held):
             waiting = sum(len(recipient.onward) for recipient in self._recipients)
             if self._is_held:
                 waiting += len(self._recipients)
-            if waiting:
-                error = parts.queue.check_acceptance(octets, waiting)
+            error = parts.queue.check_acceptance(octets, waiting)
         return error
 
     @property
@@ -311,12 +340,7 @@ class MailTransaction:
         self._hold = None
         header = hold.header
         self._history.message_id = message_id_of(header)
-        filters = self._parts.filters
-        if (
-            filters.wants(Phase.HEADERS)
-            or filters.wants(Phase.MESSAGE)
-            or any(recipient.parameters.notify for recipient in self._recipients)
-        ):
+        if self._wants_notice or self._parts.keeps_header:
             self._given_header = header
         try:
             check_hops(header, self._parts.settings.hop_limit)
@@ -330,7 +354,7 @@ class MailTransaction:
             # Behind the limit there could be another From.
             self._refusal = MailError(MESSAGE_TOO_LARGE, "The header section is too large")
             return None
-        if not must_check_from and not self._parts.filters.wants(Phase.HEADERS):
+        if not must_check_from and not self._parts.asks_headers:
             return self._start_spooling(header, hold.take())
         self._deciding = deciding = run_coroutine(self._decide(header, hold.take()))
         if deciding.called:
@@ -362,7 +386,7 @@ class MailTransaction:
     async def _check_header(self, header: bytes) -> None:
         if self._account is not None and self._parts.settings.check_from_field:
             await check_from_field(self._account, header, self._reverse_path)
-        if self._parts.filters.wants(Phase.HEADERS):
+        if self._parts.asks_headers:
             await self._take(await self._ask(Phase.HEADERS, message=MessageView(header, len(header))))
 
     async def _take(self, decision: Decision) -> None:
@@ -383,6 +407,7 @@ class MailTransaction:
             if error is not None:
                 raise error
         self._redirected = found
+        self._has_onward = bool(found.onward)
 
     def _start_spooling(self, header: bytes, beginning: bytes) -> Deferred[None] | None:
         if not self._wants_content:
@@ -394,7 +419,7 @@ class MailTransaction:
             if not self._history.message_id:
                 self._history.message_id = message_id_of(missing)
         fields = self._new_fields()
-        if parts.filters.wants(Phase.MESSAGE):
+        if parts.asks_message:
             self._header = fields + missing + header
         if beginning[:1] in (b" ", b"\t"):
             # Else the first line of what came would be read as the rest of our last field.
@@ -484,7 +509,7 @@ class MailTransaction:
         self._writer = None
         content = await writer.finish()
         self._history.size_octets = content.size
-        if self._parts.filters.wants(Phase.MESSAGE):
+        if self._parts.asks_message:
             checked = await self._ask_about_message(content)
             if checked is None:
                 return self._discard()
@@ -582,10 +607,10 @@ class MailTransaction:
     def _plan_onward(self, errors: Collection[Address]) -> OnwardPlan | None:
         """What the queue gets; None for nothing, as nearly always at an MX."""
         is_held = self._is_held
+        if not is_held and not self._has_onward:
+            return None
         recipients = [recipient for recipient in self._known.values() if recipient.forward_path not in errors]
         onward = [(recipient, self._onward_of(recipient)) for recipient in recipients if self._onward_of(recipient)]
-        if not onward and not is_held:
-            return None
         parts = self._parts
         return plan_onward(
             onward,
@@ -602,9 +627,9 @@ class MailTransaction:
         """Make the copies of a plan, into ``copies`` one by one: where it fails the caller lets go of those made."""
         parts = self._parts
         for copy in plan.copies:
-            field = delivered_to_field(copy.forwarder)
+            mark = delivered_to_field(copy.forwarder)
             copies.append(
-                await copy_with_fields(content, field, len(self._return_path), parts.spool, parts.run_in_thread)
+                await copy_with_fields(content, mark, len(self._return_path), parts.spool, parts.run_in_thread)
             )
 
     def _quota_errors(self, reservations: Reservations) -> dict[Address, MailError]:
@@ -654,7 +679,7 @@ class MailTransaction:
             self._parts.spool.discard(content)
         if not messages:
             return None
-        if self._given_header:
+        if self._wants_notice:
             notice = self._notice(errors, now)
             if notice is not None:
                 messages.append(notice)
