@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 log = Logger()
 
-_NO_RESULTS = (Failure, Deferred)
-
 
 class Asking:
     """What the shell knows of its connection, and how it asks others about it."""
@@ -104,13 +102,16 @@ class Asking:
         except Exception:
             self._fail(Failure(), stage, subject)
             return
-        if deferred.called and not deferred.paused and not isinstance(deferred.result, _NO_RESULTS):
-            # The usual case; the way through the callbacks would cost more than all the rest.
-            try:
-                succeed(deferred.result)
-            except Exception:
-                self._crash(Failure())
-            return
+        if deferred.called and not deferred.paused:
+            result = deferred.result
+            # Deferred is an abstract class: isinstance would cost as much as the rest of this.
+            if not isinstance(result, Failure) and result.__class__ is not Deferred:
+                # The usual case; the way through the callbacks would cost more than all the rest.
+                try:
+                    succeed(result)
+                except Exception:
+                    self._crash(Failure())
+                return
         deferred.addCallbacks(succeed, self._fail, errbackArgs=(stage, subject))
         deferred.addErrback(self._crash)
 

@@ -214,7 +214,7 @@ def _scan_forward_path(argument: str, start: int) -> tuple[Address, int]:
 
 def _after_keyword(argument: str, keyword: str, complaint: str) -> int:
     """The index after ``FROM:`` or ``TO:``. A space after the colon is no part of the grammar, but common."""
-    if argument[: len(keyword)].upper() != keyword:
+    if not argument.startswith(keyword) and argument[: len(keyword)].upper() != keyword:
         raise CommandRefused(_bad_arguments(complaint))
     start = len(keyword)
     return start + 1 if argument.startswith(" ", start) else start

@@ -13,14 +13,11 @@ from mailsrv.smtp.commands import Bdat
 from mailsrv.smtp.events import ContentReceived, ContentRefused, ContentRequested, MessageEnded
 from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.replies import Reply, make_reply
-from mailsrv.smtp.settings import Service
 from mailsrv.smtp.state import COMMAND, CONTENT, Owed, State, TransactionState
 from mailsrv.smtp.transactions import TransactionSteps
 from mailsrv.status import OK
-from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder
+from mailsrv.wire.dot_stuffing import DotDecoder
 
-_SLICE_OCTETS = 65536
-"""Text is looked at in slices of this at most."""
 _SMALL_CHUNK_OCTETS = 1024
 _EXCUSED_CHUNKS = 1000
 """So many chunks may have been under way when one was refused."""
@@ -28,10 +25,6 @@ _EXCUSED_CHUNKS = 1000
 
 class ContentSteps(TransactionSteps):
     """The part of the engine that takes message text."""
-
-    @property
-    def _bare_line_feeds(self) -> BareLineFeeds:
-        return BareLineFeeds.MEND if self.service is Service.SUBMISSION else BareLineFeeds.REFUSE
 
     # -- DATA
 
@@ -49,8 +42,7 @@ class ContentSteps(TransactionSteps):
 
     def _take_content(self) -> bool:
         decoder = self._decoder
-        # A line within one slice is no longer than the slice; longer ones the decoder measures.
-        octets = self._buffer.take(max(1, min(_SLICE_OCTETS, self.settings.text_line_octets)))
+        octets = self._buffer.take(self._slice_octets)
         if not octets or decoder is None:
             return False
         content = decoder.feed(octets)
@@ -174,8 +166,7 @@ class ContentSteps(TransactionSteps):
             self._end_chunk()
 
     def _take_chunk(self) -> bool:
-        size = min(_SLICE_OCTETS, self.settings.text_line_octets, self._chunk_left)
-        octets = self._buffer.take(size)
+        octets = self._buffer.take(min(self._slice_octets, self._chunk_left))
         self._chunk_left -= len(octets)
         if not self._is_chunk_skipped and self._refusal is None:
             lines = self._line_breaks

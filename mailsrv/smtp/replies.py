@@ -74,18 +74,18 @@ def make_text_reply(code: int, enhanced: EnhancedStatus, *lines: str) -> Reply:
 
 def make_accepted_reply(transaction_id: str) -> Reply:
     """250 at the end of the data, as often as mail comes: written without what other replies need."""
-    text = f"Accepted as {transaction_id}"
-    reply = Reply.__new__(Reply)
-    for name, value in (
-        ("code", 250),
-        ("status", status.MESSAGE_ACCEPTED),
-        ("lines", (text,)),
-        ("closes", False),
-        ("is_utf8", False),
-        ("octets", b"250 2.6.0 %b\r\n" % _printable(text).encode("ascii")),
-    ):
-        object.__setattr__(reply, name, value)
+    text = _printable(f"Accepted as {transaction_id}")
+    reply = _new_reply(Reply)
+    _set(reply, "code", 250)
+    _set(reply, "status", status.MESSAGE_ACCEPTED)
+    _set(reply, "lines", (text,))
+    _set(reply, "closes", False)
+    _set(reply, "is_utf8", False)
+    _set(reply, "octets", b"250 2.6.0 %b\r\n" % text.encode("ascii"))
     return reply
+
+
+_new_reply, _set = Reply.__new__, object.__setattr__
 
 
 class Stage(enum.Enum):

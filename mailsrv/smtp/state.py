@@ -22,8 +22,11 @@ from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import RateKind
-from mailsrv.wire.dot_stuffing import DotDecoder
+from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder
 from mailsrv.wire.receive_buffer import ReceiveBuffer
+
+_SLICE_OCTETS = 65536
+"""Text is looked at in slices of this at most."""
 
 
 class State(enum.Enum):
@@ -131,6 +134,9 @@ class SessionState:
         self._recipient_limit = (
             settings.recipients_submission if service is Service.SUBMISSION else settings.recipients_mx
         )
+        self._bare_line_feeds = BareLineFeeds.MEND if service is Service.SUBMISSION else BareLineFeeds.REFUSE
+        self._slice_octets = max(1, min(_SLICE_OCTETS, settings.text_line_octets))
+        """A line within one slice is no longer than the slice; longer ones are measured from slice to slice."""
         self._buffer = ReceiveBuffer()
         self._out: list[bytes] = []
         self._events: list[Event] = []
