@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from twisted.internet import defer
 
-from mailsrv.dns.exchange import IDnsExchange
+from mailsrv.dns.exchange import DnsExchange
 from mailsrv.dns.servers import Server
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.dns.wire import NOERROR, NXDOMAIN, RCODES, Reply, WireError, decode_reply, encode_query
@@ -23,7 +23,7 @@ SLOW_SECONDS = 30.0
 class Asking:
     """Questions to servers, without any memory of answers."""
 
-    def __init__(self, settings: DnsSettings, exchange: IDnsExchange, seconds: Callable[[], float]) -> None:
+    def __init__(self, settings: DnsSettings, exchange: DnsExchange, seconds: Callable[[], float]) -> None:
         self._settings = settings
         self._exchange = exchange
         self._seconds = seconds

@@ -20,7 +20,7 @@ from mailsrv.dns.servers import Server
 _MAX_DATAGRAM_OCTETS = 4096
 
 
-class IDnsExchange(Protocol):
+class DnsExchange(Protocol):
     """What the resolver needs of the network. Both fail with an OSError or an error of twisted.internet."""
 
     def ask_udp(self, server: Server, query: bytes, timeout: float) -> Deferred[bytes]:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from twisted.names import dns
 
-from mailsrv.dns.wire import ROOT, TLSA, name_of
+from mailsrv.dns.wire import ROOT, name_of
 from mailsrv.interfaces.resolver import MailExchange, ServiceRecord, TlsaRecord
 
 T = TypeVar("T")
@@ -72,16 +72,3 @@ def read_tlsa(payload: object) -> TlsaRecord | None:
 def decode_tlsa(data: bytes) -> TlsaRecord:
     """Of the record's octets; more than three."""
     return TlsaRecord(data[0], data[1], data[2], bytes(data[3:]))
-
-
-__all__ = [
-    "TLSA",
-    "Reader",
-    "decode_tlsa",
-    "read_address",
-    "read_host",
-    "read_mail_exchange",
-    "read_service",
-    "read_text",
-    "read_tlsa",
-]

@@ -21,7 +21,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.dns import records
 from mailsrv.dns.asking import Asking
 from mailsrv.dns.cache import Cache
-from mailsrv.dns.exchange import IDnsExchange, NetworkExchange
+from mailsrv.dns.exchange import DnsExchange, NetworkExchange
 from mailsrv.dns.records import Reader
 from mailsrv.dns.servers import ServerList
 from mailsrv.dns.settings import DnsSettings
@@ -58,7 +58,7 @@ class Resolver:
 
     _log = Logger()
 
-    def __init__(self, settings: DnsSettings, reactor: Any, *, exchange: IDnsExchange | None = None) -> None:
+    def __init__(self, settings: DnsSettings, reactor: Any, *, exchange: DnsExchange | None = None) -> None:
         self._settings = settings
         self._seconds = reactor.seconds
         self._servers = ServerList(settings.servers)
@@ -152,6 +152,13 @@ class Resolver:
         if not isinstance(error, DnsFailure):
             self._log.failure("Asking the DNS for {name} failed", result, name=key[1])
             error = DnsFailure(key[1], cause=f"internal error: {type(error).__name__}")
+        # Once for all who wait, and for those who ask again too soon.
+        self._log.info(
+            "No answer from the DNS for {name} ({type}): {cause}",
+            name=key[1],
+            type=dns.QUERY_TYPES.get(key[0], "TLSA"),
+            cause=error.cause,
+        )
         self._cache.put(key, error.cause, now + self._settings.failure_ttl)
         while waiters:
             waiters.pop(0).errback(Failure(DnsFailure(key[1], cause=error.cause)))
