@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Sequence
 
@@ -25,6 +26,11 @@ _OPENINGS = {
     "expanded": "Your message has reached the addresses below, each of which stands for several recipients. It was "
     "sent on to them; what becomes of it there is not reported.",
 }
+
+_CLOSING = (
+    "Below stand the same facts for programs, and your message or its beginning. If you ask your postmaster about it, "
+    "name the message:"
+)
 
 # By subject and detail of the status (RFC 3463): why, and what the sender can do.
 _CAUSES: dict[tuple[int, int], tuple[str, str]] = {
@@ -77,22 +83,16 @@ def explain(note: str, host: str, transaction_id: str, recipients: Sequence[Told
     """The text, lines ended by LF. What is quoted has to be on one line each."""
     paragraphs = [f"This is the mail server {host}."]
     if note:
-        paragraphs.append(textwrap.fill(note, _WIDTH))
+        paragraphs.append(_filled(note))
     for action, opening in _OPENINGS.items():
         told = [recipient for recipient in recipients if recipient[0] == action]
         if not told:
             continue
-        paragraphs.append(textwrap.fill(opening, _WIDTH))
+        paragraphs.append(_filled(opening))
         paragraphs.extend(_about(recipient) for recipient in told[:_LISTED_RECIPIENTS])
         if len(told) > _LISTED_RECIPIENTS:
             paragraphs.append(f"And {len(told) - _LISTED_RECIPIENTS} more recipients.")
-    paragraphs.append(
-        textwrap.fill(
-            f"If you ask your postmaster about it, name the message {transaction_id}. Below stand the same facts "
-            "for programs, and your message or its beginning.",
-            _WIDTH,
-        )
-    )
+    paragraphs.append(f"{_filled(_CLOSING)}\n    {transaction_id}")
     return "\n\n".join(paragraphs) + "\n"
 
 
@@ -115,9 +115,17 @@ def _about(told: Told) -> str:
     return "\n".join(lines)
 
 
-def _quoted(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="    | ", subsequent_indent="    | ") or []
+@functools.lru_cache(maxsize=128)
+def _quoted(text: str) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(text, _WIDTH, initial_indent="    | ", subsequent_indent="    | "))
 
 
-def _indented(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    ")
+# The texts of this page are few; wrapping them anew would be half the cost of a notice.
+@functools.lru_cache(maxsize=128)
+def _filled(text: str) -> str:
+    return textwrap.fill(text, _WIDTH)
+
+
+@functools.lru_cache(maxsize=512)
+def _indented(text: str) -> tuple[str, ...]:
+    return tuple(textwrap.wrap(text, _WIDTH, initial_indent="    ", subsequent_indent="    "))

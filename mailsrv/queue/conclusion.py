@@ -100,6 +100,14 @@ def contact_of(outcomes: Sequence[AttemptOutcome]) -> Contact:
     return contact
 
 
+def all_declined(consignment: Consignment, status: EnhancedStatus, reply: str) -> list[AttemptOutcome]:
+    """Nobody was asked, for a reason of ours."""
+    return [
+        Declined(recipient.id, status, reply, problem=AttemptProblem.MESSAGE, is_asked=False)
+        for recipient in consignment.recipients
+    ]
+
+
 def wants_failure_notice(recipient: QueuedRecipient) -> bool:
     """RFC 3461 4.1: where nothing was said, failures are reported."""
     return recipient.notify == NOTIFY_UNSAID or bool(recipient.notify & Notify.FAILURE)

@@ -25,9 +25,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.queue import (
     AttemptOutcome,
-    AttemptProblem,
     Consignment,
-    Declined,
     Destination,
     DestinationState,
     IQueueStore,
@@ -36,7 +34,7 @@ from mailsrv.interfaces.queue import (
     Transport,
 )
 from mailsrv.queue.bounce import Notices
-from mailsrv.queue.conclusion import Concluding, Conclusion, contact_of
+from mailsrv.queue.conclusion import Concluding, Conclusion, all_declined, contact_of
 from mailsrv.queue.lane import Attempt, Contact, Purpose, TakeOrder
 from mailsrv.queue.recording import Recording
 from mailsrv.queue.retry import RetryTimes
@@ -250,7 +248,7 @@ class QueueRunner(Service):
         agent = self._agents.get(consignment.destination.transport)
         if agent is None:
             reply = f"No mail is carried by {consignment.destination.transport.value} here"
-            self._attempted(_all_declined(consignment, _NO_AGENT, reply), attempt)
+            self._attempted(all_declined(consignment, _NO_AGENT, reply), attempt)
             return
         try:
             running = agent.attempt(consignment)
@@ -273,7 +271,7 @@ class QueueRunner(Service):
             transaction_id=consignment.entry.transaction_id,
             destination=str(consignment.destination),
         )
-        self._attempted(_all_declined(consignment, SYSTEM_ERROR, "Internal error"), attempt)
+        self._attempted(all_declined(consignment, SYSTEM_ERROR, "Internal error"), attempt)
 
     def _attempted(self, outcomes: Sequence[AttemptOutcome], attempt: Attempt) -> None:
         self._attempts.pop(attempt, None)
@@ -345,7 +343,7 @@ class QueueRunner(Service):
         ]
         for each in concluded:
             await each
-        self._schedule.reviewed(destination, len(consignments) < order.messages, self._clock.seconds())
+        self._schedule.reviewed(order, len(consignments), self._clock.seconds())
         self._pump()
 
     # Stop
@@ -398,10 +396,3 @@ class QueueRunner(Service):
     def _look_quiet(self) -> None:
         if not self._attempts and not self._unfinished:
             self._stop_waiting()
-
-
-def _all_declined(consignment: Consignment, status: EnhancedStatus, reply: str) -> list[AttemptOutcome]:
-    return [
-        Declined(recipient.id, status, reply, problem=AttemptProblem.MESSAGE, is_asked=False)
-        for recipient in consignment.recipients
-    ]

@@ -417,7 +417,7 @@ class Account:
         found: Counter[tuple[str, str, str]] = Counter()
         for _, octets in self.world.kept.mailboxes:
             text = octets.decode()
-            about = text[text.index("name the message ") + 17 :].split(None, 1)[0].rstrip(".")
+            about = text[text.index("name the message:") + 17 :].split(None, 1)[0]
             for part in text.split("Final-Recipient: rfc822; ")[1:]:
                 address, action, _ = part.split("\r\n", 2)
                 found[about, address, action.removeprefix("Action: ")] += 1

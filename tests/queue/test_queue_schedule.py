@@ -75,7 +75,7 @@ class Store:
             self.later[destination] = (probe_at, later + count)
             self.schedule.due(destination, probe_at)
             self.schedule.released(count)
-            self.schedule.reviewed(destination, count < order.messages, self.now)
+            self.schedule.reviewed(order, count, self.now)
         else:
             self.give_back(self.schedule.excess(order, self.now))
 
