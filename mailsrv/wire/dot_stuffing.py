@@ -68,12 +68,16 @@ class DotDecoder:
     def feed(self, octets: bytes) -> bytes:
         """The content that is certain after these octets; often empty for very short chunks."""
         text = self._held + octets
-        content = text.replace(b"\r\n.", b"\r\n")
-        dots = len(text) - len(content)
-        if dots == 1 and text.endswith(_END):
-            # The usual last chunk: that one dot is the end. No further search is needed.
+        first = text.find(b"\r\n.")
+        if first >= 0 and first == len(text) - 5 and text.endswith(_END):
+            # The usual last chunk: that one dot is the end, and nothing was stuffed.
             self._finish(b"")
-            return self._check(text[:-3], content[:-2])
+            text = text[self._skip : -3]
+            self._skip = 0
+            self._measure(text)
+            return self._mend(text) if has_bare_line_break(text) else text
+        content = text.replace(b"\r\n.", b"\r\n") if first >= 0 else text
+        dots = len(text) - len(content)
         end = text.find(_END) if dots else -1
         if end >= 0:
             self._finish(text[end + 5 :])
