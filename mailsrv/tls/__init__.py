@@ -1,1 +1,1 @@
-"""TLS for listeners: certificates, contexts that can be reloaded, and a self-signed certificate to begin with."""
+"""TLS of listeners (certificates, contexts) and towards other hosts (policies, DANE, MTA-STS, verdicts, reports)."""
