@@ -111,6 +111,16 @@ class RecipientPolicy:
         self._rewriting = rewriting
         self._seconds = seconds
 
+    def find_at_hand(self, forward_path: Address) -> Found | None:
+        """As :meth:`find`, where it is a user here who is known without asking anybody; else None."""
+        if self._has_local_rules:
+            return None
+        # A name in the form of a rewritten sender is nobody's but for that.
+        if self._rewriting is not None and is_srs(forward_path):
+            return None
+        known = self._resolver.find_at_hand(forward_path)
+        return None if known is None else Found(known.accounts)
+
     async def find(
         self,
         forward_path: Address,

@@ -9,6 +9,7 @@ commit begins an ``abort`` leaves nothing behind; after that it comes too late a
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Collection, Sequence
 
 from attrs import field, frozen
@@ -103,6 +104,12 @@ class DeliveryParts:
     def keeps_header(self) -> bool:
         """A redirection may make a forward of it, which must not loop."""
         return self.asks_headers or self.asks_message
+
+
+@functools.lru_cache(maxsize=256)
+def _return_path(reverse_path: Address | None) -> bytes:
+    """Much mail of a moment has the same sender."""
+    return format_return_path(reverse_path)
 
 
 class Abandoned(MailError):
@@ -209,7 +216,19 @@ class MailTransaction:
             # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).
             self._recipients.append(known)
             return succeed(None)
+        parts = self._parts
+        if self._account is None and not parts.asks_rcpt and self._state is _State.OPEN:
+            found = parts.policy.find_at_hand(forward_path)
+            if found is not None and self._is_plainly_taken(found):
+                self._take_recipient(Recipient(forward_path, found.accounts, (), parameters_of(parameters)))
+                return succeed(None)
         return run_coroutine(self._add_recipient(forward_path, parameters_of(parameters)))
+
+    def _is_plainly_taken(self, found: Found) -> bool:
+        """Whether one user's mail needs no further question: no limit is near, and no room to be looked for."""
+        if len(self._accounts) >= self._parts.settings.accounts_per_message:
+            return False
+        return self._parts.service is Service.LMTP or found.accounts[0].user.quota_octets is None
 
     async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:
@@ -220,11 +239,14 @@ class MailTransaction:
             raise
         if self._state is not _State.OPEN:
             raise Abandoned
-        self._known[forward_path] = recipient
+        self._take_recipient(recipient)
+
+    def _take_recipient(self, recipient: Recipient) -> None:
+        self._known[recipient.forward_path] = recipient
         self._recipients.append(recipient)
         for local in recipient.targets:
             self._accounts.add(local.user.address)
-        if parameters.notify & Notify.SUCCESS:
+        if recipient.parameters.notify & Notify.SUCCESS:
             self._wants_notice = True
         if not recipient.onward:
             return
@@ -460,7 +482,7 @@ class MailTransaction:
             tls=tls if session.tls_version else "",
             recipient=self._recipients[0].forward_path if len(self._known) == 1 else None,
         )
-        self._return_path = format_return_path(self._reverse_path)
+        self._return_path = _return_path(self._reverse_path)
         mark = b""
         if len(self._known) == 1 and len(self._forwarders) == 1:
             (self._marked,) = self._forwarders

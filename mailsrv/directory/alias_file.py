@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address, parse_account_name
+from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
@@ -77,7 +78,7 @@ def parse_aliases(octets: bytes, default_domain: str = "") -> Parsed[AliasTable]
     return Parsed(aliases, tuple(problems))
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, IPeekable)
 class AliasFile:
     """A directory of aliases without users."""
 
@@ -113,6 +114,11 @@ class AliasFile:
     def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
         key = canonical_address(address)
         return self._file.find(lambda table: table.get(key))
+
+    def peek(self, address: Address) -> Peeked | None:
+        """See :class:`~mailsrv.directory.peek.IPeekable`."""
+        table = self._file.at_hand()
+        return None if table is None else (table.get(address), None)
 
     def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
         return succeed(())

@@ -6,7 +6,7 @@ would know: mail must not go to another account because a server is down.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -14,10 +14,11 @@ from zope.interface import implementer
 
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
+from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, IPeekable)
 class DirectoryChain:
     """One directory made of several.
 
@@ -31,6 +32,9 @@ class DirectoryChain:
         self._by_name = {directory.name: directory for directory in directories}
         if len(self._by_name) != len(self._directories):
             raise ValueError("two directories have the same name")
+        self._peeks: Sequence[tuple[str, Callable[[Address], Peeked | None]]] | None = None
+        if all(IPeekable.providedBy(directory) for directory in self._directories):
+            self._peeks = [(directory.name, IPeekable(directory).peek) for directory in self._directories]
         self._for_unknown = for_unknown or (self._directories[0] if self._directories else None)
 
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
@@ -42,6 +46,22 @@ class DirectoryChain:
             if user is not None:
                 return user if user.directory == directory.name else evolve(user, directory=directory.name)
         return None
+
+    def peek(self, address: Address) -> Peeked | None:
+        """See :class:`~mailsrv.directory.peek.IPeekable`: what all of them have at hand."""
+        if self._peeks is None:
+            return None
+        targets: Sequence[Address] | None = None
+        user: DirectoryUser | None = None
+        for name, peek in self._peeks:
+            known = peek(address)
+            if known is None:
+                return None
+            if targets is None:
+                targets = known[0]
+            if user is None and known[1] is not None:
+                user = known[1] if known[1].directory == name else evolve(known[1], directory=name)
+        return (targets, user)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         return run_coroutine(self._check_password(user, password))

@@ -30,6 +30,7 @@ from mailsrv.address import Address, AddressError
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.alias_file import logical_lines
 from mailsrv.directory.names import canonical_address
+from mailsrv.directory.peek import NOBODY, IPeekable, Peeked
 from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.errors import Unavailable
@@ -180,7 +181,7 @@ def parse_include(octets: bytes, domain: str = "") -> Parsed[tuple[Address, ...]
     return Parsed(tuple(targets), tuple(problems))
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, IPeekable)
 class ClassicAliases:
     """A directory of aliases without users. ``domain`` "": of every domain the resolver asks about."""
 
@@ -257,6 +258,18 @@ class ClassicAliases:
                 max_octets=INCLUDE_OCTETS,
             )
         return file
+
+    def peek(self, address: Address) -> Peeked | None:
+        """See :class:`~mailsrv.directory.peek.IPeekable`."""
+        if self._domain and address.domain != self._domain:
+            return NOBODY
+        table = self._file.at_hand()
+        if table is None:
+            return None
+        entry = table.get(address.local_part)
+        if entry is None:
+            return NOBODY
+        return None if entry.includes else (entry.targets, None)
 
     def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
         return succeed(())

@@ -19,6 +19,7 @@ from mailsrv.directory.names import canonical_address
 from mailsrv.directory.passwd_line import is_entry, parse_line
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.verifiers import cost_class
+from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
@@ -65,7 +66,7 @@ def parse_passwd(octets: bytes, default_domain: str = "", directory: str = "") -
     return Parsed(PasswdTable(users, typical), tuple(problems))
 
 
-@implementer(IDirectory)
+@implementer(IDirectory, IPeekable)
 class PasswdFile:
     """A passwd-file as a directory. Needs no start; ``list_users`` at start-up shows whether it can be read."""
 
@@ -96,6 +97,11 @@ class PasswdFile:
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
         key = canonical_address(address)
         return self._file.find(lambda table: table.users.get(key))
+
+    def peek(self, address: Address) -> Peeked | None:
+        """See :class:`~mailsrv.directory.peek.IPeekable`."""
+        table = self._file.at_hand()
+        return None if table is None else (None, table.users.get(address))
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """The stored hash decides.

@@ -33,6 +33,7 @@ from mailsrv.address import Address, AddressError
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
+from mailsrv.directory.peek import IPeekable
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
@@ -163,6 +164,21 @@ class AddressResolver:
         self._domains = domains
         self._directory = directory
         self._postmaster = postmaster
+        self._peek = IPeekable(directory).peek if IPeekable.providedBy(directory) else None
+
+    def find_at_hand(self, address: Address) -> LocalAccounts | None:
+        """What :meth:`resolve` would answer, where that is one user who is known without asking anybody."""
+        if self._peek is None:
+            return None
+        found = self._domains.find(address.domain)
+        if found is None:
+            return None
+        if found[0] != address.domain:
+            address = Address(address.local_part, found[0])
+        known = self._peek(canonical_address(address))
+        if known is None or known[0] is not None or known[1] is None:
+            return None
+        return LocalAccounts((LocalRecipient(known[1]),))
 
     async def resolve(
         self, address: Address, *, carries: Carries | None = None, listener: Listener | None = None

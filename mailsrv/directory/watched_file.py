@@ -104,11 +104,17 @@ class WatchedFile(Generic[T]):
 
     def find(self, look_up: Callable[[T], F]) -> Deferred[F]:
         """What ``look_up`` finds in the contents now. Fails with Unavailable."""
-        value = self._value
-        if value is not None and self._trouble is None and not self._is_checking and self._is_fresh():
+        value = self.at_hand()
+        if value is not None:
             # The usual case; a callback would cost more than the look-up.
             return succeed(look_up(value))
         return self.contents().addCallback(look_up)
+
+    def at_hand(self) -> T | None:
+        """The contents now where nobody has to be asked or waited for, else None."""
+        if self._trouble is None and not self._is_checking and self._is_fresh():
+            return self._value
+        return None
 
     def _is_fresh(self) -> bool:
         return self._checked_at is not None and self._clock.seconds() - self._checked_at < self._check_seconds

@@ -392,3 +392,51 @@ def test_every_step_is_told(house):
     steps.clear()
     Deferred.fromCoroutine(house.resolver.resolve(here("nobody"), listener=steps.append))
     assert [step.kind.value for step in steps] == ["domain", "nobody"]
+
+
+class TestAtHand:
+    """A plain user is found without asking; everything else has to be asked for."""
+
+    def house(self, tmp_path) -> Any:
+        from twisted.internet.task import Clock
+
+        from mailsrv.directory.alias_file import AliasFile
+        from mailsrv.directory.classic_aliases import ClassicAliases
+        from mailsrv.directory.passwd_file import PasswdFile
+        from tests.contracts.directory import RunAtOnce
+
+        (tmp_path / "users").write_text("alice@example.test:{PLAIN}x::::::\nbob@example.test:{PLAIN}x::::::\n")
+        (tmp_path / "aliases").write_text("staff@example.test: alice@example.test\n")
+        (tmp_path / "classic").write_text("root: alice\nbob: alice\n")
+        clock, hashing = Clock(), object()
+        common: dict[str, Any] = {"clock": clock, "run_in_thread": RunAtOnce(), "default_domain": "example.test"}
+        chain = DirectoryChain(
+            [
+                AliasFile(str(tmp_path / "aliases"), **common),
+                ClassicAliases(str(tmp_path / "classic"), **common),
+                PasswdFile(str(tmp_path / "users"), hashing=hashing, **common),  # type: ignore[arg-type]
+            ]
+        )
+        domains = LocalDomains([DomainSettings("example.test", aliases=("example.net",))])
+        return clock, AddressResolver(domains, chain)
+
+    def test_only_what_was_read_lately(self, tmp_path):
+        clock, resolver = self.house(tmp_path)
+        assert resolver.find_at_hand(ALICE) is None
+        Deferred.fromCoroutine(resolver.resolve(ALICE))
+        for address in (ALICE, here("Alice"), Address("alice", "example.net")):
+            asked: list[Any] = []
+            Deferred.fromCoroutine(resolver.resolve(address)).addCallback(asked.append)
+            assert resolver.find_at_hand(address) == asked[0]
+        clock.advance(2)
+        assert resolver.find_at_hand(ALICE) is None
+
+    def test_nothing_but_a_plain_user(self, tmp_path):
+        _, resolver = self.house(tmp_path)
+        Deferred.fromCoroutine(resolver.resolve(ALICE))
+        for name in ("staff", "root", "bob", "nobody", "alice+x", "postmaster", "alice%example.test"):
+            assert resolver.find_at_hand(here(name)) is None, name
+        assert resolver.find_at_hand(ELSEWHERE) is None
+
+    def test_a_directory_that_cannot_tell(self, house):
+        assert house.resolver.find_at_hand(ALICE) is None
