@@ -33,7 +33,8 @@ from mailsrv.relay.outcomes import (
 )
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.smtp.client.events import Problem
-from mailsrv.smtp.client.protocol import LoginRefused, SessionFailed, SmtpClientProtocol, TlsFailed, TlsNotStarted
+from mailsrv.smtp.client.failures import LoginRefused, SessionFailed, TlsFailed, TlsNotStarted
+from mailsrv.smtp.client.protocol import SmtpClientProtocol
 from mailsrv.smtp.client.replies import printable
 from mailsrv.smtp.client.session import SmtpClientSession
 

@@ -45,7 +45,7 @@ REPLIES = (
     b"250 " + b"x" * 5000,
     b"250-a\r\n550 b\r\n",
 )
-CONTENT = MESSAGE + b"line of text\r\n" * 20_000
+CONTENT = MESSAGE + b"line of text\r\n" * 10_000
 
 
 def check(world: World, outcomes: list, recipients: tuple[str, ...]) -> None:
@@ -96,7 +96,7 @@ def test_r_smtp_one_fault_at_each_step(name, step, is_lmtp):
     kinds += [Fault(step, kind, reply) for kind, reply in product((Kind.REPLY, Kind.REPLY_AND_CLOSE), REPLIES)]
     recipients = ("bob@example.net", "eve@example.net")
     for fault, is_large in product(kinds, (False, True)):
-        if is_lie(fault):
+        if is_lie(fault) or (is_large and fault.octets not in {b"", *REPLIES[:3]}):
             continue
         world = faulty_world(KEYWORDS[name], [fault], is_lmtp=is_lmtp)
         entry = world.entry(MemoryContent(CONTENT, is_large=True) if is_large else MESSAGE)
@@ -241,7 +241,7 @@ def test_a_host_that_refused_over_a_kept_connection_is_not_asked_again():
 def test_a_host_that_takes_a_message_too_slowly_is_left():
     world = faulty_world({}, [])
     world.network.latency = 90.0
-    entry = world.entry(MemoryContent(CONTENT * 3, is_large=True))
+    entry = world.entry(MemoryContent(CONTENT * 6, is_large=True))
     outcomes = world.begin(world.consign("mx:example.net", "bob@example.net", entry=entry))
     for _ in range(40):
         world.clock.advance(90)

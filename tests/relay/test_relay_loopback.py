@@ -7,8 +7,10 @@ from typing import Any
 from attrs import evolve
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.protocol import ServerFactory
 from twisted.internet.task import deferLater
 from twisted.internet.tcp import Client as TcpClient
+from twisted.protocols.basic import LineReceiver
 from twisted.trial.unittest import TestCase
 
 from mailsrv.interfaces.envelope import BodyType
@@ -36,7 +38,7 @@ BIG = MESSAGE + b".a line of some length, with a dot in front of it\r\n" * 60_00
 BINARY = b"Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\x00\n.\r\n.\r\n\xff\r"
 
 
-class LoopbackTests(TestCase):
+class _Loopback(TestCase):
     timeout = 60
 
     def setUp(self) -> None:
@@ -89,6 +91,10 @@ class LoopbackTests(TestCase):
         recipients = tuple(QueuedRecipient(number, address(name)) for number, name in enumerate(names, 1))
         consignment = Consignment(self.world.entry(content, **changes), Destination.parse("mx:localhost"), recipients)
         return self.agent.attempt(consignment)
+
+
+class LoopbackTests(_Loopback):
+    """This project's own server."""
 
     async def deliver_in_all_ways(self) -> None:
         for content in (MemoryContent(MESSAGE), MemoryContent(BIG, is_large=True), MemoryContent(b".\r\n.\r\n..\r\n")):
@@ -144,3 +150,78 @@ class LoopbackTests(TestCase):
             assert "refused" in outcome.reply.lower()
 
         return Deferred.fromCoroutine(run())
+
+
+class _BrokenTls(LineReceiver):
+    """Offers STARTTLS, and then does not speak TLS."""
+
+    factory: Any
+    transport: Any
+
+    def connectionMade(self) -> None:
+        self.factory.connections.append(self)
+        self.sendLine(b"220 broken.example")
+
+    def lineReceived(self, line: bytes) -> None:
+        verb = line[:4].upper()
+        if verb == b"EHLO":
+            self.sendLine(b"250-broken.example\r\n250 STARTTLS")
+        elif verb == b"STAR":
+            self.sendLine(b"220 go")
+            self.setRawMode()
+        elif verb == b"DATA":
+            self.sendLine(b"354 go")
+        elif line.startswith(b"."):
+            self.sendLine(b"250 2.0.0 taken")
+        elif verb in {b"MAIL", b"RCPT"}:
+            self.sendLine(b"250 fine")
+        elif verb == b"QUIT":
+            self.transport.loseConnection()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """What the host says to a ClientHello."""
+        if self.factory.answer:
+            self.transport.write(self.factory.answer)
+        else:
+            self.transport.loseConnection()
+
+
+class BrokenTlsTests(_Loopback):
+    """The same client, with a host whose TLS is broken."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        factory: Any = ServerFactory.forProtocol(_BrokenTls)
+        factory.noisy = False
+        factory.connections, factory.answer = [], b""
+        self.broken = factory
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.agent._parts.settings = evolve(self.agent._parts.settings, port=port.getHost().port)
+
+    def check(self, level: TlsLevel, answer: bytes) -> Deferred[None]:
+        async def run() -> None:
+            self.broken.answer = answer
+            self.policies.levels["localhost"] = level
+            (outcome,) = await self.send(MemoryContent(MESSAGE), "bob@localhost")
+            if level is TlsLevel.OPPORTUNISTIC:
+                assert isinstance(outcome, Taken), outcome
+                assert len(self.broken.connections) == 2
+            else:
+                assert str(outcome.status) == "4.7.5", outcome
+                assert "TLS" in outcome.reply
+            assert [result.result_type for result in self.policies.results] == ["validation-failure"]
+
+        return Deferred.fromCoroutine(run())
+
+    def test_closed_opportunistic(self) -> Deferred[None]:
+        return self.check(TlsLevel.OPPORTUNISTIC, b"")
+
+    def test_closed_verified(self) -> Deferred[None]:
+        return self.check(TlsLevel.VERIFY, b"")
+
+    def test_garbage_opportunistic(self) -> Deferred[None]:
+        return self.check(TlsLevel.OPPORTUNISTIC, b"250 not TLS at all\r\n")
+
+    def test_garbage_verified(self) -> Deferred[None]:
+        return self.check(TlsLevel.VERIFY, b"250 not TLS at all\r\n")

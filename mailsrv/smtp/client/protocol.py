@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
@@ -43,44 +42,15 @@ from mailsrv.smtp.client.events import (
     TransactionEnded,
     Wait,
 )
-from mailsrv.smtp.client.replies import ServerReply, printable
+from mailsrv.smtp.client.failures import LoginRefused, SessionFailed, TlsFailed, TlsNotStarted, handshake_trouble
 from mailsrv.smtp.client.session import SmtpClientSession
 from mailsrv.smtp.client.settings import SmtpClientSettings
+from mailsrv.smtp.client.timeouts import TIMEOUTS
 from mailsrv.wire.prompt_write import write_promptly
 
 _BLOCK_OCTETS = 65536
 
 log = Logger()
-
-
-class SessionFailed(Exception):
-    """The connection is of no use any more; ``reply`` is the server's last word, where it had one."""
-
-    def __init__(self, problem: Problem, reply: ServerReply | None, text: str) -> None:
-        super().__init__(text)
-        self.problem = problem
-        self.reply = reply
-        self.text = text
-
-
-class TlsNotStarted(Exception):
-    """The server refused STARTTLS. The connection can go on in the clear."""
-
-    def __init__(self, reply: ServerReply) -> None:
-        super().__init__(reply.text)
-        self.reply = reply
-
-
-class TlsFailed(Exception):
-    """There was no handshake; the connection is closed."""
-
-
-class LoginRefused(Exception):
-    """AUTH was refused (``reply``), or the server offers nothing that can be used."""
-
-    def __init__(self, reply: ServerReply | None) -> None:
-        super().__init__("" if reply is None else reply.text)
-        self.reply = reply
 
 
 @implementer(IHandshakeListener, IPushProducer)
@@ -225,7 +195,7 @@ class SmtpClientProtocol(Protocol):
         self._is_connected = False
         if self._is_in_handshake:
             self._is_in_handshake = False
-            self._fail_answer(TlsFailed(_handshake_trouble(reason)))
+            self._fail_answer(TlsFailed(handshake_trouble(reason)))
         self.session.receive_eof()
         self._run()
 
@@ -256,7 +226,7 @@ class SmtpClientProtocol(Protocol):
         self._restart_phase()
 
     def _restart_phase(self) -> None:
-        limit = _TIMEOUTS.get(self._timed_phase)
+        limit = TIMEOUTS.get(self._timed_phase)
         if limit is None:
             self._deadline = 0.0
             if self._timed_phase is Phase.CLOSED:
@@ -436,16 +406,6 @@ class SmtpClientProtocol(Protocol):
             room.callback(None)
 
 
-_TIMEOUTS: dict[Phase, Callable[[SmtpClientSettings], float]] = {
-    Phase.GREETING: lambda settings: settings.greeting_timeout,
-    Phase.COMMAND: lambda settings: settings.command_timeout,
-    Phase.TLS: lambda settings: settings.tls_timeout,
-    Phase.DATA_START: lambda settings: settings.data_start_timeout,
-    Phase.DATA_BLOCK: lambda settings: settings.data_block_timeout,
-    Phase.DATA_END: lambda settings: settings.data_end_timeout,
-    Phase.QUIT: lambda settings: settings.quit_timeout,
-}
-
 _HANDLERS: dict[type[Event], Callable[[SmtpClientProtocol, Any], None]] = {
     Ready: SmtpClientProtocol._ready,
     TlsAgreed: SmtpClientProtocol._tls_agreed,
@@ -456,17 +416,3 @@ _HANDLERS: dict[type[Event], Callable[[SmtpClientProtocol, Any], None]] = {
     TransactionEnded: SmtpClientProtocol._transaction_ended,
     SessionEnded: SmtpClientProtocol._session_ended,
 }
-
-
-def _handshake_trouble(reason: Failure) -> str:
-    """What OpenSSL says, on one line; a connection that just ended says nothing."""
-    if reason.check(ConnectionDone, ConnectionLost) is not None:
-        return "the connection was closed during the TLS handshake"
-    details = [str(part) for entry in getattr(reason.value, "args", ()) for part in _flat(entry)]
-    return printable("TLS handshake failed: " + " ".join(part for part in details if part)[:200])
-
-
-def _flat(value: object) -> list[object]:
-    if isinstance(value, list | tuple):
-        return [part for each in value for part in _flat(each)]
-    return [value]

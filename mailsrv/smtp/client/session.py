@@ -13,13 +13,12 @@ sent and not answered is uncertain (RFC 1047).
 
 from __future__ import annotations
 
-import base64
-import enum
 import re
 from collections import deque
 from collections.abc import Callable
 
 from mailsrv.interfaces.envelope import BodyType
+from mailsrv.smtp.client.asked import INTERMEDIATE, PHASES, Asked
 from mailsrv.smtp.client.capabilities import NO_CAPABILITIES, Capabilities, parse_capabilities
 from mailsrv.smtp.client.commands import OutgoingMessage, format_mail, format_rcpt
 from mailsrv.smtp.client.events import (
@@ -36,6 +35,7 @@ from mailsrv.smtp.client.events import (
     TransactionEnded,
     Wait,
 )
+from mailsrv.smtp.client.login import begin_login
 from mailsrv.smtp.client.replies import BrokenReply, ReplyReader, ServerReply
 from mailsrv.smtp.client.settings import SmtpClientSettings
 from mailsrv.smtp.client.transaction import Content, Transaction
@@ -43,28 +43,6 @@ from mailsrv.smtp.client.transaction import Content, Transaction
 _CHUNK_WINDOW = 4
 """Chunks whose replies may be owed at a time, with PIPELINING."""
 _HOSTNAME = re.compile(r"[0-9A-Za-z.:\[\]_-]{1,255}")
-
-
-class _Asked(enum.Enum):
-    """A command whose reply is owed."""
-
-    # Looked up for every reply; the hash of an Enum is computed from its name, in Python.
-    __hash__ = object.__hash__
-
-    GREETING = "greeting"
-    EHLO = "EHLO"
-    HELO = "HELO"
-    STARTTLS = "STARTTLS"
-    AUTH = "AUTH"
-    RSET = "RSET"
-    MAIL = "MAIL"
-    RCPT = "RCPT"
-    DATA = "DATA"
-    CHUNK = "BDAT"
-    LAST_CHUNK = "BDAT LAST"
-    END = "end of data"
-    EMPTY_END = "end of no data"
-    QUIT = "QUIT"
 
 
 class SmtpClientSession:
@@ -84,8 +62,8 @@ class SmtpClientSession:
         self._reader = ReplyReader(settings)
         self._out: list[bytes] = []
         self._events: deque[Event] = deque()
-        self._asked: deque[_Asked] = deque((_Asked.GREETING,))
-        self._unsent: deque[tuple[_Asked, bytes]] = deque()
+        self._asked: deque[Asked] = deque((Asked.GREETING,))
+        self._unsent: deque[tuple[Asked, bytes]] = deque()
         """Commands of a transaction that wait for the reply to the one before: no PIPELINING."""
         self._transaction: Transaction | None = None
         self._needs_reset = False
@@ -114,7 +92,7 @@ class SmtpClientSession:
     def receive_eof(self, text: str = "the connection was lost") -> None:
         """The server is gone."""
         if not self.is_closed:
-            problem = None if self._asked and self._asked[0] is _Asked.QUIT else Problem.LOST
+            problem = None if self._asked and self._asked[0] is Asked.QUIT else Problem.LOST
             self._fail(problem, self._closing, text=text)
 
     def time_out(self) -> None:
@@ -150,7 +128,7 @@ class SmtpClientSession:
         transaction = self._transaction
         if transaction is not None and transaction.content is Content.WANTED:
             return Phase.DATA_BLOCK
-        return _PHASES[self._asked[0]] if self._asked else Phase.IDLE
+        return PHASES[self._asked[0]] if self._asked else Phase.IDLE
 
     @property
     def is_idle(self) -> bool:
@@ -162,7 +140,7 @@ class SmtpClientSession:
     def request_tls(self) -> None:
         """STARTTLS: TlsAgreed or TlsRefused."""
         self._check_idle()
-        self._send(_Asked.STARTTLS, b"STARTTLS\r\n")
+        self._send(Asked.STARTTLS, b"STARTTLS\r\n")
 
     def tls_established(self) -> None:
         """The handshake is done: whatever was learned before it is forgotten, EHLO is said again (RFC 3207 4.2)."""
@@ -180,25 +158,12 @@ class SmtpClientSession:
         False: the server offers neither, or the connection is in the clear; nothing was sent.
         """
         self._check_idle()
-        if not self.is_tls or "\0" in username + password:
+        begun = begin_login(self.capabilities.mechanisms, username, password) if self.is_tls else None
+        if begun is None:
             return False
-        mechanisms = self.capabilities.mechanisms
-        name, secret = username.encode("utf-8"), password.encode("utf-8")
-        if "PLAIN" in mechanisms:
-            response = base64.b64encode(b"\0%b\0%b" % (name, secret))
-            self._answers = deque((response,))
-            if len(response) <= 400:
-                # RFC 4954 4: with an initial response the line must not be longer than 512 octets allow.
-                self._answers.clear()
-                self._send(_Asked.AUTH, b"AUTH PLAIN %b\r\n" % response)
-            else:
-                self._send(_Asked.AUTH, b"AUTH PLAIN\r\n")
-            return True
-        if "LOGIN" in mechanisms:
-            self._answers = deque((base64.b64encode(name), base64.b64encode(secret)))
-            self._send(_Asked.AUTH, b"AUTH LOGIN\r\n")
-            return True
-        return False
+        line, self._answers = begun
+        self._send(Asked.AUTH, line)
+        return True
 
     def begin(self, message: OutgoingMessage, octets: bytes | None = None) -> None:
         """A mail transaction: in the end TransactionEnded, and ContentWanted before it if it comes so far.
@@ -212,12 +177,12 @@ class SmtpClientSession:
         uses_chunks = offered.can_chunk and (is_binary or self._settings.uses_chunking)
         transaction = Transaction(message, uses_chunks, self.is_lmtp, is_raw=is_binary, eager=octets)
         self._transaction = transaction
-        commands: list[tuple[_Asked, bytes]] = []
+        commands: list[tuple[Asked, bytes]] = []
         if self._needs_reset:
-            commands.append((_Asked.RSET, b"RSET\r\n"))
+            commands.append((Asked.RSET, b"RSET\r\n"))
             self._needs_reset = False
-        commands.append((_Asked.MAIL, format_mail(message, offered)))
-        commands += [(_Asked.RCPT, format_rcpt(recipient, offered)) for recipient in message.recipients]
+        commands.append((Asked.MAIL, format_mail(message, offered)))
+        commands += [(Asked.RCPT, format_rcpt(recipient, offered)) for recipient in message.recipients]
         if not offered.can_pipeline:
             self._unsent.extend(commands)
             self._send_next()
@@ -251,12 +216,12 @@ class SmtpClientSession:
         if is_last:
             self._out.append(transaction.dots.finish())
             transaction.content = Content.ENDED
-            self._asked.extend([_Asked.END] * (transaction.accepted if self.is_lmtp else 1))
+            self._asked.extend([Asked.END] * (transaction.accepted if self.is_lmtp else 1))
 
     def quit(self) -> None:
         """QUIT: SessionEnded without a problem."""
         self._check_idle()
-        self._send(_Asked.QUIT, b"QUIT\r\n")
+        self._send(Asked.QUIT, b"QUIT\r\n")
 
     # -- sending
 
@@ -264,7 +229,7 @@ class SmtpClientSession:
         if not self.is_idle:
             raise RuntimeError(f"the session is not idle: {self.phase.value}")
 
-    def _send(self, asked: _Asked, line: bytes) -> None:
+    def _send(self, asked: Asked, line: bytes) -> None:
         self._asked.append(asked)
         self._out.append(line)
 
@@ -274,11 +239,11 @@ class SmtpClientSession:
 
     def _say_ehlo(self) -> None:
         verb = "LHLO" if self.is_lmtp else "EHLO"
-        self._send(_Asked.EHLO, f"{verb} {self._hostname}\r\n".encode("ascii"))
+        self._send(Asked.EHLO, f"{verb} {self._hostname}\r\n".encode("ascii"))
 
     def _ask_for_data(self, transaction: Transaction) -> None:
         transaction.content = Content.ASKED
-        self._send(_Asked.DATA, b"DATA\r\n")
+        self._send(Asked.DATA, b"DATA\r\n")
 
     def _send_eagerly(self, transaction: Transaction, octets: bytes) -> None:
         """The message as one chunk, the last."""
@@ -292,11 +257,11 @@ class SmtpClientSession:
                 octets += transaction.lines.finish()
         if is_last:
             transaction.content = Content.ENDED
-            self._asked.append(_Asked.LAST_CHUNK)
+            self._asked.append(Asked.LAST_CHUNK)
             self._out += (b"BDAT %d LAST\r\n" % len(octets), octets)
         elif octets:
             transaction.chunks_owed += 1
-            self._asked.append(_Asked.CHUNK)
+            self._asked.append(Asked.CHUNK)
             self._out += (b"BDAT %d\r\n" % len(octets), octets)
 
     # -- replies
@@ -306,11 +271,11 @@ class SmtpClientSession:
             self._take_unasked(reply)
             return
         asked = self._asked.popleft()
-        if reply.code == 421 and asked is not _Asked.QUIT and not self._is_owed_an_end():
+        if reply.code == 421 and asked is not Asked.QUIT and not self._is_owed_an_end():
             # RFC 5321 3.8: to any command, if the server knows it must shut down.
-            problem = Problem.REFUSED if asked is _Asked.GREETING else Problem.CLOSED_BY_SERVER
+            problem = Problem.REFUSED if asked is Asked.GREETING else Problem.CLOSED_BY_SERVER
             self._fail(problem, reply, reply.text)
-        elif 300 <= reply.code < 400 and (asked, reply.code) not in _INTERMEDIATE:
+        elif 300 <= reply.code < 400 and (asked, reply.code) not in INTERMEDIATE:
             self._fail(Problem.CONFUSED, text=f"{reply.code} in answer to {asked.value}")
         else:
             if reply.code == 421:
@@ -348,7 +313,7 @@ class SmtpClientSession:
             self._events.append(Ready(self.capabilities))
         elif reply.is_permanent and not self.is_lmtp:
             # RFC 5321 3.2: a server that knows no EHLO.
-            self._send(_Asked.HELO, f"HELO {self._hostname}\r\n".encode("ascii"))
+            self._send(Asked.HELO, f"HELO {self._hostname}\r\n".encode("ascii"))
         else:
             self._fail(Problem.REFUSED, reply, reply.text)
 
@@ -376,7 +341,7 @@ class SmtpClientSession:
         if reply.code == 334:
             # "*" cancels (RFC 4954 4) an exchange that asks for more than it should.
             answer = self._answers.popleft() if self._answers else b"*"
-            self._send(_Asked.AUTH, answer + b"\r\n")
+            self._send(Asked.AUTH, answer + b"\r\n")
             return
         self._answers.clear()
         if reply.code == 235:
@@ -424,7 +389,7 @@ class SmtpClientSession:
                     self._fail(Problem.CONFUSED, text="354 without a recipient")
                     return
                 transaction.content = Content.REFUSED
-                self._send(_Asked.EMPTY_END, b".\r\n")
+                self._send(Asked.EMPTY_END, b".\r\n")
                 return
             transaction.content = Content.WANTED
             if transaction.eager is not None:
@@ -456,7 +421,7 @@ class SmtpClientSession:
             return
         if self.is_lmtp and transaction.accepted > 1:
             # RFC 2033 4.2: one reply each; how many were accepted was not known when the chunk was sent.
-            self._asked.extendleft([_Asked.END] * (transaction.accepted - 1))
+            self._asked.extendleft([Asked.END] * (transaction.accepted - 1))
         self._end_answered(reply)
 
     def _end_answered(self, reply: ServerReply) -> None:
@@ -500,32 +465,19 @@ class SmtpClientSession:
         self._events.append(SessionEnded(problem, reply, text))
 
 
-_INTERMEDIATE = frozenset({(_Asked.AUTH, 334), (_Asked.DATA, 354)})
-
-_PHASES: dict[_Asked, Phase] = {
-    **dict.fromkeys(_Asked, Phase.COMMAND),
-    _Asked.GREETING: Phase.GREETING,
-    _Asked.DATA: Phase.DATA_START,
-    _Asked.CHUNK: Phase.DATA_END,
-    _Asked.LAST_CHUNK: Phase.DATA_END,
-    _Asked.END: Phase.DATA_END,
-    _Asked.EMPTY_END: Phase.DATA_END,
-    _Asked.QUIT: Phase.QUIT,
-}
-
-_HANDLERS: dict[_Asked, Callable[[SmtpClientSession, ServerReply], None]] = {
-    _Asked.GREETING: SmtpClientSession._greeted,
-    _Asked.EHLO: SmtpClientSession._ehlo_answered,
-    _Asked.HELO: SmtpClientSession._helo_answered,
-    _Asked.STARTTLS: SmtpClientSession._starttls_answered,
-    _Asked.AUTH: SmtpClientSession._auth_answered,
-    _Asked.RSET: SmtpClientSession._rset_answered,
-    _Asked.MAIL: SmtpClientSession._mail_answered,
-    _Asked.RCPT: SmtpClientSession._rcpt_answered,
-    _Asked.DATA: SmtpClientSession._data_answered,
-    _Asked.CHUNK: SmtpClientSession._chunk_answered,
-    _Asked.LAST_CHUNK: SmtpClientSession._last_chunk_answered,
-    _Asked.END: SmtpClientSession._end_answered,
-    _Asked.EMPTY_END: SmtpClientSession._empty_end_answered,
-    _Asked.QUIT: SmtpClientSession._quit_answered,
+_HANDLERS: dict[Asked, Callable[[SmtpClientSession, ServerReply], None]] = {
+    Asked.GREETING: SmtpClientSession._greeted,
+    Asked.EHLO: SmtpClientSession._ehlo_answered,
+    Asked.HELO: SmtpClientSession._helo_answered,
+    Asked.STARTTLS: SmtpClientSession._starttls_answered,
+    Asked.AUTH: SmtpClientSession._auth_answered,
+    Asked.RSET: SmtpClientSession._rset_answered,
+    Asked.MAIL: SmtpClientSession._mail_answered,
+    Asked.RCPT: SmtpClientSession._rcpt_answered,
+    Asked.DATA: SmtpClientSession._data_answered,
+    Asked.CHUNK: SmtpClientSession._chunk_answered,
+    Asked.LAST_CHUNK: SmtpClientSession._last_chunk_answered,
+    Asked.END: SmtpClientSession._end_answered,
+    Asked.EMPTY_END: SmtpClientSession._empty_end_answered,
+    Asked.QUIT: SmtpClientSession._quit_answered,
 }
