@@ -43,7 +43,7 @@ _RECIPIENTS = (
 )
 _LEASE = "UPDATE recipient SET state=1, owner=?, lease_until=? WHERE message=? AND number=?"
 _FREE = (
-    "UPDATE recipient SET state=CASE state WHEN 4 THEN 2 ELSE 0 END, owner=0 "
+    "UPDATE recipient SET state=CASE state WHEN 4 THEN 2 ELSE 0 END, owner=0, due=max(due, ?) "
     "WHERE state IN (1, 4) AND {condition} RETURNING destination, state"
 )
 
@@ -181,9 +181,9 @@ class Leases:
 
     # -- the end of leases -------------------------------------------------------------
 
-    def free_worker(self, owner: int) -> int:
-        """All leases of a worker that has ended; how many."""
-        return self._free("owner=?", owner)
+    def free_worker(self, owner: int, not_before: float) -> int:
+        """All leases of a worker that has ended; how many. What was leased is not due ``not_before``."""
+        return self._free("owner=?", owner, not_before)
 
     def free_other_runs(self, run: int) -> int:
         """All leases of earlier runs of the server."""
@@ -193,8 +193,9 @@ class Leases:
         """Leases nobody said anything more of."""
         return self._free("lease_until<?", now)
 
-    def _free(self, condition: str, value: float) -> int:
-        freed: list[Any] = self._db.connection.execute(_FREE.format(condition=condition), (value,)).fetchall()
+    def _free(self, condition: str, value: float, not_before: float = 0.0) -> int:
+        sql = _FREE.format(condition=condition)
+        freed: list[Any] = self._db.connection.execute(sql, (not_before, value)).fetchall()
         for destination, state in freed:
             if state == RecipientState.WAITING:
                 self._db.count_waiting(destination, 1, is_news=True)

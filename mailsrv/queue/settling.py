@@ -8,6 +8,7 @@ meanwhile; a postponement counts only from the worker that holds the lease.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from attrs import frozen
 
@@ -29,6 +30,7 @@ _POSTPONE = (
 _EVENT = (
     "INSERT INTO event SELECT ?1, coalesce(max(number), 0)+1, ?2, ?3, ?4 FROM event WHERE message=?1 RETURNING number"
 )
+_HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
 _LEASED = (RecipientState.LEASED, RecipientState.LEASED_THEN_HELD)
 
 
@@ -37,6 +39,17 @@ def add_event(db: QueueDatabase, message: int, recipient: int | None, *, at: flo
     ((number,),) = db.connection.execute(_EVENT, (message, at, recipient, text))
     if number > most:
         db.connection.execute("DELETE FROM event WHERE message=? AND number<=?", (message, number - most))
+
+
+def hold_damaged(db: QueueDatabase, message: int) -> None:
+    """All recipients of a message whose content is lost: nothing goes on, nothing is deleted."""
+    rows: list[Any] = db.connection.execute(
+        "SELECT destination, count(*) FROM recipient WHERE message=? AND state=0 GROUP BY destination", (message,)
+    ).fetchall()
+    for destination, waiting in rows:
+        db.count_waiting(destination, -waiting, is_news=False)
+    db.connection.execute(_HOLD, (message,))
+    db.connection.execute("UPDATE message SET place=2 WHERE id=? AND owed>0", (message,))
 
 
 @frozen

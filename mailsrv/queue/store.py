@@ -55,10 +55,10 @@ from mailsrv.queue.leasing import Leases
 from mailsrv.queue.reading import Where, is_there, look_up, open_message
 from mailsrv.queue.rows import owner_number, run_number
 from mailsrv.queue.settings import QueueSettings
-from mailsrv.queue.settling import Settler
+from mailsrv.queue.settling import Settler, hold_damaged
 
 _HOUSEKEEPING_SECONDS = 60.0
-_HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
+_AFTER_DEATH_SECONDS = 5.0
 
 
 ContentJob = Callable[[], object]
@@ -120,6 +120,7 @@ class QueueStore:
         self._is_open = False
         self._is_stopped = False
         # Of the database thread.
+        self._sweeper: threading.Thread | None = None
         self._leases: Leases | None = None
         self._settler: Settler | None = None
         self._data_version: object = None
@@ -158,7 +159,9 @@ class QueueStore:
             connection.execute("DELETE FROM worker WHERE run<>?", (self._run,))
             is_first = not db.row("SELECT count(*) FROM worker")[0]
             connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
-            freed = self._leases.free_worker(self._owner)
+            # Another worker may be replaying the journal of the one before us at this moment; alone there is none.
+            not_before = self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
+            freed = self._leases.free_worker(self._owner, not_before)
             # A worker of the last run may have left a settlement in a journal that another one of this run is
             # still replaying: only when all have done that its leases mean nothing any more.
             if db.row("SELECT count(*) FROM worker")[0] >= self._workers:
@@ -167,7 +170,8 @@ class QueueStore:
             self._log.info("{count} recipients an ended process had taken wait again", count=freed)
         if is_first:
             forget_destinations(db)
-            threading.Thread(target=self._sweep, name="queue-sweep", daemon=True).start()
+            self._sweeper = threading.Thread(target=self._sweep, name="queue-sweep", daemon=True)
+            self._sweeper.start()
         self._thread.told = db.wake_number()
         self._refresh(db)
         self._is_open = True
@@ -197,6 +201,8 @@ class QueueStore:
         return stopped
 
     def _stop_in_thread(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.join()
         self.applier.close()
         if self._thread.db is not None:
             self._thread.db.close()
@@ -371,14 +377,7 @@ class QueueStore:
         return waiter
 
     def _hold_damaged(self, message: int, cause: str) -> None:
-        db = self._thread.open_database()
-        rows = db.connection.execute(
-            "SELECT destination, count(*) FROM recipient WHERE message=? AND state=0 GROUP BY destination", (message,)
-        ).fetchall()
-        for destination, waiting in rows:
-            db.count_waiting(destination, -waiting, is_news=False)  # type: ignore[operator, arg-type]
-        db.connection.execute(_HOLD, (message,))
-        db.connection.execute("UPDATE message SET place=2 WHERE id=? AND owed>0", (message,))
+        hold_damaged(self._thread.open_database(), message)
         self._thread.after_commit.append(lambda: self._set_aside(message, cause))
 
     def _set_aside(self, message: int, cause: str) -> None:

@@ -168,7 +168,7 @@ def test_freeing_leases_looks_at_leases_only(tmp_path: Path):
     assert db is not None
     for condition in ("owner=?", "owner>>10<>?", "lease_until<?"):
         sql = leasing._FREE.format(condition=condition)
-        [step] = [row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}", (0,))]
+        [step] = [row[3] for row in db.connection.execute(f"EXPLAIN QUERY PLAN {sql}", (0, 0))]
         assert "recipient_lease" in str(step)
     setting.stop()
 
