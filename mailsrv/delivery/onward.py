@@ -70,7 +70,7 @@ class OnwardPlan:
 def plan_onward(
     recipients: Iterable[tuple[Recipient, Sequence[OnwardTarget]]],
     *,
-    held: Iterable[Recipient],
+    held: Iterable[tuple[Recipient, Sequence[Address]]],
     sender: Address | None,
     parameters: EnvelopeParameters,
     account: str,
@@ -80,15 +80,16 @@ def plan_onward(
 ) -> OnwardPlan:
     """Group recipients by reverse-path and copy; each address is in a copy once.
 
-    ``held``: recipients here who get the message later (RFC 4865). ``marked``: the address whose Delivered-To
-    stands in the message already.
+    ``held``: recipients here who get the message later (RFC 4865), with the addresses to resolve then.
+    ``marked``: the address whose Delivered-To stands in the message already.
     """
     # By the forwarding address (None: the message as it is), then by reverse-path, then by address.
     groups: dict[Address | None, dict[Address | None, dict[Address, OnwardRecipient]]] = {}
-    for recipient in held:
+    for recipient, addresses in held:
         given = recipient.parameters
-        waiting = OnwardRecipient(recipient.forward_path, LOCAL, given.notify, given.original_recipient)
-        groups.setdefault(None, {}).setdefault(sender, {}).setdefault(recipient.forward_path, waiting)
+        for address in addresses:
+            waiting = OnwardRecipient(address, LOCAL, given.notify, given.original_recipient)
+            groups.setdefault(None, {}).setdefault(sender, {}).setdefault(address, waiting)
     for recipient, targets in recipients:
         for target in targets:
             copy = None if target.forwarder in (None, marked) else target.forwarder

@@ -77,6 +77,8 @@ class Recipient:
     targets: tuple[LocalRecipient, ...]
     onward: tuple[OnwardTarget, ...] = ()
     parameters: RecipientParameters = _NO_PARAMETERS
+    is_redirected: bool = False
+    """A filter said where it goes."""
 
     @property
     def is_wanted(self) -> bool:

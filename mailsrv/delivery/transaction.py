@@ -149,6 +149,9 @@ class MailTransaction:
         self._parameters = parameters
         self._account = account
         self._may_relay = may_relay
+        until = parameters.envelope.hold_until
+        self._is_held = until is not None and parts.queue is not None and until > parts.clock.seconds()
+        """It waits in the queue, also for recipients here (RFC 4865). Settled once: the time goes on."""
         self._state = _State.OPEN
         self._recipients: list[Recipient] = []
         self._known: dict[Address, Recipient] = {}
@@ -275,7 +278,8 @@ class MailTransaction:
         if decision.redirect is not None:
             found = await parts.policy.find_all(decision.redirect, self._reverse_path, instead_of=forward_path)
         self._added += decision.headers
-        return Recipient(forward_path, found.accounts, found.onward, parameters)
+        is_redirected = decision.redirect is not None
+        return Recipient(forward_path, found.accounts, found.onward, parameters, is_redirected)
 
     def _check_number(self, found: Found) -> None:
         """Raise 4.5.3 where one message would go to too many."""
@@ -312,12 +316,6 @@ class MailTransaction:
                 waiting += len(self._recipients)
             error = parts.queue.check_acceptance(octets, waiting)
         return error
-
-    @property
-    def _is_held(self) -> bool:
-        """Whether it waits in the queue, also for recipients here (RFC 4865)."""
-        until = self._parameters.envelope.hold_until
-        return until is not None and self._parts.queue is not None and until > self._parts.clock.seconds()
 
     def _targets(self, without: Collection[Address] = ()) -> Targets:
         """Every account once, with the forward-path it came by first; ``without`` these forward-paths."""
@@ -636,7 +634,7 @@ class MailTransaction:
         parts = self._parts
         return plan_onward(
             onward,
-            held=[recipient for recipient in recipients if self._targets_of(recipient)] if is_held else (),
+            held=[(recipient, self._held_addresses(recipient)) for recipient in recipients] if is_held else (),
             sender=self._reverse_path,
             parameters=self._parameters.envelope,
             account=str(self._account.address) if self._account is not None else "",
@@ -644,6 +642,13 @@ class MailTransaction:
             policy=parts.senders,
             now=parts.clock.seconds(),
         )
+
+    def _held_addresses(self, recipient: Recipient) -> Sequence[Address]:
+        """Under which addresses it waits for a recipient here: resolved at its time, but nothing is led out twice."""
+        targets = self._targets_of(recipient)
+        if targets and not recipient.is_redirected and self._redirected is None and not recipient.onward:
+            return (recipient.forward_path,)
+        return [target.account for target in targets]
 
     async def _copy(self, content: Content, plan: OnwardPlan, copies: list[Content]) -> None:
         """Make the copies of a plan, into ``copies`` one by one: where it fails the caller lets go of those made."""

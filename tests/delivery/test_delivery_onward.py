@@ -188,6 +188,34 @@ class HeldTests(Onward):
         assert delivery.parameters.hold_until == NOW + 3600
         assert house.store.account(BOB).reserved_octets == 0
 
+    def test_what_leads_out_of_an_alias_is_queued_once(self):
+        house = submission()
+        self.successResultOf(self.held(house, OUTSIDE))
+        waiting = {address: where for _, group in house.onward() for address, where in group.items()}
+        assert waiting == {"alice@example.test": "local", "friend@example.org": "mx:example.org"}
+
+    def test_where_a_filter_redirected_it_waits_for_that(self):
+        for phase in ("rcpt", "headers"):
+
+            @filter_function(phase=phase)
+            def away():
+                return Redirect((STAFF,))
+
+            house = submission(filters=[away])
+            self.successResultOf(self.held(house, BOB))
+            assert house.onward() == [("alice@example.test", {"staff@example.test": "local"})]
+
+    def test_the_time_may_come_while_the_message_does(self):
+        house = submission()
+        parameters = evolve(mail_parameters(), envelope=EnvelopeParameters(hold_until=NOW + 5))
+        transaction = self.successResultOf(house.receiver.begin(house.session(), ALICE, parameters, Account(ALICE)))
+        self.successResultOf(transaction.add_recipient(BOB))
+        self.successResultOf(transaction.begin_content())
+        transaction.write(MESSAGE)
+        house.clock.advance(10)
+        self.successResultOf(transaction.finish())
+        assert house.onward() == [("alice@example.test", {"bob@example.test": "local"})]
+
     def test_the_time_may_be_past(self):
         house = submission()
         envelope = EnvelopeParameters(hold_until=NOW - 1)
