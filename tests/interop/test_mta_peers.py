@@ -5,6 +5,7 @@ from __future__ import annotations
 import smtplib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -154,3 +155,16 @@ def test_smtplib_hands_mail_to_them() -> None:
                 with pytest.raises(smtplib.SMTPRecipientsRefused, match="550"):
                     client.sendmail(ALICE, [f"reject@{DOMAIN}"], "Subject: never\r\n\r\n")
             assert b"\r\nHello\r\n.dot\r\n" in peer.wait_for(b"Subject: from smtplib")
+
+
+def test_a_peer_whose_tls_is_broken_gets_mail_all_the_same(tmp_path: Path) -> None:
+    """RFC 7435: opportunistic TLS that fails is no reason to fail. (Newer ones can do it, and then it is used.)"""
+    with OpenSmtpd(broken_tls=True) as peer:
+        server = MailServer(
+            tmp_path,
+            sections={"smtp": "greeting_delay_seconds = 0.0"},
+            extra=f'[[route]]\nto = "{DOMAIN}"\nvia = "smtp:127.0.0.1:{peer.port}"\n',
+        )
+        with server:
+            server.submit(ALICE, f"someone@{DOMAIN}", f"From: {ALICE}\r\nSubject: all the same\r\n\r\nHi\r\n".encode())
+            assert peer.wait_for(b"Subject: all the same")

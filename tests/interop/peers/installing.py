@@ -16,8 +16,12 @@ import re
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+LOCK_SECONDS = 180
+"""Less than a test may take."""
 
 
 class CannotRun(AssertionError):
@@ -38,9 +42,17 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """One process of this machine at a time."""
+    """One at a time on this machine."""
+    deadline = time.monotonic() + LOCK_SECONDS
     with (cache_folder() / f"{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise CannotRun(f"{file.name} stayed locked") from None
+                time.sleep(0.1)
         yield
 
 
