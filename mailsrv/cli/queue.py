@@ -22,7 +22,7 @@ import click
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
-from mailsrv.interfaces.queue import Destination
+from mailsrv.interfaces.queue import AT_ONCE, Destination
 from mailsrv.queue.admin import (
     Command,
     ListedMessage,
@@ -237,6 +237,8 @@ _changing(
 
 
 def _time(seconds: float) -> str:
+    if seconds <= AT_ONCE:
+        return "now"
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 

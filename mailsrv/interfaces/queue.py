@@ -191,6 +191,10 @@ class Finished:
 Settlement = Delivered | Postponed | Finished
 
 
+AT_ONCE = 0.0
+"""A due time that an administrator gives: tried now, whatever is known of the destination."""
+
+
 @frozen
 class DestinationState:
     """What waits for one destination."""

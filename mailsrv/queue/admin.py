@@ -195,7 +195,8 @@ _THOSE = (
 _COMMANDS: dict[Command, tuple[str, str, bool | None]] = {
     Command.HOLD: ("r.state IN (0, 1)", "state=CASE recipient.state WHEN 0 THEN 2 ELSE 4 END", False),
     Command.RELEASE: ("r.state IN (2, 4) AND m.place<>2", "state=CASE recipient.state WHEN 2 THEN 0 ELSE 1 END", True),
-    Command.FLUSH: ("r.state=0", "due=min(recipient.due, :now)", None),
+    # AT_ONCE: also where the destination is known to be down.
+    Command.FLUSH: ("r.state=0", "due=0", None),
     Command.DROP: ("r.state<>3", "state=3, ending=:dropped, due=:now, owner=0, reply=:text", False),
     Command.REQUEUE: (
         "r.state IN (0, 2) AND m.place<>2",

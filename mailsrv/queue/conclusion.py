@@ -214,8 +214,8 @@ class Concluding:
         return DEADLINE_PASSED if is_deadline else EXPIRED
 
     def is_over(self, entry: QueueEntry, now: float) -> bool:
-        """Whether the message is not to be tried any more: held, or past a deadline at which it goes back."""
-        return self._times.begins_at(entry) > now or self._times.is_past_deadline(entry, now)
+        """Whether the message is past a deadline at which it goes back: it is not tried any more."""
+        return self._times.is_past_deadline(entry, now)
 
     def review(self, consignment: Consignment, now: float, until: float) -> Conclusion:
         """Without an attempt: what is too old ends, what waits for long is told, all else waits on, until ``until``
@@ -223,11 +223,9 @@ class Concluding:
         """
         entry, times = consignment.entry, self._times
         draft = _Draft(entry)
-        begins_at, is_expired = times.begins_at(entry), times.expires_at(entry) <= now
+        is_expired = times.expires_at(entry) <= now
         for recipient in consignment.recipients:
-            if begins_at > now:
-                draft.settlements.append(Postponed(recipient.id, begins_at, is_attempt=False))
-            elif is_expired:
+            if is_expired:
                 reply = recipient.last_reply or "The destination could not be reached in time"
                 draft.lines.append(AttemptLine(recipient, "expired", reply))
                 report = Report(recipient, Action.FAILED, self._expired_status(entry), reply, is_attempted=False)

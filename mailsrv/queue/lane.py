@@ -55,6 +55,8 @@ class Lane:
     """Successful contacts so far; tells whether there was one since an attempt began."""
     failures: int = 0
     """Probes in a row that found nobody; above 0 the destination is down."""
+    failed_at: float = 0.0
+    """When the last of these ended."""
     probe_at: float = 0.0
     review_at: float = math.inf
 

@@ -22,7 +22,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
-from mailsrv.interfaces.queue import Consignment, Destination, DestinationState
+from mailsrv.interfaces.queue import AT_ONCE, Consignment, Destination, DestinationState
 from mailsrv.queue.lane import Attempt, Contact, Lane, Purpose, TakeOrder
 from mailsrv.queue.retry import backoff_seconds
 from mailsrv.queue.settings import ScheduleSettings
@@ -30,6 +30,7 @@ from mailsrv.queue.settings import ScheduleSettings
 REVIEW_MESSAGES = 100
 _REVIEW_PACE_SECONDS = 0.02
 """A message: a million that wait for a dead destination take a hundredth of the processor, and some hours a round."""
+_FLUSHED_PROBE_SECONDS = 60.0
 _RECHECK_SECONDS = 1.0
 """Where the store says something is due and gives nothing: another worker is about to take it."""
 
@@ -79,6 +80,10 @@ class Schedule:
         elif self._idle:
             self._idle.pop(destination, None)
         lane.expected = 0
+        if at <= AT_ONCE and lane.is_down:
+            # An administrator knows better. Once a minute: what is flushed stays so until its turn comes.
+            lane.probe_at = min(lane.probe_at, lane.failed_at + _FLUSHED_PROBE_SECONDS)
+            self._list(lane)
         if at < lane.next_due:
             lane.next_due = at
             self._list(lane)
@@ -153,6 +158,7 @@ class Schedule:
     def _went_down(self, lane: Lane, now: float) -> Sequence[Consignment]:
         settings = self._settings
         lane.failures += 1
+        lane.failed_at = now
         interval = backoff_seconds(settings.first_probe_seconds, settings.longest_probe_seconds, lane.failures)
         lane.probe_at = now + self._jittered(interval)
         if lane.review_at == math.inf:

@@ -9,7 +9,7 @@ import pytest
 from mailsrv.disk import RealDisk
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.envelope import EnvelopeParameters
-from mailsrv.interfaces.queue import Delivered, DestinationState, Postponed
+from mailsrv.interfaces.queue import AT_ONCE, Delivered, DestinationState, Postponed
 from mailsrv.queue.admin import Command, QueueAdministration, Selection, ShownState
 from tests.queue.queue_setting import NOW, A, B, QueueSetting, names
 
@@ -92,12 +92,12 @@ def test_what_is_being_delivered_is_held_when_that_is_over(queue: QueueSetting, 
     assert shown(admin, state=ShownState.HELD) == ["u@a.test", "w@a.test"]
 
 
-def test_flushed_mail_is_due_now(queue: QueueSetting, admin: QueueAdministration):
+def test_flushed_mail_is_due_at_once(queue: QueueSetting, admin: QueueAdministration):
     queue.enqueue(("u@a.test", A), parameters=EnvelopeParameters(hold_until=int(NOW) + 3600))
     queue.told.clear()
     assert admin.change(Command.FLUSH, Selection()) == 1
     queue.tick()
-    assert queue.told == [DestinationState(A, 1, NOW)]
+    assert queue.told == [DestinationState(A, 1, AT_ONCE)]
     assert len(queue.take(A)) == 1
 
 

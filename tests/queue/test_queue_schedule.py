@@ -13,7 +13,15 @@ from attrs import evolve
 
 from mailsrv.address import Address
 from mailsrv.interfaces.envelope import DeliverBy, EnvelopeParameters, Notify
-from mailsrv.interfaces.queue import Consignment, Destination, DestinationState, QueuedRecipient, QueueEntry, Transport
+from mailsrv.interfaces.queue import (
+    AT_ONCE,
+    Consignment,
+    Destination,
+    DestinationState,
+    QueuedRecipient,
+    QueueEntry,
+    Transport,
+)
 from mailsrv.queue.lane import Attempt, Contact, Purpose, TakeOrder
 from mailsrv.queue.retry import NEVER, RetryTimes, backoff_seconds
 from mailsrv.queue.schedule import Schedule
@@ -178,6 +186,20 @@ def test_a_destination_that_comes_back_is_served_at_once():
     store.dead.clear()
     store.run(NOW + 650)
     assert not store.waiting[mx()]
+
+
+def test_what_an_administrator_flushes_is_tried_now_though_the_destination_was_down():
+    store = Store()
+    store.dead.add(mx())
+    store.enqueue(mx(), 3)
+    store.run(NOW + 5000)
+    probes = len(store.started)
+    store.dead.clear()
+    store.later.clear()
+    store.waiting[mx()] = 3
+    store.schedule.learn([DestinationState(mx(), 3, AT_ONCE)])
+    store.run(store.now + 65)
+    assert len(store.started) == probes + 3
 
 
 def test_fresh_mail_for_a_dead_destination_waits_for_the_probe():
