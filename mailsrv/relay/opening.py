@@ -140,6 +140,12 @@ class Opener:
             protocol.quit()
             raise
         is_verified = protocol.session.is_tls and hop.policy.is_verified and not hop.policy.is_testing
+        log.debug(
+            "relay: connected to {host} [{address}], {security}",
+            host=hop.host,
+            address=hop.address,
+            security="verified TLS" if is_verified else "TLS" if protocol.session.is_tls else "in the clear",
+        )
         return OpenConnection(protocol, hop.host, hop.address, is_verified, False, self._clock.seconds())
 
     async def open_lmtp(self, endpoint: str) -> OpenConnection:

@@ -149,7 +149,7 @@ def _judge_problem(outcome: RecipientOutcome, problem: Problem, recipient_id: in
             return Judged(Declined(recipient_id, status, text, host, problem=AttemptProblem.MESSAGE))
     else:
         status = PROTOCOL_BROKEN if problem is Problem.CONFUSED else CONNECTION_LOST
-        text = printable(outcome.text or problem.value)
+        text = printable(f"Conversation with {host}: {outcome.text or problem.value}")
         if problem is Problem.OURS:
             status, reach = OUR_TROUBLE, AttemptProblem.MESSAGE
     declined = Declined(

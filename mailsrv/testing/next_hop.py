@@ -125,6 +125,7 @@ class HopConversation:
     _chunk_left: int = -1
     _is_last_chunk: bool = False
     _chunks: bytearray = field(factory=bytearray)
+    _is_chunk_refused: bool = False
     _login: list[str] = field(factory=list)
 
     def greet(self) -> bytes:
@@ -314,14 +315,17 @@ class HopConversation:
         if self._chunk_left:
             return False
         self._chunk_left = -1
-        if not self._recipients:
+        if not self._recipients or self._is_chunk_refused:
+            # RFC 3030 2: once a chunk was refused, so are those behind it.
             self._chunks.clear()
-            self._say("503 5.5.1 RCPT first")
+            self._say("503 5.5.1 Not now")
         elif self._is_last_chunk:
             content = bytes(self._chunks)
             self._guarded("end", lambda: self._finish(content))
         else:
+            said = len(self._out)
             self._guarded("BDAT", lambda: self._say("250 2.0.0 More"))
+            self._is_chunk_refused = bytes(self._out[said : said + 1]) in {b"4", b"5"}
         return True
 
     def _finish(self, content: bytes) -> None:
@@ -348,6 +352,7 @@ class HopConversation:
     def _forget(self) -> None:
         self._reverse_path, self._recipients, self._content = None, [], None
         self._chunks.clear()
+        self._is_chunk_refused = False
 
 
 class MemoryTransport:
