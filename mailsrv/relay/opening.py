@@ -139,6 +139,9 @@ class Opener:
         except HopFailed:
             protocol.quit()
             raise
+        except Exception:
+            protocol.abort()
+            raise
         is_verified = protocol.session.is_tls and hop.policy.is_verified and not hop.policy.is_testing
         log.debug(
             "relay: connected to {host} [{address}], {security}",
