@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from mailsrv.disk import RealDisk
-from mailsrv.interfaces.queue import Consignment, Delivered, Ending, Finished, Postponed, QueueSettlement
+from mailsrv.interfaces.queue import AT_ONCE, Consignment, Delivered, Ending, Finished, Postponed, QueueSettlement
 from mailsrv.queue.admin import Command, QueueAdministration, Selection
 from tests.queue.queue_setting import A, B, QueueSetting
 
@@ -134,7 +134,7 @@ class QueueMachine(RuleBasedStateMachine):
             elif command is Command.DROP:
                 row[0] = ENDED
             elif command is Command.FLUSH and row[0] == WAITING:
-                row[2] = min(row[2], now)
+                row[2] = AT_ONCE
             elif command is Command.REQUEUE and row[0] in (WAITING, HELD):
                 row[0], row[2] = WAITING, now
             elif command is Command.REROUTE:
