@@ -3,7 +3,7 @@
 * Everything that failed of a message in one round is told in one notice, everything that succeeded in another.
 * A notice has the null reverse-path; mail with the null reverse-path never gets one (RFC 5321 6.1). What
   fails of such mail (a *double bounce*) is told to the postmaster, who gets no notice about notices to
-  himself: there is no loop. It can be switched off, then it is only logged.
+  himself, wherever they are forwarded: there is no loop. It can be switched off, then it is only logged.
 * The message itself comes back up to a size (R-DSN-1), its header section only where that was asked for
   (RFC 3461 4.3), where nothing failed, and where it asked for REQUIRETLS (RFC 8689 5).
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from attrs import evolve
 from twisted.logger import Logger
 
 from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import IContent, InlineContent
-from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters, ReturnContent
+from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters, Notify, ReturnContent
 from mailsrv.interfaces.journal import JournaledMessage, JournalRecord
 from mailsrv.interfaces.queue import (
     LOCAL,
@@ -166,6 +167,9 @@ class Notices:
             priority=entry.parameters.priority,
         )
         recipients = await self._routed(to)
+        if entry.reverse_path is None:
+            # Wherever the postmaster's mail is forwarded to: what fails there is not told anybody.
+            recipients = tuple(evolve(recipient, notify=Notify.NEVER) for recipient in recipients)
         self._log.info(
             "{transaction_id}: notice {notice_id} to <{to}>",
             transaction_id=entry.transaction_id,

@@ -16,7 +16,7 @@ from mailsrv.queue.local_agent import LocalAgent, Resolved
 from mailsrv.queue.runner import QueueRunner
 from mailsrv.status import BAD_MAILBOX
 from mailsrv.testing.journal import MemorySpool
-from tests.queue.queue_rig import ALICE, CONTENT, Rig, mx
+from tests.queue.queue_rig import ALICE, CONTENT, POSTMASTER, Rig, declined, mx
 
 BOB = Address("bob", "example.test")
 
@@ -195,3 +195,18 @@ def test_the_agent_carries_parameters_and_account_onwards():
     assert entry.account == "alice@example.test"
     assert entry.parameters.envelope_id == "E1"
     assert entry.reverse_path == ALICE
+
+
+def test_a_postmaster_who_forwards_to_a_place_that_refuses_makes_no_loop():
+    rig = LocalRig()
+    rig.known[POSTMASTER] = Resolved((), (OnwardRecipient(Address("admin", "refusing.example"), mx()),))
+    rig.agent.answer = lambda consignment: declined(consignment, "5.7.1")
+    rig.start()
+    rig.send(reverse_path=None)
+    rig.advance(86_400)
+    assert rig.endings == [
+        ("bob@example.org", "bounced"),
+        ("postmaster@example.test", "delivered"),
+        ("admin@refusing.example", "bounced"),
+    ]
+    assert not rig.store.kept.rows
