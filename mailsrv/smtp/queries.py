@@ -48,18 +48,28 @@ class QuerySteps(SessionState):
             self._reject(replies.NOT_IMPLEMENTED)
 
 
-def query_reply(query: AddressQueried, found: Sequence[Address]) -> Reply:
+def leads_elsewhere(query: AddressQueried, found: Sequence[Address]) -> bool:
+    """Whether VRFY found one address in another domain, which may be one of ours or not."""
+    return (
+        not query.is_expansion
+        and len(found) == 1
+        and bool(query.address.domain)
+        and found[0].domain != query.address.domain
+    )
+
+
+def query_reply(query: AddressQueried, found: Sequence[Address], *, is_local: bool = True) -> Reply:
     """The reply to VRFY and EXPN from what the address stands for.
 
     VRFY of a list is answered with the list itself: who is on it is a question for EXPN. An address that
-    stands for one in another domain is 251 (RFC 5321 3.4).
+    stands for one that is not ours is 251 (RFC 5321 3.4).
     """
     addresses = tuple(found[:_ADDRESSES_LIMIT]) or (query.address,)
     code, template = 250, "<{}>"
     if not query.is_expansion:
         if len(addresses) > 1:
             addresses = (query.address,)
-        elif addresses[0].domain != query.address.domain and query.address.domain:
+        elif not is_local:
             code, template = 251, "User not local; will forward to <{}>"
     if not query.is_utf8 and not all(address.is_ascii for address in addresses):
         return replies.UTF8_REPLY_NEEDED  # RFC 6531 3.7.4.2

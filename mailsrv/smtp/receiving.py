@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mailsrv.address import Address
+from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, Refused
 from mailsrv.smtp import replies
 from mailsrv.smtp.events import (
@@ -30,7 +33,7 @@ from mailsrv.smtp.events import (
     Wait,
 )
 from mailsrv.smtp.identity import IdentityEvents
-from mailsrv.smtp.queries import query_reply
+from mailsrv.smtp.queries import leads_elsewhere, query_reply
 from mailsrv.smtp.replies import Reply, Stage, make_accepted_reply, reply_for_error
 from mailsrv.smtp.settings import Service
 
@@ -207,9 +210,27 @@ class ReceiverDialogue(IdentityEvents):
             reason=event.reply.lines[0],
         )
 
+    def _is_local(self, address: Address) -> Deferred[bool]:
+        """Whether the receiver knows the address as one of ours."""
+
+        def refused(failure: Failure) -> bool:
+            if isinstance(failure.value, MailError) and not failure.value.is_temporary:
+                return False
+            failure.raiseException()
+
+        asked: Deferred[Sequence[Address]] = self._receiver.verify(self.view, address, self._account)
+        return asked.addCallbacks(lambda _: True, refused)
+
     def _address_queried(self, event: AddressQueried) -> None:
         def found(addresses: Sequence[Address]) -> None:
-            self._answer(query_reply(event, addresses))
+            if not leads_elsewhere(event, addresses):
+                self._answer(query_reply(event, addresses))
+                return
+
+            def judged(is_local: bool) -> None:
+                self._answer(query_reply(event, addresses, is_local=is_local))
+
+            self._await(Stage.QUERY, event.address, judged, self._is_local, addresses[0])
 
         self._await(Stage.QUERY, event.address, found, self._receiver.verify, self.view, event.address, self._account)
 

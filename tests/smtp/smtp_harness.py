@@ -15,7 +15,7 @@ from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service, SmtpSettings
-from mailsrv.status import BAD_MAILBOX, NOT_AUTHORISED, EnhancedStatus
+from mailsrv.status import BAD_DOMAIN, BAD_MAILBOX, NOT_AUTHORISED, EnhancedStatus
 from mailsrv.testing.dialogue import DialogueTransport
 from mailsrv.testing.receiver import MemoryReceiver
 from mailsrv.wire.connection_limits import ConnectionTable
@@ -68,6 +68,8 @@ def make_refusals() -> dict[str, Exception]:
         "finish full@example.test": MailError(EnhancedStatus(5, 2, 2), "Mailbox full"),
         "verify nobody@example.test": MailError(BAD_MAILBOX, "No such user"),
         "verify down@example.test": Unavailable(),
+        "verify away@elsewhere.example": MailError(BAD_DOMAIN, "Not a domain of this server"),
+        "verify lost@elsewhere.example": Unavailable(),
         "verify bug@example.test": RuntimeError("secret detail"),
         "connect 198.51.100.1": MailError(NOT_AUTHORISED, "Go away"),
     }
@@ -76,6 +78,8 @@ def make_refusals() -> dict[str, Exception]:
 def make_aliases() -> dict[str, tuple[Address, ...]]:
     return {
         "away@example.test": (Address("away", "elsewhere.example"),),
+        "lost@example.test": (Address("lost", "elsewhere.example"),),
+        "other@example.test": (Address("other", "example.org"),),
         "staff@example.test": (Address("alice", "example.test"), Address("bob", "example.test")),
         "umlauts@example.test": (Address("jürgen", "example.test"),),
     }
