@@ -8,9 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dkim  # type: ignore[import-untyped]
 import pytest
 from attrs import frozen
 
+from mailsrv.mailauth.key_store import KeyState, KeyStore
+from mailsrv.mailauth.keys import Algorithm, SigningKey
 from tests.interop.peers.exim import Exim
 from tests.interop.peers.opensmtpd import OpenSmtpd
 from tests.interop.peers.peer import DOMAIN, HOSTNAME, REJECTED, Peer
@@ -30,6 +33,7 @@ class Pair:
 
     server: MailServer
     peer: Peer
+    keys: tuple[SigningKey, ...] = ()
 
     def submit(
         self, recipient: str, message: bytes, *, mail_options: tuple[str, ...] = (), rcpt_options: tuple[str, ...] = ()
@@ -66,13 +70,24 @@ def start_pair(folder: Path, peer: Peer, *, tables: str = "", trusted: Path | No
     return server
 
 
+def new_signing_keys(state_dir: Path) -> tuple[SigningKey, ...]:
+    """Of Alice's domain, one of each kind."""
+    store = KeyStore(str(state_dir / "dkim"))
+    return tuple(
+        store.new("example.test", kind.value, kind, bits=2048, state=KeyState.ACTIVE, seconds=0).key
+        for kind in Algorithm
+    )
+
+
 @pytest.fixture(scope="module", params=PEERS, ids=lambda peer: str(peer.name))
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     peer: Peer = request.param()
     try:
-        server = start_pair(tmp_path_factory.mktemp("relay"), peer)
+        folder = tmp_path_factory.mktemp("relay")
+        keys = new_signing_keys(folder / "state")
+        server = start_pair(folder, peer)
         with server_running(server):
-            yield Pair(server, peer)
+            yield Pair(server, peer, keys)
     finally:
         peer.stop()
 
@@ -101,6 +116,14 @@ def test_mail_is_relayed_over_tls_where_it_is_offered(pair: Pair) -> None:
     assert message.partition(b"\r\n\r\n")[2] == body
     received = message.partition(b"Received:")[2].partition(b"Received:")[0].lower()
     assert (b"esmtps" in received) is pair.peer.offers_starttls
+
+
+def test_signatures_survive_the_way(pair: Pair) -> None:
+    pair.submit(SOMEONE, letter("signed  twice ", b"Hello \t world  \r\n.dot\r\n\r\n\r\n"))
+    message = pair.peer.wait_for(b"Subject: signed")
+    judge = dkim.DKIM(message, minkey=2048)
+    records = {f"{key.record_name}.".encode(): key.record.encode() for key in pair.keys}
+    assert all(judge.verify(index, dnsfunc=lambda name, timeout: records[name]) for index in range(2))
 
 
 def test_a_large_message_with_8_bit_lines_comes_whole(pair: Pair) -> None:
