@@ -214,9 +214,9 @@ class ReceiverDialogue(IdentityEvents):
         """Whether the receiver knows the address as one of ours."""
 
         def refused(failure: Failure) -> bool:
-            if isinstance(failure.value, MailError) and not failure.value.is_temporary:
-                return False
-            failure.raiseException()
+            if not isinstance(failure.value, MailError) or failure.value.is_temporary:
+                failure.raiseException()
+            return False
 
         asked: Deferred[Sequence[Address]] = self._receiver.verify(self.view, address, self._account)
         return asked.addCallbacks(lambda _: True, refused)
