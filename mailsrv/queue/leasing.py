@@ -22,7 +22,7 @@ from mailsrv.queue.rows import MESSAGE_COLUMNS, RECIPIENT_COLUMNS, entry_of, rec
 from mailsrv.queue.schema import RecipientState
 
 _LOWEST_RANK = -1000
-_SENDERS_A_TAKE = 64
+_MOST_SENDERS = 64
 _REMEMBERED_SENDERS = 20_000
 _NEXT_RANK = (
     "SELECT rank, due FROM recipient INDEXED BY recipient_due "
@@ -101,18 +101,18 @@ class Leases:
         for row in rows:
             _offer(senders, seen, row)
         if len(rows) == window:
-            for row in self._other_senders(destination, rank, now):
+            for row in self._other_senders(destination, rank, now, 2 * wanted + 8):
                 _offer(senders, seen, row)
         if len(senders) == 1:
             (sender,) = senders.values()
             return sender.messages[:wanted]
         return self._in_turns(destination, senders, wanted)
 
-    def _other_senders(self, destination: int, rank: int, now: float) -> Iterator[tuple[int, int, float]]:
+    def _other_senders(self, destination: int, rank: int, now: float, most: int) -> Iterator[tuple[int, int, float]]:
         """The oldest message of each of the next senders, beginning where the last take left off."""
         start = at = self._scanned.pop((destination, rank), -1)
         has_wrapped = False
-        for _ in range(_SENDERS_A_TAKE):
+        for _ in range(min(most, _MOST_SENDERS)):
             row = self._db.row(_NEXT_SENDER, (destination, rank, at))
             if row is None:
                 if has_wrapped:
