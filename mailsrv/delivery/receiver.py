@@ -20,8 +20,9 @@ from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission import check_reverse_path
 from mailsrv.delivery.submission_rates import SubmissionRates
-from mailsrv.delivery.transaction import DeliveryParts, MailTransaction
+from mailsrv.delivery.transaction import MailTransaction
 from mailsrv.delivery.transaction_id import TransactionIds
+from mailsrv.delivery.transaction_state import DeliveryParts
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.errors import MailError
 from mailsrv.filters.pipeline import FilterPipeline

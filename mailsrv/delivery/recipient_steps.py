@@ -1,0 +1,110 @@
+"""RCPT: who is accepted, and how many."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, succeed
+
+from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
+from mailsrv.delivery.onward import (
+    parameters_of,
+)
+from mailsrv.delivery.quota import check_room
+from mailsrv.delivery.recipients import Found, Recipient, Service
+from mailsrv.delivery.transaction_state import Abandoned, State, TransactionState
+from mailsrv.errors import MailError
+from mailsrv.interfaces.envelope import Notify, RecipientParameters
+from mailsrv.interfaces.filter import Phase
+from mailsrv.status import TOO_MANY_RECIPIENTS
+
+
+class RecipientSteps(TransactionState):
+    """The part of a transaction that takes recipients."""
+
+    async def ask_mail(self) -> None:
+        """Phase MAIL; raises the refusal. Only where filters want it."""
+        decision = await self._ask(Phase.MAIL)
+        self._added += decision.headers
+        self._is_discarded = decision.discard
+
+    def add_recipient(self, forward_path: Address, parameters: RecipientParameters | None = None) -> Deferred[None]:
+        known = self._known.get(forward_path)
+        if known is not None:
+            # LMTP answers once for each RCPT, also where it named the same (RFC 2033 4.2).
+            self._recipients.append(known)
+            return succeed(None)
+        parts = self._parts
+        if self._account is None and not parts.asks_rcpt and self._state is State.OPEN:
+            found = parts.policy.find_at_hand(forward_path)
+            if found is not None and self._is_plainly_taken(found):
+                self._take_recipient(Recipient(forward_path, found.accounts, (), parameters_of(parameters)))
+                return succeed(None)
+        return run_coroutine(self._add_recipient(forward_path, parameters_of(parameters)))
+
+    def _is_plainly_taken(self, found: Found) -> bool:
+        """Whether one user's mail needs no further question: no limit is near, and no room to be looked for."""
+        if len(self._accounts) >= self._parts.settings.accounts_per_message:
+            return False
+        return self._parts.service is Service.LMTP or found.accounts[0].user.quota_octets is None
+
+    async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
+        try:
+            recipient = await self._checked_recipient(forward_path, parameters)
+            self._parts.count_submission(self._account, 1)
+        except MailError as error:
+            self._history.recipient_refused(forward_path, error)
+            raise
+        if self._state is not State.OPEN:
+            raise Abandoned
+        self._take_recipient(recipient)
+
+    def _take_recipient(self, recipient: Recipient) -> None:
+        self._known[recipient.forward_path] = recipient
+        self._recipients.append(recipient)
+        for local in recipient.targets:
+            self._accounts.add(local.user.address)
+        if recipient.parameters.notify & Notify.SUCCESS:
+            self._wants_notice = True
+        if not recipient.onward:
+            return
+        self._has_onward = True
+        for target in recipient.onward:
+            self._accounts.add(target.address)
+            if target.forwarder is not None:
+                self._forwarders.add(target.forwarder)
+
+    async def _checked_recipient(self, forward_path: Address, parameters: RecipientParameters) -> Recipient:
+        """Check, then filter: filters are asked only about recipients we would take."""
+        parts = self._parts
+        found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
+        self._check_number(found)
+        targets = found.accounts
+        if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:
+            # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
+            for target in targets:
+                if target.user.quota_octets is not None:
+                    await check_room(parts.store, target, max(1, self._parameters.size or 1))
+        if not parts.asks_rcpt:
+            return Recipient(forward_path, targets, found.onward, parameters)
+        decision = await self._ask(Phase.RCPT, forward_path)
+        if decision.discard:
+            return Recipient(forward_path, (), (), parameters)
+        if decision.redirect is not None:
+            found = await parts.policy.find_all(decision.redirect, self._reverse_path, instead_of=forward_path)
+        self._added += decision.headers
+        is_redirected = decision.redirect is not None
+        return Recipient(forward_path, found.accounts, found.onward, parameters, is_redirected)
+
+    def _check_number(self, found: Found) -> None:
+        """Raise 4.5.3 where one message would go to too many."""
+        settings = self._parts.settings
+        limit = settings.accounts_per_message
+        if len(self._accounts) + len(found.accounts) + len(found.onward) > limit:
+            named = {target.account for target in found.accounts}
+            named.update(target.address for target in found.onward)
+            if len(self._accounts | named) > limit:
+                raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
+        if found.onward:
+            forwarders = {target.forwarder for target in found.onward if target.forwarder is not None}
+            if len(self._forwarders | forwarders) > settings.forwarders_per_message:
+                raise MailError(TOO_MANY_RECIPIENTS, "Too many forwarding recipients")
