@@ -183,10 +183,10 @@ def wait_for_notice(server: MailServer, text: bytes) -> bytes:
     found: list[bytes] = []
 
     def has_come() -> bool:
-        found[:] = [each for each in server.messages(ALICE) if text in each and b"message/delivery-status" in each]
+        found[:] = [each for each in server.messages(ALICE) if text in each and b"delivery-status" in each]
         return bool(found)
 
-    wait_until(has_come, lambda: server.log_text()[-6000:])
+    wait_until(has_come, lambda: "\n".join(event["text"] for event in server.events_with("status=")))
     return found[0]
 
 
