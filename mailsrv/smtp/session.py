@@ -317,7 +317,6 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
 
     def _do_helo(self, command: Helo) -> None:
         self._pending = command
-        self._make_offer()
         self._ask(Owed.HELO, ClientGreeted(command.domain, command.is_extended))
 
     def _do_introduction(self, command: Introduction) -> None:
