@@ -3,6 +3,11 @@
 Exit status 0 done, 1 failed, 2 wrong use.
 """
 
-from mailsrv.cli.root import main
+from __future__ import annotations
 
-__all__ = ["main"]
+
+def main(arguments: list[str] | None = None) -> None:
+    """``mailsrvctl``. Loaded at the call: ``mailsrv-sendmail`` in the same package starts without any of it."""
+    from mailsrv.cli.root import main as run
+
+    run(arguments)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import smtplib
 import socket
 import sys
@@ -24,7 +25,6 @@ from typing import Any, BinaryIO, NoReturn
 from attrs import frozen
 
 from mailsrv.address import Address, AddressError, parse_mailbox
-from mailsrv.app.listening import EndpointError, parse_endpoint, resolve_unix_path
 from mailsrv.cli.sendmail_message import PreparedMessage, cut_at_dot, prepare
 from mailsrv.cli.sendmail_options import SendmailOptions, UsageError, parse_options
 from mailsrv.config.places import default_path
@@ -35,6 +35,8 @@ from mailsrv.message import parse_addresses
 
 TIMEOUT_SECONDS = 60.0
 _PROGRAM = "mailsrv-sendmail"
+# What stands between colons, except those behind a backslash.
+_PART = re.compile(r"(?:[^:\\]|\\.)+")
 
 
 class Failure(Exception):
@@ -348,10 +350,17 @@ def _socket_path(table: dict[str, Any], folder: str) -> str:
     for listen in table.get("listen", ()):
         if not isinstance(listen, dict) or listen.get("service") != "submission":
             continue
-        try:
-            description = parse_endpoint(resolve_unix_path(_string(listen, "endpoint"), folder))
-            if description.kind == "unix":
-                return description.argument(0, "address")
-        except EndpointError:
-            continue
+        path = _unix_path(_string(listen, "endpoint"))
+        if path:
+            return os.path.normpath(os.path.join(folder, path))
     return ""
+
+
+def _unix_path(endpoint: str) -> str:
+    """The path in a ``unix:`` endpoint string, "" for any other. Twisted's parser would cost more than all the rest."""
+    kind, _, rest = endpoint.partition(":")
+    if kind != "unix":
+        return ""
+    parts = [part.replace("\\:", ":").replace("\\=", "=").replace("\\\\", "\\") for part in _PART.findall(rest)]
+    named = [part.removeprefix("address=") for part in parts if part.startswith("address=")]
+    return str((named or parts or [""])[0])

@@ -37,6 +37,7 @@ def check_rules(settings: Settings) -> list[Problem]:
         *_check_networks(settings),
         *_check_filters(settings),
         *_check_routes(settings),
+        *_check_delivery(settings),
     ]
 
 
@@ -179,3 +180,9 @@ def _check_routes(settings: Settings) -> Iterator[Problem]:
         value = getattr(settings.route[found.route], found.key)
         shown = value.value if isinstance(value, enum.Enum) else value
         yield Problem(f"route[{found.route}].{found.key}", found.expected, _shown(shown) if shown else "")
+
+
+def _check_delivery(settings: Settings) -> Iterator[Problem]:
+    own = settings.delivery.srs_domain
+    if own and own.lower() not in {name.lower() for each in settings.domain for name in (each.name, *each.aliases)}:
+        yield Problem("delivery.srs_domain", "expected one of [[domain]]: bounces come back there", _shown(own))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pwd
@@ -39,6 +40,11 @@ class Server(threading.Thread):
         self.start()
 
     def run(self):
+        # The command does not wait for the reply to QUIT.
+        with contextlib.suppress(OSError):
+            self.talk()
+
+    def talk(self):
         connection, _ = self.listener.accept()
         with connection, connection.makefile("rwb") as file:
             self.say(file, self.replies.get("greeting", "220 mail.example.test"))
@@ -380,3 +386,19 @@ def test_the_configuration(house, tmp_path, monkeypatch):
     house.config.write_text('state_dir = "/s"\n[[domain]]\nname = "b.test"\n')
     places = sendmail.read_places(str(house.config))
     assert (places.domain, places.socket_path, places.spool_dir) == ("b.test", "", "/s/sendmail-spool")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "path"),
+    [
+        ("unix:/run/s", "/run/s"),
+        ("unix:run/s:mode=666:backlog=5", "run/s"),
+        ("unix:mode=660:address=/run/s", "/run/s"),
+        (r"unix:/run/a\:b\=c:mode=660", "/run/a:b=c"),
+        ("tcp:587", ""),
+        ("", ""),
+        ("unix:", ""),
+    ],
+)
+def test_the_socket_in_an_endpoint(endpoint, path):
+    assert sendmail._unix_path(endpoint) == path
