@@ -30,7 +30,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
 from mailsrv.app.control import Start
-from mailsrv.app.outbound import make_outbound
+from mailsrv.app.outbound import make_outbound, postmaster_of
 from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
@@ -40,6 +40,9 @@ from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
+from mailsrv.delivery.local_submission import Admission, LocalPeers
+from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
+from mailsrv.delivery.queued import QueuedRecipients
 from mailsrv.delivery.receiver import MessageReceiver
 from mailsrv.delivery.recipients import RecipientPolicy
 from mailsrv.delivery.recipients import Service as DeliveryService
@@ -97,8 +100,12 @@ class Policy:
     realm: MailRealm
     checker: PasswordChecker
     routes: TransportRules
-    queued_recipients: RecipientPolicy
+    signer: MessageSigner
+    queued_recipients: QueuedRecipients
     """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
+    local_peers: LocalPeers
+    """Who programs on this machine are when they submit mail."""
+    admission: Admission
     receivers: dict[str, IMessageReceiver] = field(repr=False)
 
 
@@ -127,6 +134,17 @@ class MailServer:
         except (TlsError, FilterNotFound, KeyStoreError) as error:
             raise CannotStart(str(error)) from error
         self._portal = Portal(policy.realm, (policy.checker,))
+        self._pickup = Pickup(
+            settings.sendmail,
+            path=spool_path(settings.sendmail, settings.state_dir),
+            lock=lock_path(settings.state_dir),
+            receiver=policy.receivers[SmtpService.SUBMISSION.value],
+            peers=policy.local_peers,
+            hostname=settings.hostname,
+            postmaster=postmaster_of(settings),
+            clock=reactor,
+            run_in_thread=self._run_in_thread,
+        )
         self._listening = [
             (listen, self._make_factory(listen, index, policy)) for index, listen in enumerate(settings.listen)
         ]
@@ -210,7 +228,17 @@ class MailServer:
             DeliveryService.SUBMISSION, resolver, routes, rewriting=files.rewriting, seconds=self._reactor.seconds
         )
         realm = MailRealm(self._storage.store, resolver.may_send_as)
-        return Policy(realm, checker, routes, queued_recipients, receivers)
+        peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
+        return Policy(
+            realm=realm,
+            checker=checker,
+            routes=routes,
+            signer=signer,
+            queued_recipients=QueuedRecipients(queued_recipients),
+            local_peers=peers,
+            admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
+            receivers=receivers,
+        )
 
     def _make_factory(self, listen: ListenSettings, index: int, policy: Policy) -> ProtocolFactory:
         context = None
@@ -236,6 +264,7 @@ class MailServer:
             policy.receivers[service.value],
             service=service,
             portal=self._portal if service is SmtpService.SUBMISSION else None,
+            admission=policy.admission if service is SmtpService.SUBMISSION else None,
             **common,
         )
 
@@ -250,12 +279,14 @@ class MailServer:
         self._submission_rates.start()
         await self._storage.start()
         self._outbound.start()
+        self._pickup.start()
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
         try:
+            await self._pickup.stop()
             await self._outbound.stop()
             await self._storage.stop()
         finally:
@@ -286,10 +317,13 @@ class MailServer:
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
         self._portal.registerChecker(policy.checker)
+        self._pickup.receiver = policy.receivers[SmtpService.SUBMISSION.value]
+        self._pickup.peers = policy.local_peers
         for listen, factory in self._listening:
             factory.plaintext_networks = plaintext_networks(settings, listen)
             if isinstance(factory, SmtpServerFactory):
                 factory.receiver = policy.receivers[listen.service.value]
+                factory.admission = policy.admission if listen.service is Service.SUBMISSION else None
                 factory.replace_settings(settings.smtp)
             elif isinstance(factory, ImapServerFactory):
                 factory.replace_settings(settings.imap)
@@ -322,6 +356,11 @@ def plaintext_networks(settings: Settings, listen: ListenSettings) -> NetworkSet
     """Where log-ins without TLS may come from: the listener's own list, or that of ``[auth]``."""
     own = listen.plaintext_networks
     return NetworkSet(settings.auth.plaintext_networks if own is None else own)
+
+
+def default_domain(settings: Settings) -> str:
+    """The domain of names without one: ``auth.default_domain``, the first domain, or the host's name."""
+    return settings.auth.default_domain or next((domain.name for domain in settings.domain), settings.hostname)
 
 
 def uses_tls(settings: Settings) -> bool:

@@ -13,27 +13,38 @@ What depends on the configuration that a reload replaces (routes, aliases, keys)
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from attrs import frozen
-from twisted.internet.defer import DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 
-from mailsrv.address import Address, AddressError, parse_domain
+from mailsrv.address import Address, AddressError, parse_domain, parse_mailbox
 from mailsrv.app.storage import Storage
 from mailsrv.config.schema import Settings
-from mailsrv.delivery.recipients import RecipientPolicy
+from mailsrv.coroutines import run_coroutine
+from mailsrv.delivery.queued import QueuedRecipients
+from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.transaction_id import TransactionIds
 from mailsrv.dns.resolver import Resolver
-from mailsrv.interfaces.journal import LocalDelivery
-from mailsrv.interfaces.queue import Destination, ITransportAgent, OnwardRecipient, QueueEntry, Transport
+from mailsrv.interfaces.content import InlineContent
+from mailsrv.interfaces.journal import JournaledMessage, JournalRecord
+from mailsrv.interfaces.queue import (
+    LOCAL,
+    Destination,
+    ITransportAgent,
+    OnwardDelivery,
+    OnwardRecipient,
+    QueueEntry,
+    Transport,
+)
+from mailsrv.message import format_return_path
 from mailsrv.queue.bounce import Notices
 from mailsrv.queue.local_agent import LocalAgent, Resolved
 from mailsrv.queue.runner import QueueRunner
-from mailsrv.relay.agent import RelayParts, make_relay_parts
+from mailsrv.relay.agent import make_relay_parts
 from mailsrv.relay.lmtp_agent import LmtpAgent
 from mailsrv.relay.mx_agent import MxAgent
 from mailsrv.relay.smarthost_agent import SmarthostAgent
@@ -42,14 +53,19 @@ from mailsrv.tls.client import ClientTls
 from mailsrv.tls.https import HttpsClient
 from mailsrv.tls.mta_sts_policies import StsPolicies
 from mailsrv.tls.policy import TlsPolicies
+from mailsrv.tls.report_sender import TlsReports
 
 
 class OutboundPolicy(Protocol):
     """What a reload replaces."""
 
     @property
-    def queued_recipients(self) -> RecipientPolicy:
+    def queued_recipients(self) -> QueuedRecipients:
         """Who is behind the address of queued mail."""
+
+    @property
+    def signer(self) -> MessageSigner:
+        """Signs what this server itself writes."""
 
     @property
     def routes(self) -> TransportRules:
@@ -63,36 +79,56 @@ class Outbound:
     runner: QueueRunner
     resolver: Resolver
     agents: tuple[ITransportAgent, ...]
+    reports: TlsReports | None
 
     def start(self) -> None:
         """After the storage."""
+        if self.reports is not None:
+            self.reports.start()
         self.runner.startService()
 
     async def stop(self) -> None:
         """Before the storage: results of attempts under way are still written down."""
         await maybeDeferred(self.runner.stopService)
         await DeferredList([agent.stop() for agent in self.agents], consumeErrors=True)
+        if self.reports is not None:
+            await self.reports.stop()
 
 
 def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Callable[[], OutboundPolicy]) -> Outbound:
     """Reads the trusted certificates: waits for the disk. Raises TlsError. Nothing is sent before ``start``."""
     resolver = Resolver(settings.dns, reactor)
-    parts = _make_relay_parts(settings, reactor, storage, resolver)
     ids = TransactionIds(reactor.seconds)
+    own_mail = OwnMail(settings, storage, policy, ids, reactor.seconds)
+    policies, reports = _make_tls_policies(settings, reactor, resolver, own_mail)
+    parts = make_relay_parts(
+        settings.relay,
+        settings.hostname,
+        resolver=resolver,
+        tls_policies=policies,
+        client_tls=ClientTls(settings.tls_client),
+        open_content=storage.queue.open_content,
+        reactor=reactor,
+        wall_clock=time.time,
+    )
     notices = Notices(
         settings.queue.notices,
         storage.queue,
         hostname=settings.hostname,
-        postmaster=_postmaster(settings),
+        postmaster=postmaster_of(settings),
         new_transaction_id=ids.new,
         seconds=reactor.seconds,
     )
+
+    async def resolve(address: Address, entry: QueueEntry) -> Resolved:
+        return await policy().queued_recipients.resolve(address, entry)
+
     local = LocalAgent(
         storage.queue,
         storage.journal,
         storage.journal.spool,
         notices,
-        functools.partial(_resolve, policy),
+        resolve,
         seconds=reactor.seconds,
     )
     agents: dict[Transport, ITransportAgent] = {
@@ -102,7 +138,7 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         Transport.LOCAL: local,
     }
     runner = QueueRunner(settings.queue, storage.queue, storage.journal, agents, notices, clock=reactor)
-    return Outbound(runner, resolver, tuple(agents.values()))
+    return Outbound(runner, resolver, tuple(agents.values()), reports)
 
 
 class _CurrentSmarthosts(Mapping[Destination, Smarthost]):
@@ -121,25 +157,58 @@ class _CurrentSmarthosts(Mapping[Destination, Smarthost]):
         return len(self._policy().routes.smarthosts)
 
 
-def _make_relay_parts(settings: Settings, reactor: Any, storage: Storage, resolver: Resolver) -> RelayParts:
-    sts = None
-    if settings.mta_sts.enabled:
+def _make_tls_policies(
+    settings: Settings, reactor: Any, resolver: Resolver, own_mail: OwnMail
+) -> tuple[TlsPolicies, TlsReports | None]:
+    https = sts = reports = None
+    if settings.mta_sts.enabled or settings.tls_reports.enabled:
         https = HttpsClient(reactor, resolver, settings.tls_client.ca_file)
+    if https is not None and settings.mta_sts.enabled:
         folder = os.path.join(settings.state_dir, "mta-sts")
         sts = StsPolicies(settings.mta_sts, resolver, https, folder, reactor)
-    return make_relay_parts(
-        settings.relay,
-        settings.hostname,
-        resolver=resolver,
-        tls_policies=TlsPolicies(settings.tls_policy, resolver, sts),
-        client_tls=ClientTls(settings.tls_client),
-        open_content=storage.queue.open_content,
-        reactor=reactor,
-        wall_clock=time.time,
-    )
+    if https is not None and settings.tls_reports.enabled:
+        reports = TlsReports(
+            settings.tls_reports,
+            os.path.join(settings.state_dir, "tls-reports"),
+            resolver,
+            https,
+            reactor,
+            send_mail=own_mail.send_report,
+            policy_strings=sts.lines_for if sts is not None else (lambda domain: ()),
+        )
+    return TlsPolicies(settings.tls_policy, resolver, sts, None if reports is None else reports.count), reports
 
 
-def _postmaster(settings: Settings) -> Address:
+class OwnMail:
+    """Mail that this server writes itself and that is no notice: signed, journaled, queued."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        storage: Storage,
+        policy: Callable[[], OutboundPolicy],
+        ids: TransactionIds,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._contact = settings.tls_reports.contact
+        self._journal = storage.journal
+        self._policy = policy
+        self._ids = ids
+        self._seconds = seconds
+
+    def send_report(self, recipient: Address, content: bytes) -> Deferred[None]:
+        """Queue a TLS report; fires when it is durable."""
+        return run_coroutine(self._send(parse_mailbox(self._contact), recipient, content))
+
+    async def _send(self, sender: Address, recipient: Address, content: bytes) -> None:
+        signed = await self._policy().signer.sign(content)
+        octets = format_return_path(sender) + signed
+        delivery = OnwardDelivery(sender, (OnwardRecipient(recipient, LOCAL),))
+        message = JournaledMessage(InlineContent(octets), (delivery,), int(self._seconds()))
+        await self._journal.commit(JournalRecord((message,), self._ids.new(), str(sender)))
+
+
+def postmaster_of(settings: Settings) -> Address:
     """Who notices are from: postmaster of the first domain, or of the host where there is none."""
     for name in (*(domain.name for domain in settings.domain), settings.hostname):
         try:
@@ -147,12 +216,3 @@ def _postmaster(settings: Settings) -> Address:
         except AddressError:
             continue
     return Address("postmaster", "")
-
-
-async def _resolve(policy: Callable[[], OutboundPolicy], address: Address, entry: QueueEntry) -> Resolved:
-    """What an address of queued mail stands for now; raises what RCPT would answer."""
-    found = await policy().queued_recipients.find(address, entry.reverse_path, may_relay=True)
-    return Resolved(
-        tuple(LocalDelivery(target.account, recipient=str(address)) for target in found.accounts),
-        tuple(OnwardRecipient(target.address, target.destination) for target in found.onward),
-    )
