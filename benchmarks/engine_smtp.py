@@ -157,7 +157,9 @@ def main() -> None:
         profile.runcall(drive_shell, options.messages, heads, text)
         pstats.Stats(profile).sort_stats("tottime").print_stats(30)
         return
-    print(f"{options.octets} octets, {options.recipients} recipients, {options.senders} senders, reply {replies.OK.code}")
+    print(
+        f"{options.octets} octets, {options.recipients} recipients, {options.senders} senders, reply {replies.OK.code}"
+    )
     print(f"engine           {measure(drive_engine, options.messages, heads, text):7.1f} us")
     print(f"engine and shell {measure(drive_shell, options.messages, heads, text):7.1f} us")
 
