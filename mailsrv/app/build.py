@@ -7,8 +7,7 @@
                            │              filters
                            └─ spool ─ journal ─ applier ─ store ─ change bus
 
-:class:`Policy` is the part that SIGHUP replaces as a whole: directories, domains, log-in, filters. The
-rest lives as long as the process.
+:class:`~mailsrv.app.policy.Policy` is the part that SIGHUP replaces as a whole; the rest lives as long as the process.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import field, frozen
 from twisted.cred.portal import Portal
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
@@ -31,35 +29,21 @@ from twisted.python.threadpool import ThreadPool
 
 from mailsrv.app.control import Start
 from mailsrv.app.outbound import make_outbound, postmaster_of
+from mailsrv.app.policy import Policy, PolicyParts, load_policy_files, make_policy
 from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
-from mailsrv.auth.checker import PasswordChecker
-from mailsrv.auth.login_cache import LoginCache
-from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
-from mailsrv.delivery.local_submission import Admission, LocalPeers
 from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
-from mailsrv.delivery.queued import QueuedRecipients
-from mailsrv.delivery.receiver import MessageReceiver
-from mailsrv.delivery.recipients import RecipientPolicy
-from mailsrv.delivery.recipients import Service as DeliveryService
-from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.srs_secret import open_rewriting
 from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
-from mailsrv.directory.build import make_directory
-from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.passwords.hashing import HashingPool
-from mailsrv.directory.resolve import AddressResolver
-from mailsrv.filters.loading import FilterNotFound, LoadedFilter, load_filters
-from mailsrv.filters.pipeline import FilterPipeline
+from mailsrv.filters.loading import FilterNotFound
 from mailsrv.imap.factory import ImapServerFactory
-from mailsrv.interfaces.delivery import IMessageReceiver
-from mailsrv.mailauth.key_store import KeyStoreError, SigningKeys, load_signing_keys
+from mailsrv.mailauth.key_store import KeyStoreError
 from mailsrv.pop3.factory import Pop3ServerFactory
-from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service as SmtpService
@@ -73,40 +57,6 @@ from mailsrv.wire.tls_mode import TlsMode
 _log = Logger()
 
 ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
-
-
-@frozen
-class PolicyFiles:
-    """What a policy needs from the disk."""
-
-    filters: Sequence[LoadedFilter]
-    signing_keys: SigningKeys = field(repr=False)
-    rewriting: SenderRewriting | None = field(repr=False)
-
-
-def load_policy_files(settings: Settings) -> PolicyFiles:
-    """Waits for the disk. Raises FilterNotFound and KeyStoreError."""
-    return PolicyFiles(
-        load_filters(settings.filter),
-        load_signing_keys(settings.dkim, settings.state_dir),
-        open_rewriting(settings.delivery, settings.state_dir, time.time()),
-    )
-
-
-@frozen
-class Policy:
-    """What decides about log-ins and recipients, made from one reading of the configuration."""
-
-    realm: MailRealm
-    checker: PasswordChecker
-    routes: TransportRules
-    signer: MessageSigner
-    queued_recipients: QueuedRecipients
-    """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
-    local_peers: LocalPeers
-    """Who programs on this machine are when they submit mail."""
-    admission: Admission
-    receivers: dict[str, IMessageReceiver] = field(repr=False)
 
 
 class MailServer:
@@ -127,9 +77,11 @@ class MailServer:
         self._connections = ConnectionTable(settings.limits, reactor.seconds, shared)
         self._submission_rates = SubmissionRates(settings.submission, rates_path(settings.state_dir), reactor.seconds)
         self._throttle = self._make_throttle(settings)
+        self._parts = PolicyParts(storage, self._hashing, self._submission_rates, reactor, self._run_in_thread)
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
-            self._policy = policy = self._make_policy(settings, load_policy_files(settings))
+            self._files = load_policy_files(settings)
+            self._policy = policy = make_policy(settings, self._files, self._parts, self._throttle, None)
             self._outbound = make_outbound(settings, reactor, storage, lambda: self._policy)
         except (TlsError, FilterNotFound, KeyStoreError) as error:
             raise CannotStart(str(error)) from error
@@ -180,66 +132,6 @@ class MailServer:
             shared=None if self._shared is None else self._shared.buckets,
         )
 
-    def _make_policy(self, settings: Settings, files: PolicyFiles) -> Policy:
-        directory = make_directory(
-            settings.directory,
-            hashing=self._hashing,
-            clock=self._reactor,
-            run_in_thread=self._run_in_thread,
-            default_domain=settings.auth.default_domain,
-        )
-        domains = LocalDomains(settings.domain)
-        resolver = AddressResolver(domains, directory)
-        routes = TransportRules(settings.route, domains.all_names)
-        signer = MessageSigner(
-            settings.dkim, files.signing_keys, seconds=self._reactor.seconds, run_in_thread=self._run_in_thread
-        )
-        checker = PasswordChecker(
-            directory,
-            settings.auth,
-            clock=self._reactor,
-            throttle=self._throttle,
-            cache=LoginCache(
-                clock=self._reactor, seconds=settings.auth.cache_seconds, entries=settings.auth.cache_entries
-            ),
-        )
-        pipeline = FilterPipeline(files.filters, self._reactor)
-        receivers: dict[str, IMessageReceiver] = {
-            service.value: MessageReceiver(
-                settings.delivery,
-                service=service.value,
-                hostname=settings.hostname,
-                resolver=resolver,
-                filters=pipeline,
-                spool=self._storage.journal.spool,
-                journal=self._storage.journal,
-                store=self._storage.store,
-                clock=self._reactor,
-                router=routes,
-                queue=self._storage.queue,
-                rewriting=files.rewriting,
-                signer=signer,
-                submission_rates=self._submission_rates,
-                run_in_thread=self._run_in_thread,
-            )
-            for service in SmtpService
-        }
-        queued_recipients = RecipientPolicy(
-            DeliveryService.SUBMISSION, resolver, routes, rewriting=files.rewriting, seconds=self._reactor.seconds
-        )
-        realm = MailRealm(self._storage.store, resolver.may_send_as)
-        peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
-        return Policy(
-            realm=realm,
-            checker=checker,
-            routes=routes,
-            signer=signer,
-            queued_recipients=QueuedRecipients(queued_recipients),
-            local_peers=peers,
-            admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
-            receivers=receivers,
-        )
-
     def _make_factory(self, listen: ListenSettings, index: int, policy: Policy) -> ProtocolFactory:
         context = None
         if self._tls is not None and listen.tls is not TlsMode.NONE:
@@ -278,6 +170,9 @@ class MailServer:
         self._hashing.start()
         self._submission_rates.start()
         await self._storage.start()
+        # Only now, as the user we run as: secrets of rewritten senders are made where there are none yet.
+        rewriting = await self._run_in_thread(_open_rewriting, self._settings)
+        self._use(make_policy(self._settings, self._files, self._parts, self._throttle, rewriting), self._settings)
         self._outbound.start()
         self._pickup.start()
 
@@ -305,6 +200,7 @@ class MailServer:
         throttle = self._throttle
         try:
             files = await self._run_in_thread(load_policy_files, settings)
+            rewriting = await self._run_in_thread(_open_rewriting, settings)
             if self._tls is not None:
                 await self._run_in_thread(self._tls.reload, settings.tls)
         except (TlsError, FilterNotFound, KeyStoreError) as error:
@@ -313,7 +209,18 @@ class MailServer:
             throttle = self._make_throttle(settings)
         self._throttle = throttle
         self._submission_rates.replace_settings(settings.submission)
-        self._policy = policy = self._make_policy(settings, files)
+        self._use(make_policy(settings, files, self._parts, throttle, rewriting), settings)
+        if settings.limits != self._settings.limits:
+            # Only then: the rates are counted anew.
+            self._connections.replace_settings(settings.limits)
+        self._settings = settings
+        self._retry_stuck()
+        what = ["domains", "directories", "log-in", "routes", "signing keys", "filters", "limits", "protocol settings"]
+        return [*what, *self._tls_effect()]
+
+    def _use(self, policy: Policy, settings: Settings) -> None:
+        """From now on this decides. Sessions that are under way keep what they have begun with."""
+        self._policy = policy
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
         self._portal.registerChecker(policy.checker)
@@ -329,13 +236,6 @@ class MailServer:
                 factory.replace_settings(settings.imap)
             else:
                 factory.replace_settings(settings.pop3)
-        if settings.limits != self._settings.limits:
-            # Only then: the rates are counted anew.
-            self._connections.replace_settings(settings.limits)
-        self._settings = settings
-        self._retry_stuck()
-        what = ["domains", "directories", "log-in", "routes", "signing keys", "filters", "limits", "protocol settings"]
-        return [*what, *self._tls_effect()]
 
     def _retry_stuck(self) -> None:
         """Mail that was put aside is tried again: a reload is what an administrator does after mending a mailbox."""
@@ -347,6 +247,10 @@ class MailServer:
         return [] if self._tls is None else [f"certificates (the first ends on {self._tls.expires:%Y-%m-%d})"]
 
 
+def _open_rewriting(settings: Settings) -> SenderRewriting | None:
+    return open_rewriting(settings.delivery, settings.state_dir, time.time())
+
+
 def _throttling(settings: Settings) -> object:
     """What a throttle is made of; a new one has forgotten all failures."""
     return settings.auth, settings.limits.exempt_networks
@@ -356,11 +260,6 @@ def plaintext_networks(settings: Settings, listen: ListenSettings) -> NetworkSet
     """Where log-ins without TLS may come from: the listener's own list, or that of ``[auth]``."""
     own = listen.plaintext_networks
     return NetworkSet(settings.auth.plaintext_networks if own is None else own)
-
-
-def default_domain(settings: Settings) -> str:
-    """The domain of names without one: ``auth.default_domain``, the first domain, or the host's name."""
-    return settings.auth.default_domain or next((domain.name for domain in settings.domain), settings.hostname)
 
 
 def uses_tls(settings: Settings) -> bool:

@@ -1,0 +1,147 @@
+"""The part of the object graph that SIGHUP replaces as a whole: what decides about log-ins and recipients.
+
+Domains, directories, log-in, transport rules, signing keys, filters. Everything else lives as long as the process and
+is handed in as :class:`PolicyParts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import field, frozen
+
+from mailsrv.app.storage import Storage
+from mailsrv.auth.checker import PasswordChecker
+from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.realm import MailRealm
+from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.config.schema import Settings
+from mailsrv.delivery.local_submission import Admission, LocalPeers
+from mailsrv.delivery.queued import QueuedRecipients
+from mailsrv.delivery.receiver import MessageReceiver
+from mailsrv.delivery.recipients import RecipientPolicy
+from mailsrv.delivery.recipients import Service as DeliveryService
+from mailsrv.delivery.signing import MessageSigner
+from mailsrv.delivery.submission_rates import SubmissionRates
+from mailsrv.directory.build import make_directory
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.resolve import AddressResolver
+from mailsrv.filters.loading import LoadedFilter, load_filters
+from mailsrv.filters.pipeline import FilterPipeline
+from mailsrv.interfaces.delivery import IMessageReceiver
+from mailsrv.mailauth.key_store import SigningKeys, load_signing_keys
+from mailsrv.routing.rules import TransportRules
+from mailsrv.routing.srs import SenderRewriting
+from mailsrv.smtp.settings import Service as SmtpService
+from mailsrv.wire.networks import NetworkSet
+
+
+@frozen
+class PolicyFiles:
+    """What a policy needs from the disk and must not be without."""
+
+    filters: Sequence[LoadedFilter]
+    signing_keys: SigningKeys = field(repr=False)
+
+
+def load_policy_files(settings: Settings) -> PolicyFiles:
+    """Waits for the disk; only reads. Raises FilterNotFound and KeyStoreError."""
+    return PolicyFiles(load_filters(settings.filter), load_signing_keys(settings.dkim, settings.state_dir))
+
+
+@frozen(eq=False)
+class PolicyParts:
+    """What lives longer than a policy."""
+
+    storage: Storage
+    hashing: HashingPool
+    submission_rates: SubmissionRates
+    clock: Any
+    run_in_thread: Any
+
+
+@frozen(eq=False)
+class Policy:
+    """Made from one reading of the configuration by :func:`make_policy`."""
+
+    realm: MailRealm
+    checker: PasswordChecker
+    routes: TransportRules
+    signer: MessageSigner
+    queued_recipients: QueuedRecipients
+    """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
+    local_peers: LocalPeers
+    """Who programs on this machine are when they submit mail."""
+    admission: Admission
+    receivers: dict[str, IMessageReceiver] = field(repr=False)
+    """By the service of a listener."""
+
+
+def make_policy(
+    settings: Settings,
+    files: PolicyFiles,
+    parts: PolicyParts,
+    throttle: LoginThrottle,
+    rewriting: SenderRewriting | None,
+) -> Policy:
+    """Does not wait. ``rewriting`` None: forwarded mail keeps its sender."""
+    clock = parts.clock
+    directory = make_directory(
+        settings.directory,
+        hashing=parts.hashing,
+        clock=clock,
+        run_in_thread=parts.run_in_thread,
+        default_domain=settings.auth.default_domain,
+    )
+    domains = LocalDomains(settings.domain)
+    resolver = AddressResolver(domains, directory)
+    routes = TransportRules(settings.route, domains.all_names)
+    auth = settings.auth
+    checker = PasswordChecker(
+        directory,
+        auth,
+        clock=clock,
+        throttle=throttle,
+        cache=LoginCache(clock=clock, seconds=auth.cache_seconds, entries=auth.cache_entries),
+    )
+    signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
+    queued = RecipientPolicy(DeliveryService.SUBMISSION, resolver, routes, rewriting=rewriting, seconds=clock.seconds)
+    peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
+    pipeline = FilterPipeline(files.filters, clock)
+    storage = parts.storage
+    return Policy(
+        realm=MailRealm(storage.store, resolver.may_send_as),
+        checker=checker,
+        routes=routes,
+        signer=signer,
+        queued_recipients=QueuedRecipients(queued),
+        local_peers=peers,
+        admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
+        receivers={
+            service.value: MessageReceiver(
+                settings.delivery,
+                service=service.value,
+                hostname=settings.hostname,
+                resolver=resolver,
+                filters=pipeline,
+                spool=storage.journal.spool,
+                journal=storage.journal,
+                store=storage.store,
+                clock=clock,
+                router=routes,
+                queue=storage.queue,
+                rewriting=rewriting,
+                signer=signer,
+                submission_rates=parts.submission_rates,
+                run_in_thread=parts.run_in_thread,
+            )
+            for service in SmtpService
+        },
+    )
+
+
+def default_domain(settings: Settings) -> str:
+    """The domain of names without one: ``auth.default_domain``, the first domain, or the host's name."""
+    return settings.auth.default_domain or next((domain.name for domain in settings.domain), settings.hostname)
