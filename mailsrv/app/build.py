@@ -210,12 +210,23 @@ class MailServer:
         self._throttle = throttle
         self._submission_rates.replace_settings(settings.submission)
         self._use(make_policy(settings, files, self._parts, throttle, rewriting), settings)
+        self._outbound.tls_policies.replace_rules(settings.tls_policy)
         if settings.limits != self._settings.limits:
             # Only then: the rates are counted anew.
             self._connections.replace_settings(settings.limits)
         self._settings = settings
         self._retry_stuck()
-        what = ["domains", "directories", "log-in", "routes", "signing keys", "filters", "limits", "protocol settings"]
+        what = [
+            "domains",
+            "directories",
+            "log-in",
+            "routes",
+            "TLS policies",
+            "signing keys",
+            "filters",
+            "limits",
+            "protocol settings",
+        ]
         return [*what, *self._tls_effect()]
 
     def _use(self, policy: Policy, settings: Settings) -> None:

@@ -79,6 +79,7 @@ class Outbound:
     runner: QueueRunner
     resolver: Resolver
     agents: tuple[ITransportAgent, ...]
+    tls_policies: TlsPolicies
     reports: TlsReports | None
 
     def start(self) -> None:
@@ -138,7 +139,7 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         Transport.LOCAL: local,
     }
     runner = QueueRunner(settings.queue, storage.queue, storage.journal, agents, notices, clock=reactor)
-    return Outbound(runner, resolver, tuple(agents.values()), reports)
+    return Outbound(runner, resolver, tuple(agents.values()), policies, reports)
 
 
 class _CurrentSmarthosts(Mapping[Destination, Smarthost]):

@@ -23,7 +23,23 @@ from mailsrv.config.schema import Settings
 _log = Logger()
 
 # Where a new value needs a restart: the sockets are bound, the workers run, the journal is open.
-RESTART_KEYS = ("hostname", "state_dir", "workers", "listen", "journal", "store", "passwords", "server")
+RESTART_KEYS = (
+    "hostname",
+    "state_dir",
+    "workers",
+    "listen",
+    "journal",
+    "store",
+    "passwords",
+    "server",
+    "queue",
+    "relay",
+    "dns",
+    "tls_client",
+    "mta_sts",
+    "tls_reports",
+    "sendmail",
+)
 
 
 @frozen

@@ -36,10 +36,14 @@ class TlsPolicies:
         sts: StsPolicies | None = None,
         count: Callable[[TlsResult], None] | None = None,
     ) -> None:
-        self._rules = tuple(rules)
+        self.replace_rules(rules)
         self._resolver = resolver
         self._sts = sts
         self._count = count
+
+    def replace_rules(self, rules: Sequence[TlsPolicySettings]) -> None:
+        """Obey these from now on."""
+        self._rules = tuple(rules)
 
     def for_domain(self, domain: str) -> Deferred[DomainTlsPolicy]:
         return run_coroutine(self._for_domain(domain.lower()))

@@ -74,6 +74,12 @@ class ConfiguredTests(PolicyTestCase):
         assert self.domain_policy(policies, "other.test").level is TlsLevel.ENCRYPT
         assert not any(question.startswith("TLSA") for question in self.resolver.questions)
 
+    def test_other_rules_take_the_place_of_these(self) -> None:
+        policies = self.make(TlsPolicySettings(DOMAIN, TlsLevel.VERIFY))
+        assert self.domain_policy(policies).level is TlsLevel.VERIFY
+        policies.replace_rules((TlsPolicySettings(DOMAIN, TlsLevel.ENCRYPT),))
+        assert self.domain_policy(policies).level is TlsLevel.ENCRYPT
+
     def test_dane_can_be_demanded(self) -> None:
         policies = self.make(TlsPolicySettings(DOMAIN, TlsLevel.DANE))
         without = self.host_policy(policies)
