@@ -12,7 +12,7 @@ from zope.interface import implementer
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.queue import AttemptProblem, Destination, ITransportAgent
 from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, MailExchange
-from mailsrv.interfaces.tls_policy import HostTlsPolicy, TlsLevel
+from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, TlsLevel
 from mailsrv.relay.agent import Attempt, ConnectionAgent, RelayParts
 from mailsrv.relay.hops import Hop, check_policy
 from mailsrv.relay.opening import Credentials
@@ -86,10 +86,14 @@ class SmarthostAgent(ConnectionAgent):
             attempt.note_failure(last)
 
     async def _policy(self, host: str, port: int, smarthost: Smarthost | None) -> HostTlsPolicy:
-        if smarthost is not None and smarthost.tls is not TlsLevel.OPPORTUNISTIC:
-            return HostTlsPolicy(host, smarthost.tls, "configured", (host,), why="the route says so")
+        level = TlsLevel.OPPORTUNISTIC if smarthost is None else smarthost.tls
+        if level not in {TlsLevel.OPPORTUNISTIC, TlsLevel.DANE}:
+            return HostTlsPolicy(host, level, "configured", (host,), why="the route says so")
         exchange = MailExchange(0, host)
-        domain_policy = await self._parts.policies.for_domain(host)
+        if level is TlsLevel.DANE:
+            domain_policy = DomainTlsPolicy(host, level, "configured")
+        else:
+            domain_policy = await self._parts.policies.for_domain(host)
         # A name that was configured is as good as a secure MX record (RFC 7672 2.2.1).
         answer = DnsAnswer((exchange,), is_secure=True)
         return await self._parts.policies.for_host(domain_policy, exchange, answer, port)

@@ -12,6 +12,7 @@ resumed; a verified connection always makes a full handshake.
 
 from __future__ import annotations
 
+import ipaddress
 from collections import OrderedDict
 from typing import Any
 
@@ -138,15 +139,30 @@ def _chain_failure(policy: HostTlsPolicy, error: int) -> TlsVerdict:
 
 
 def _check_names(policy: HostTlsPolicy, connection: SSL.Connection) -> TlsVerdict:
-    """RFC 9525 by service_identity; one of the names is enough."""
+    """RFC 9525 by service_identity; one of the names is enough. An address is compared with addresses alone (6.1)."""
     for name in policy.names or (policy.host,):
+        address = _address(name)
         try:
-            service_identity.pyopenssl.verify_hostname(connection, name)
+            if address:
+                service_identity.pyopenssl.verify_ip_address(connection, address)
+            else:
+                service_identity.pyopenssl.verify_hostname(connection, name)
         except (service_identity.VerificationError, service_identity.CertificateError, ValueError):
             continue
         return TlsVerdict(is_ok=True)
     wanted = ", ".join(policy.names or (policy.host,))
     return _judge(policy, "certificate-host-mismatch", f"the certificate is for none of {wanted}")
+
+
+def _address(name: str) -> str:
+    """The IP address that ``name`` is, bare or as an address literal of SMTP (RFC 5321 4.1.3); "" where it is none."""
+    literal = name.strip("[]")
+    if literal[:5].lower() == "ipv6:":
+        literal = literal[5:]
+    try:
+        return str(ipaddress.ip_address(literal))
+    except ValueError:
+        return ""
 
 
 class _Connection(SSL.Connection):
@@ -196,9 +212,9 @@ class _Creator:
 
     def clientConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = _Connection(self._context, None)
-        host = self._host.strip("[]")
+        host = self._host
         # RFC 6066 section 3: a literal address is no name. (Only they have a colon or a last label of digits.)
-        if host and ":" not in host and not host.rpartition(".")[2].isdigit():
+        if host and ":" not in host and not host.strip("[]").rpartition(".")[2].isdigit():
             connection.set_tlsext_host_name(host.encode("ascii", "ignore"))
         if self._sessions is not None:
             connection.sessions, connection.host = self._sessions, self._host

@@ -142,11 +142,14 @@ class MemoryClientTls:
     """``bad``: hosts whose certificates are no good for VERIFY and DANE."""
 
     bad: set[str] = field(factory=set)
+    seen: list[HostTlsPolicy] = field(factory=list)
+    """What was checked."""
 
     def connection_creator(self, policy: HostTlsPolicy) -> Any:
         return policy
 
     def check(self, policy: HostTlsPolicy, transport: Any) -> Verdict:
+        self.seen.append(policy)
         if policy.host in self.bad and policy.level in {TlsLevel.VERIFY, TlsLevel.DANE}:
             return Verdict(policy.is_testing, "certificate-expired", "too old")
         return Verdict(True)

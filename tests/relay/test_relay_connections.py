@@ -6,11 +6,15 @@ import pytest
 from twisted.internet.defer import fail
 
 from mailsrv.interfaces.queue import AttemptProblem, Destination, Taken
-from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.interfaces.resolver import TlsaRecord
+from mailsrv.interfaces.tls_policy import HostTlsPolicy, TlsLevel
 from mailsrv.relay.agent import DestinationAgent
 from mailsrv.relay.smarthost_agent import SmarthostAgent, split_target
 from mailsrv.routing.rules import Smarthost
 from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
+from mailsrv.testing.resolver import MemoryResolver as DnsInMemory
+from mailsrv.tls.policy import TlsPolicies
+from mailsrv.tls.policy_settings import TlsPolicySettings
 from tests.relay.relay_harness import World, host, make_world
 
 BOB = "bob@example.net"
@@ -176,6 +180,24 @@ def test_a_smarthost_may_be_an_address():
     world = make_world()
     assert isinstance(world.send("smtp:192.0.2.1:2525", BOB), Taken)
     assert isinstance(world.send("smtp:[192.0.2.1]:25", BOB), Taken)
+
+
+def test_rfc_7672_a_smarthost_by_dane_has_its_tlsa_records_looked_up():
+    world = smarthost_world(587, TlsLevel.DANE, AUTH="PLAIN")
+    resolver = DnsInMemory(secure={"smtp.provider.example", "_587._tcp.smtp.provider.example"})
+    resolver.add_addresses("smtp.provider.example", "192.0.2.50")
+    world.parts.policies = TlsPolicies([TlsPolicySettings("*", TlsLevel.NONE)], resolver)
+    checked: list[HostTlsPolicy] = []
+    world.tls.seen = checked
+    # Where there is no record, the level stays and the check says no (as ClientTls does).
+    assert isinstance(world.send("smtp:smtp.provider.example:587", BOB), Taken)
+    assert (checked[-1].level, checked[-1].tlsa) == (TlsLevel.DANE, ())
+    record = TlsaRecord(3, 1, 1, bytes(32))
+    resolver.add_tlsa("_587._tcp.smtp.provider.example", record)
+    world.clock.advance(30)
+    world.run()
+    assert isinstance(world.send("smtp:smtp.provider.example:587", BOB), Taken)
+    assert (checked[-1].level, checked[-1].source, checked[-1].tlsa) == (TlsLevel.DANE, "dane", (record,))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import ipaddress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +31,13 @@ class Issued:
 
 
 def issue(
-    name: str, issuer: Issued | None = None, *, is_ca: bool = False, from_days: int = -1, to_days: int = 30
+    name: str,
+    issuer: Issued | None = None,
+    *,
+    is_ca: bool = False,
+    from_days: int = -1,
+    to_days: int = 30,
+    addresses: tuple[str, ...] = (),
 ) -> Issued:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -43,7 +50,12 @@ def issue(
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + timedelta(days=from_days))
         .not_valid_after(now + timedelta(days=to_days))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
+            ),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
         .sign(issuer.key if issuer else key, hashes.SHA256())
     )
@@ -56,6 +68,7 @@ LEAF = issue(HOST, MIDDLE)
 OTHER = issue("other.example.test", MIDDLE)
 EXPIRED = issue(HOST, MIDDLE, from_days=-9, to_days=-2)
 SELF = issue(HOST)
+ADDRESSED = issue(HOST, MIDDLE, addresses=("192.0.2.1", "2001:db8::1"))
 
 
 def octets_of(certificate: x509.Certificate, selector: int) -> bytes:

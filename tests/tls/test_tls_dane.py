@@ -16,7 +16,21 @@ from mailsrv.tls import dane
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.client import ClientTls
 from mailsrv.tls.client_settings import TlsClientSettings
-from tests.tls.issued import CA, EXPIRED, HOST, LEAF, MIDDLE, OTHER, SELF, Handshake, Issued, server_context, tlsa
+from tests.tls.issued import (
+    ADDRESSED,
+    CA,
+    EXPIRED,
+    HOST,
+    LEAF,
+    MIDDLE,
+    OTHER,
+    SELF,
+    Handshake,
+    Issued,
+    issue,
+    server_context,
+    tlsa,
+)
 
 
 def is_reused(connection: Handshake) -> bool:
@@ -120,6 +134,20 @@ class TestTrustedCas:
         policy = HostTlsPolicy(HOST, TlsLevel.VERIFY, "configured", names=("other.example.test",))
         assert verdict_of(policy, OTHER, MIDDLE, tls=tls) == (True, "")
         assert verdict_of(policy, LEAF, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
+
+    @pytest.mark.parametrize(
+        "host", ["192.0.2.1", "[192.0.2.1]", "2001:db8::1", "[IPv6:2001:DB8:0::1]", "[ipv6:2001:db8::1]"]
+    )
+    def test_an_address_is_compared_with_addresses_alone(self, tls: ClientTls, host: str) -> None:
+        policy = HostTlsPolicy(host, TlsLevel.VERIFY, "configured", names=(host,))
+        assert verdict_of(policy, ADDRESSED, MIDDLE, tls=tls) == (True, "")
+        assert verdict_of(policy, LEAF, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
+        named = issue(host.strip("[]"), MIDDLE)
+        assert verdict_of(policy, named, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
+
+    def test_another_address_does_not_do(self, tls: ClientTls) -> None:
+        policy = HostTlsPolicy("192.0.2.2", TlsLevel.VERIFY, "configured")
+        assert verdict_of(policy, ADDRESSED, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
 
     def test_what_is_only_tested_is_reported_and_flows(self, tls: ClientTls) -> None:
         policy = HostTlsPolicy(HOST, TlsLevel.VERIFY, "mta-sts testing", is_testing=True)
