@@ -119,6 +119,8 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         postmaster=postmaster_of(settings),
         new_transaction_id=ids.new,
         seconds=reactor.seconds,
+        # Asked for with each notice: a reload may bring other keys.
+        sign=lambda octets: policy().signer.sign(octets),
     )
 
     async def resolve(address: Address, entry: QueueEntry) -> Resolved:

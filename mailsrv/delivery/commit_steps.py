@@ -49,7 +49,12 @@ class CommitSteps(TransactionState):
                 if plan is not None:
                     await self._copy(content, plan, copies)
                     self._check_abandoned()
-                record = self._record(content, targets, plan, copies, errors)
+                now = int(parts.clock.seconds())
+                notice = None
+                if self._wants_notice:
+                    notice = await self._notice(errors, now)
+                    self._check_abandoned()
+                record = self._record(content, targets, plan, copies, notice, now)
             except BaseException:
                 self._discard_contents(content, copies)
                 raise
@@ -127,10 +132,10 @@ class CommitSteps(TransactionState):
         targets: Targets,
         plan: OnwardPlan | None,
         copies: Sequence[Content],
-        errors: Collection[Address],
+        notice: JournaledMessage | None,
+        now: int,
     ) -> JournalRecord | None:
         """Everything that comes of the transaction; None, and the content is let go, where that is nothing."""
-        now = int(self._parts.clock.seconds())
         deliveries: tuple[Delivery, ...] = tuple(
             LocalDelivery(target.account, recipient=str(path)) for target, path in targets.values()
         )
@@ -146,14 +151,12 @@ class CommitSteps(TransactionState):
             self._parts.spool.discard(content)
         if not messages:
             return None
-        if self._wants_notice:
-            notice = self._notice(errors, now)
-            if notice is not None:
-                messages.append(notice)
+        if notice is not None:
+            messages.append(notice)
         reverse_path = str(self._reverse_path) if self._reverse_path else ""
         return JournalRecord(tuple(messages), self.transaction_id, reverse_path)
 
-    def _notice(self, errors: Collection[Address], now: int) -> JournaledMessage | None:
+    async def _notice(self, errors: Collection[Address], now: int) -> JournaledMessage | None:
         """The notice of success that is due here, if any."""
         parts, sender = self._parts, self._reverse_path
         if sender is None or parts.queue is None or self._is_held:
@@ -162,7 +165,7 @@ class CommitSteps(TransactionState):
         if not told:
             return None
         names = parts.senders.domains.names
-        return format_notice(
+        return await format_notice(
             told,
             # Resolved when its turn comes: the way of a notice may be ours, or elsewhere.
             to=OnwardRecipient(sender, LOCAL),
@@ -172,6 +175,7 @@ class CommitSteps(TransactionState):
             header=self._given_header,
             parameters=self._parameters.envelope,
             now=now,
+            signer=parts.signer,
         )
 
     def _outcomes(self, errors: dict[Address, MailError]) -> Sequence[Accepted | Refused]:

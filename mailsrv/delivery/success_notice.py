@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from mailsrv.address import Address
 from mailsrv.delivery.recipients import Recipient
+from mailsrv.delivery.signing import MessageSigner
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters, Notify
 from mailsrv.interfaces.journal import JournaledMessage
@@ -50,7 +51,7 @@ def reported(recipients: Iterable[Recipient]) -> tuple[ReportedRecipient, ...]:
     )
 
 
-def format_notice(
+async def format_notice(
     recipients: Sequence[ReportedRecipient],
     *,
     to: OnwardRecipient,
@@ -60,8 +61,9 @@ def format_notice(
     header: bytes,
     parameters: EnvelopeParameters,
     now: int,
+    signer: MessageSigner | None = None,
 ) -> JournaledMessage:
-    """The notice with its way to the sender. ``header``: the message's, as it came."""
+    """The notice with its way to the sender, signed by ``signer``. ``header``: the message's, as it came."""
     deadline = parameters.deliver_by.deadline if parameters.deliver_by is not None else None
     written = format_report(
         DeliveryReport(
@@ -88,5 +90,6 @@ def format_notice(
         requires_tls=parameters.requires_tls,
         priority=parameters.priority,
     )
-    content = InlineContent(format_return_path(None) + written.octets)
+    octets = written.octets if signer is None else await signer.sign(written.octets)
+    content = InlineContent(format_return_path(None) + octets)
     return JournaledMessage(content, (OnwardDelivery(None, (to,), own),), now)

@@ -40,6 +40,9 @@ from mailsrv.message.edits import format_return_path
 from mailsrv.queue.conclusion import Conclusion, Report, ended_reports
 from mailsrv.queue.settings import NoticeSettings
 
+Sign = Callable[[bytes], Awaitable[bytes]]
+"""A complete message with its signatures in front; itself where it is not signed."""
+
 Route = Callable[[Address], Awaitable[Sequence[OnwardRecipient]]]
 """Where a notice goes: at least one recipient. A MailError that is not temporary: nowhere."""
 
@@ -58,7 +61,7 @@ class Notices:
     """Writes them.
 
     ``postmaster`` is who notices are from and who gets double bounces; ``new_transaction_id`` gives the
-    names of the records, ``seconds`` the time.
+    names of the records, ``seconds`` the time. ``sign`` puts DKIM signatures on them; None: they go unsigned.
     """
 
     _log = Logger()
@@ -73,6 +76,7 @@ class Notices:
         new_transaction_id: Callable[[], str],
         seconds: Callable[[], float],
         route: Route = route_locally,
+        sign: Sign | None = None,
     ) -> None:
         self._settings = settings
         self._hostname = hostname
@@ -81,6 +85,7 @@ class Notices:
         self._new_transaction_id = new_transaction_id
         self._seconds = seconds
         self._route = route
+        self._sign = sign
 
     def addressee(self, entry: QueueEntry, report: Report) -> Address | None:
         """Who is told: the sender, the postmaster, or nobody."""
@@ -176,8 +181,18 @@ class Notices:
             notice_id=notice_id,
             to=str(to),
         )
-        content = InlineContent(format_return_path(None) + written.octets)
+        content = InlineContent(format_return_path(None) + await self._signed(written.octets, notice_id))
         return JournaledMessage(content, (OnwardDelivery(None, recipients, parameters),), now)
+
+    async def _signed(self, octets: bytes, notice_id: str) -> bytes:
+        """A notice without a signature is better than none."""
+        if self._sign is None:
+            return octets
+        try:
+            return await self._sign(octets)
+        except Exception:
+            self._log.failure("{notice_id}: the notice goes unsigned", notice_id=notice_id)
+            return octets
 
     async def _routed(self, to: Address) -> tuple[OnwardRecipient, ...]:
         try:

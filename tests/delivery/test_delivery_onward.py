@@ -413,6 +413,16 @@ class RelayNetworkTests(Onward):
         assert str(self.refusal(house, FRIEND).status) == "5.1.2"
 
 
+class NoticeSigning:
+    """Signs what this server writes itself."""
+
+    def begin_for(self, header: bytes) -> None:
+        return None
+
+    async def sign(self, octets: bytes) -> bytes:
+        return b"DKIM-Signature: x\r\n" + octets
+
+
 class NoticeTests(Onward):
     def test_rfc_3461_a_delivery_here_is_told_in_the_same_record(self):
         house = submission()
@@ -431,6 +441,12 @@ class NoticeTests(Onward):
         assert b"staff@example.test" not in octets
         assert b"Subject: hello\r\n" in octets
         assert b"\r\nHello\r\n" not in octets
+
+    def test_the_notice_is_signed(self):
+        house = submission(signer=NoticeSigning())
+        self.successResultOf(self.send(house, (BOB, SUCCESS)))
+        _, notice = self.messages(house)
+        assert octets_of(notice).startswith(b"Return-Path: <>\r\nDKIM-Signature: x\r\nDate:")
 
     def test_a_list_is_told_as_expanded_and_its_members_are_not_told_of(self):
         house = mx()

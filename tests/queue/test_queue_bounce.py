@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 from attrs import evolve
+from twisted.logger import capturedLogs
 
 from mailsrv.address import Address
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.envelope import NOTIFY_UNSAID, BodyType, DeliverBy, Notify, ReturnContent
 from mailsrv.interfaces.queue import Destination, OnwardRecipient, Transport
-from mailsrv.queue.bounce import Notices
+from mailsrv.queue.bounce import Notices, route_locally
 from mailsrv.queue.settings import NoticeSettings
 from mailsrv.status import BAD_DOMAIN
 from tests.queue.queue_rig import ALICE, POSTMASTER, STEADY, Rig, bob, declined, mx, taken
@@ -197,7 +198,38 @@ def test_double_bounces_can_be_only_logged():
     assert rig.endings == [("bob@example.org", "bounced")]
 
 
-def make_notices(rig: Rig, route) -> Notices:
+def test_notices_are_signed():
+    rig = Rig(answer=refusing)
+
+    async def sign(octets: bytes) -> bytes:
+        return b"DKIM-Signature: of %d octets\r\n" % len(octets) + octets
+
+    rig.notices = make_notices(rig, route_locally, sign)
+    rig.runner = rig.make_runner()
+    rig.start()
+    rig.send()
+    ((_, text),) = rig.notices_sent
+    signature, _, rest = text.partition("\r\n")
+    assert signature == f"DKIM-Signature: of {len(rest)} octets"
+
+
+def test_a_notice_that_cannot_be_signed_goes_unsigned():
+    rig = Rig(answer=refusing)
+
+    async def sign(octets: bytes) -> bytes:
+        raise ValueError("a key that is none")
+
+    with capturedLogs() as events:
+        rig.notices = make_notices(rig, route_locally, sign)
+        rig.runner = rig.make_runner()
+        rig.start()
+        rig.send()
+    ((_, text),) = rig.notices_sent
+    assert text.startswith("Date:")
+    assert any("goes unsigned" in event["log_format"] for event in events if event.get("log_format"))
+
+
+def make_notices(rig: Rig, route, sign=None) -> Notices:
     return Notices(
         STEADY.notices,
         rig.store,
@@ -206,6 +238,7 @@ def make_notices(rig: Rig, route) -> Notices:
         new_transaction_id=rig.new_id,
         seconds=rig.clock.seconds,
         route=route,
+        sign=sign,
     )
 
 
