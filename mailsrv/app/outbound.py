@@ -112,6 +112,11 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         reactor=reactor,
         wall_clock=time.time,
     )
+
+    async def sign(octets: bytes) -> bytes:
+        # Asked for with each notice: a reload may bring other keys.
+        return await policy().signer.sign(octets)
+
     notices = Notices(
         settings.queue.notices,
         storage.queue,
@@ -119,8 +124,7 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         postmaster=postmaster_of(settings),
         new_transaction_id=ids.new,
         seconds=reactor.seconds,
-        # Asked for with each notice: a reload may bring other keys.
-        sign=lambda octets: policy().signer.sign(octets),
+        sign=sign,
     )
 
     async def resolve(address: Address, entry: QueueEntry) -> Resolved:

@@ -54,7 +54,7 @@ class CommitSteps(TransactionState):
                 if self._wants_notice:
                     notice = await self._notice(errors, now)
                     self._check_abandoned()
-                record = self._record(content, targets, plan, copies, notice, now)
+                record = self._record(content, targets, plan, copies, notice=notice, now=now)
             except BaseException:
                 self._discard_contents(content, copies)
                 raise
@@ -132,6 +132,7 @@ class CommitSteps(TransactionState):
         targets: Targets,
         plan: OnwardPlan | None,
         copies: Sequence[Content],
+        *,
         notice: JournaledMessage | None,
         now: int,
     ) -> JournalRecord | None:
