@@ -263,15 +263,16 @@ class QueueApplier:
         if place == Place.JOURNAL:
             if isinstance(content, InlineContent) and self._content.keep(message, content.octets, skipped):
                 kept.append(message)
-            return
-        if pending.key not in self._doubted and self._content.is_intact(message, size, checksum or b""):
+                return
+            # No room in memory: the journal forgets it at the next checkpoint.
+        elif pending.key not in self._doubted and self._content.is_intact(message, size, checksum or b""):
             return
         if isinstance(content, InlineContent):
             checksum = self._content.write(message, content.octets)
         else:
             self._content.link(message, content, is_copy=True)
             checksum = content.checksum
-        db.connection.execute("UPDATE message SET checksum=? WHERE id=?", (checksum, message))
+        db.connection.execute("UPDATE message SET place=1, checksum=? WHERE id=?", (checksum, message))
 
     # -- checkpoints --------------------------------------------------------------------
 

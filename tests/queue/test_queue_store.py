@@ -437,6 +437,20 @@ def test_after_a_restart_content_comes_back_with_the_replay(tmp_path: Path):
     assert queue_octets(again) == BODY
 
 
+def test_r_dur_1_a_replay_that_does_not_fit_into_memory_is_in_files_after_the_checkpoint(tmp_path: Path):
+    first = QueueSetting(tmp_path).start()
+    for number in range(3):
+        first.enqueue((f"u{number}@a.test", A), at=4096 * number)
+    again = QueueSetting(tmp_path, run_id=b"run-2", memory_octets=len(CONTENT))
+    for number in range(3):
+        again.enqueue((f"u{number}@a.test", A), at=4096 * number, is_replay=True)
+    again.store.applier.take_touched()
+    again.live = frozenset()
+    again.start()
+    assert [again.octets(each) for each in again.take()] == [BODY] * 3
+    assert len(again.files()) == 3
+
+
 def queue_octets(setting: QueueSetting) -> bytes:
     [consignment] = setting.take()
     return setting.octets(consignment)
