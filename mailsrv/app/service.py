@@ -18,6 +18,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from mailsrv.app.garbage import calm_collector
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import Listener, open_listener
 from mailsrv.app.logging import LogWriter
@@ -128,6 +129,7 @@ class MailService(Service):
         life = self._served()
         await life.prepare()
         await life.accept()
+        calm_collector()
         self._manager.start_watchdog(self._reactor)
         self._manager.ready("serving")
         _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname)

@@ -20,6 +20,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger, globalLogBeginner
 
 from mailsrv.app import control
+from mailsrv.app.garbage import calm_collector
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import BoundSocket
 from mailsrv.app.logging import LogWriter, make_log_writer
@@ -105,6 +106,7 @@ class Worker:
 
     async def _accept(self) -> None:
         await self._life.accept()
+        calm_collector()
         self._report("accepting")
 
     def _failed(self, failure: Any) -> None:

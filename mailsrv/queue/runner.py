@@ -310,10 +310,10 @@ class QueueRunner(Service):
 
     def _log_lines(self, conclusion: Conclusion, destination: Destination) -> None:
         entry = conclusion.entry
-        delay = self._clock.seconds() - entry.accepted_at
+        delay = round(self._clock.seconds() - entry.accepted_at, 1)
         for line in conclusion.lines:
             self._log.info(
-                "{transaction_id}: to=<{recipient}> destination={destination} host={host} delay={delay:.1f} "
+                "{transaction_id}: to=<{recipient}> destination={destination} host={host} delay={delay} "
                 "status={status} uncertain={uncertain} reply={reply}",
                 transaction_id=entry.transaction_id,
                 recipient=str(line.recipient.address),

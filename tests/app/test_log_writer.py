@@ -102,3 +102,33 @@ def test_a_closed_terminal_does_not_stop_the_server():
     target = StreamTarget(stream)
     stream.close()
     target.write("gone\n")
+
+
+def test_a_line_is_json_whatever_its_fields_are(tmp_path):
+    log, path, _ = writer(tmp_path)
+    odd = {
+        "quoted": 'a "b" \\ \n\x00 ü \ud800',
+        "octets": b"\xff",
+        "number": 3,
+        "share": 0.5,
+        "yes": True,
+        "nothing": None,
+        "many": ["a", 1, ("b", False), {"c"}],
+        "empty": [],
+        "long": "x" * 5000,
+        "object": LogLevel.info,
+        "source": "mine",
+        "text": "mine",
+    }
+    log.info("{quoted}", **odd)
+    line = json.loads(path.read_text())
+    assert line["quoted"].startswith('a "b" \\ \n\x00 ü')
+    assert line["octets"] == "\\xff"
+    assert (line["number"], line["share"], line["yes"], line["nothing"]) == (3, 0.5, True, None)
+    assert line["many"] == ["a", 1, ["b", False], ["c"]]
+    assert line["empty"] == []
+    assert len(line["long"]) == 4097
+    assert line["object"] == str(LogLevel.info)
+    assert line["level"] == "info"
+    assert line["source"] == "smtp.session"
+    assert line["text"] == line["quoted"]
