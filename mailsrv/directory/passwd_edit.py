@@ -171,13 +171,18 @@ class PasswdEditor:
             raise
 
     def _keep_owner_and_mode(self, descriptor: int) -> None:
-        """As the old file; a new one is readable by its owner alone, who is the folder's owner if root makes it."""
+        """As the old file; a new one is readable by its owner alone, who is the folder's owner if root makes it.
+
+        Where the folder is root's own, with the group of the server (``/etc/mailsrv``), that group may read it.
+        """
         try:
             old = os.stat(self._path)
         except FileNotFoundError:
             if os.geteuid() == 0:
                 folder = os.stat(os.path.dirname(self._path))
                 os.fchown(descriptor, folder.st_uid, folder.st_gid)
+                if folder.st_uid == 0 and folder.st_gid != 0:
+                    os.fchmod(descriptor, 0o640)
             return
         new = os.fstat(descriptor)
         if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
