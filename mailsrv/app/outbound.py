@@ -102,6 +102,11 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
     ids = TransactionIds(reactor.seconds)
     own_mail = OwnMail(settings, storage, policy, ids, reactor.seconds)
     policies, reports = _make_tls_policies(settings, reactor, resolver, own_mail)
+
+    async def sign(octets: bytes) -> bytes:
+        # Asked for each time: a reload may bring other keys.
+        return await policy().signer.sign(octets)
+
     parts = make_relay_parts(
         settings.relay,
         settings.hostname,
@@ -111,12 +116,8 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         open_content=storage.queue.open_content,
         reactor=reactor,
         wall_clock=time.time,
+        sign=sign,
     )
-
-    async def sign(octets: bytes) -> bytes:
-        # Asked for with each notice: a reload may bring other keys.
-        return await policy().signer.sign(octets)
-
     notices = Notices(
         settings.queue.notices,
         storage.queue,

@@ -270,6 +270,8 @@ class Taken:
     """NOTIFY was passed on: what it asked for is the next hop's duty now (RFC 3461 5.2.2)."""
     is_local: bool = False
     """In a mailbox here or by LMTP: a success notice says "delivered", not "relayed"."""
+    offers_deliver_by: bool = False
+    """BY was passed on: a delay is the next hop's to tell now (RFC 2852 4.1.4.2)."""
 
 
 @frozen

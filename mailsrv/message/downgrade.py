@@ -1,9 +1,11 @@
-"""Messages for servers that take less: 8-bit and binary parts are encoded (RFC 6152 3, RFC 3030 3).
+"""Messages for servers that take less: 8-bit and binary parts, and lines over 998 octets, are encoded
+(RFC 6152 3, RFC 3030 3, RFC 5321 4.5.3.1.6).
 
 Part by part, attached messages too; what is fit already stays as it is, octet by octet. What is signed
 or encrypted as a whole (RFC 1847) is never touched: if it is not fit, nor is the message. Raw 8-bit text in
 header fields becomes encoded words (RFC 2047) or parameters of RFC 2231, with the character set
-``unknown-8bit`` (RFC 1428) where it is not UTF-8. A DKIM signature does not survive (RFC 6376 5.3).
+``unknown-8bit`` (RFC 1428) where it is not UTF-8; long lines of fields are folded at their white space. A DKIM
+signature does not survive (RFC 6376 5.3).
 
 Linear in the message's length, and in memory: what is large is converted in a thread.
 """
@@ -26,7 +28,9 @@ LINE_OCTETS = 998
 
 _ROW = re.compile(rb"[^\n]*\n(?:[ \t][^\n]*\n?)*|[^\n]+")
 _ENCODING_FIELD = re.compile(rb"content-transfer-encoding[ \t]*:", re.IGNORECASE)
-_LONG_LINE = re.compile(rb"[^\n]{%d}" % (LINE_OCTETS + 2))
+_NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/=\r\n \t]")
+# As much as a line holds in front of the soft line break, "=" with its digits kept together (RFC 2045 6.7).
+_QUOTED_PIECE = re.compile(rb"(?:[^=]|=[0-9A-Fa-f]{2}){1,25}")
 _HIGH = re.compile(rb"[\x80-\xff]")
 _SPACE = re.compile(rb"([ \t\r\n]+)")
 # In these an encoded word cannot replace a word that has them (RFC 2047 5).
@@ -60,7 +64,26 @@ class CannotConvert(Exception):
 
 def is_binary(octets: bytes) -> bool:
     """Whether only BDAT could carry it: NUL, a line end that is not CRLF, or a line over 998 octets."""
-    return b"\0" in octets or has_bare_line_break(octets) or _LONG_LINE.search(octets) is not None
+    return b"\0" in octets or has_bare_line_break(octets) or has_long_line(octets)
+
+
+def has_long_line(octets: bytes) -> bool:
+    """Whether a line has more than 998 octets before its line end; some steps for each kilobyte."""
+    return rest_of_lines(octets) is None
+
+
+def rest_of_lines(octets: bytes) -> int | None:
+    """Where the last, unended line begins; None where a line is too long. For text that comes piece by piece."""
+    # From the beginning of a line to the last line end that can be reached: between them no line is too long.
+    start, size, reach = 0, len(octets), LINE_OCTETS + 2
+    while size - start > LINE_OCTETS:
+        end = octets.rfind(b"\n", start, start + reach)
+        if end < 0:
+            # What is left may lack its CR or LF only.
+            is_cut = size - start == LINE_OCTETS + 1 and octets.endswith(b"\r")
+            return start if is_cut else None
+        start = end + 1
+    return start
 
 
 def has_eight_bit_header(octets: bytes, limits: MessageLimits = DEFAULT_LIMITS) -> bool:
@@ -134,7 +157,7 @@ class _Converter:
     def _encode(self, part: Part, body: bytes) -> tuple[bytes, bytes]:
         kind = part.content_type
         if part.encoding not in _UNENCODED:
-            raise CannotConvert("a part is encoded and has 8-bit octets all the same")
+            return b"", _wrap_encoded(part.encoding, body)
         fields = part.fields.get(b"content-type")
         written = parse_content_type(fields[0]) if fields else None
         if written is not None and (
@@ -170,18 +193,49 @@ class _Converter:
         return b"".join(rows) + (b"\r\n" if has_end or encoding else b"")
 
 
+def _wrap_encoded(encoding: bytes, body: bytes) -> bytes:
+    """A part that is encoded, only its lines are too long."""
+    if body.isascii() and b"\0" not in body and not has_bare_line_break(body):
+        if encoding == b"base64" and not _NOT_BASE64.search(body):
+            text = b"".join(body.split())
+            lines = [text[start : start + 76] for start in range(0, len(text), 76)]
+            return b"\r\n".join(lines) + (b"\r\n" if body.endswith(b"\r\n") else b"")
+        if encoding == b"quoted-printable":
+            return b"\r\n".join(_break_softly(line) for line in body.split(b"\r\n"))
+    raise CannotConvert("a part is encoded and its lines are no text all the same")
+
+
+def _break_softly(line: bytes) -> bytes:
+    """A line of quoted-printable; what is no quoted-printable has no place to break."""
+    if len(line) <= LINE_OCTETS:
+        return line
+    # White space behind a soft line break does not count (RFC 2045 6.7, rule 3).
+    text = line.rstrip(b" \t")
+    is_open = text.endswith(b"=")
+    text = text[:-1] if is_open else line
+    pieces = _QUOTED_PIECE.findall(text)
+    if sum(map(len, pieces)) != len(text):
+        raise CannotConvert("a quoted-printable part has a long line that is none")
+    return b"=\r\n".join(pieces) + (b"=" if is_open else b"")
+
+
 def encode_quoted_printable(body: bytes) -> bytes:
     """Lines of text with CRLF (RFC 2045 6.7)."""
     return binascii.b2a_qp(body, istext=True).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
 def _convert_field(row: bytes, keeps_eight_bit: bool) -> bytes:
-    """A field with raw 8-bit text; where its grammar leaves no place for an encoded word, CannotConvert."""
+    """A field with raw 8-bit text or lines too long; where its grammar leaves no way out, CannotConvert."""
     name, colon, body = row.partition(b":")
-    if is_binary(row) or not colon or not name.isascii():
+    if b"\0" in row or has_bare_line_break(row) or not colon or not name.isascii():
         raise CannotConvert("a header field is not made of lines")
-    if keeps_eight_bit:
-        return row
+    if not keeps_eight_bit and not body.isascii():
+        row = name + colon + _encode_field(name, body)
+    return _fold(row) if has_long_line(row) else row
+
+
+def _encode_field(name: bytes, body: bytes) -> bytes:
+    """The body of a field in ASCII."""
     name_known = name.strip().lower()
     if name_known in _PARAMETERISED:
         body = _QUOTED_PARAMETER.sub(_encode_parameter, body)
@@ -203,7 +257,24 @@ def _convert_field(row: bytes, keeps_eight_bit: bool) -> bytes:
             raise CannotConvert("a structured header field has 8-bit octets")
         written.append(_encode_words(b"".join(tokens[index : last + 1])))
         index = last + 1
-    return name + colon + b"".join(written)
+    return b"".join(written)
+
+
+def _fold(row: bytes) -> bytes:
+    """A field with line breaks put in front of white space (RFC 5322 2.2.3), where its lines are too long."""
+    lines: list[bytes] = []
+    for line in row.removesuffix(b"\r\n").split(b"\r\n"):
+        rest = line
+        while len(rest) > LINE_OCTETS:
+            # Neither in front of nor behind nothing but white space: such a line would end the header for some.
+            first = len(rest) - len(rest.lstrip(b" \t")) + 1
+            end = max(rest.rfind(b" ", first, LINE_OCTETS), rest.rfind(b"\t", first, LINE_OCTETS))
+            if end < 0 or not rest[:end].strip(b" \t") or not rest[end:].strip(b" \t"):
+                raise CannotConvert("a header field has a line that is too long and cannot be folded")
+            lines.append(rest[:end])
+            rest = rest[end:]
+        lines.append(rest)
+    return b"\r\n".join(lines) + (b"\r\n" if row.endswith(b"\r\n") else b"")
 
 
 def _charset(octets: bytes) -> bytes:

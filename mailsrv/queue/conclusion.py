@@ -116,8 +116,9 @@ def wants_failure_notice(recipient: QueuedRecipient) -> bool:
 def success_action(entry: QueueEntry, recipient: QueuedRecipient, taken: Taken) -> Action | None:
     """What a success notice says, None where none is due from us.
 
-    "delivered" for final delivery, "relayed" where the next hop does not offer DSN (RFC 3461 5.2.2), and at
-    each hop where DELIVERBY asked for a trace (RFC 2852 4.1.4).
+    "delivered" for final delivery, "relayed" where the next hop does not offer DSN (RFC 3461 5.2.2). With DELIVERBY
+    "relayed" also goes to all who did not say NOTIFY=NEVER: at each hop where a trace was asked for (RFC 2852 4.1.4),
+    and in mode N where the next hop does not know it, so that nobody waits for its notice of delay (4.1.4.2).
     """
     if entry.reverse_path is None or recipient.notify & Notify.NEVER:
         return None
@@ -125,8 +126,8 @@ def success_action(entry: QueueEntry, recipient: QueuedRecipient, taken: Taken) 
     if taken.is_local:
         return Action.DELIVERED if wants_success else None
     by = entry.parameters.deliver_by
-    is_traced = by is not None and by.is_traced
-    return Action.RELAYED if is_traced or (wants_success and not taken.offers_dsn) else None
+    is_told = by is not None and (by.is_traced or not (by.must_return or taken.offers_deliver_by))
+    return Action.RELAYED if is_told or (wants_success and not taken.offers_dsn) else None
 
 
 class Concluding:

@@ -34,7 +34,7 @@ from mailsrv.interfaces.queue import (
 )
 from mailsrv.interfaces.resolver import IResolver
 from mailsrv.interfaces.tls_policy import ITlsPolicies
-from mailsrv.relay.adaptation import Adapter
+from mailsrv.relay.adaptation import Adapter, Sign
 from mailsrv.relay.carriage import Carrier, Results
 from mailsrv.relay.connection_cache import ConnectionCache
 from mailsrv.relay.dialer import IDialer, TwistedDialer
@@ -76,8 +76,12 @@ def make_relay_parts(
     reactor: Any,
     dialer: IDialer | None = None,
     wall_clock: Callable[[], float] = time.time,
+    sign: Sign | None = None,
 ) -> RelayParts:
-    """``dialer`` and ``wall_clock`` (seconds since the epoch) are for tests."""
+    """``sign`` signs what users sent, where it had to be converted.
+
+    ``dialer`` and ``wall_clock`` (seconds since the epoch) are for tests.
+    """
     opener = Opener(
         settings,
         settings.helo_name or hostname,
@@ -92,7 +96,7 @@ def make_relay_parts(
         resolver,
         tls_policies,
         opener,
-        Carrier(Adapter(settings.conversion_octets), wall_clock),
+        Carrier(Adapter(settings.conversion_octets, settings.long_lines, sign), wall_clock),
         ConnectionCache(settings, reactor),
         open_content,
         reactor,

@@ -67,7 +67,12 @@ class Carrier:
             wants_smtputf8 = entry.parameters.is_smtputf8 or not _are_ascii(entry, recipients)
             try:
                 adapted = await self._adapter.adapt(
-                    content, entry.parameters.body, offered, wants_smtputf8=wants_smtputf8
+                    content,
+                    entry.parameters.body,
+                    offered,
+                    wants_smtputf8=wants_smtputf8,
+                    is_ours=bool(entry.account),
+                    is_final=connection.is_local,
                 )
                 refusal = _check_size(adapted.content.size, offered)
             except Unsuitable as unsuitable:
@@ -90,10 +95,15 @@ class Carrier:
         ):
             return Refusal(REQUIRETLS_NEEDED, f"{connection.host} does not support REQUIRETLS", may_try_next=True)
         deliver_by = parameters.deliver_by
-        if deliver_by is not None and deliver_by.must_return:
+        if deliver_by is not None and deliver_by.must_return and not connection.is_local:
+            if not offered.offers("DELIVERBY"):
+                # RFC 2852 4.1.4: nobody there would return it in time.
+                return Refusal(
+                    TIME_IS_OVER, f"{connection.host} does not support delivery by a given time", may_try_next=True
+                )
             # RFC 2852 4.1: by-time is positive with mode R, and not below what the server can promise.
             left = deliver_by.deadline - self._wall_clock()
-            if left < 1 or (offered.offers("DELIVERBY") and left < offered.shortest_delivery_time):
+            if left < max(1, offered.shortest_delivery_time):
                 return Refusal(TIME_IS_OVER, "The message cannot be delivered within its time")
         return None
 
@@ -132,6 +142,7 @@ class Carrier:
                     recipient.id,
                     connection.host,
                     offers_dsn=offered.offers("DSN"),
+                    offers_deliver_by=offered.offers("DELIVERBY"),
                     is_local=connection.is_local,
                 )
                 results[recipient.id] = judged

@@ -103,11 +103,19 @@ def status_of(reply: ServerReply, stage: Stage | None = None) -> EnhancedStatus:
     return EnhancedStatus(5 if reply.is_permanent else 4, *subject)
 
 
-def judge(outcome: RecipientOutcome, recipient_id: int, host: str, *, offers_dsn: bool, is_local: bool) -> Judged:
+def judge(
+    outcome: RecipientOutcome,
+    recipient_id: int,
+    host: str,
+    *,
+    offers_dsn: bool,
+    is_local: bool,
+    offers_deliver_by: bool = False,
+) -> Judged:
     """What the next hop's answer for one recipient means."""
     if outcome.is_taken:
         reply = "" if outcome.reply is None else outcome.reply.text
-        return Judged(Taken(recipient_id, host, reply, offers_dsn=offers_dsn, is_local=is_local))
+        return Judged(Taken(recipient_id, host, reply, offers_dsn, is_local, offers_deliver_by))
     if outcome.problem is not None:
         return _judge_problem(outcome, outcome.problem, recipient_id, host)
     reply_given = outcome.reply

@@ -18,6 +18,15 @@ class AddressFamilies(enum.Enum):
     IPV6 = "ipv6"
 
 
+class LongLines(enum.Enum):
+    """What becomes of messages with lines of more than 998 octets (RFC 5321 4.5.3.1.6)."""
+
+    ENCODE = "encode"
+    """The parts concerned are encoded. What cannot be (signed or encrypted parts) is returned to its sender."""
+    KEEP = "keep"
+    """They go out as they came: some servers break such lines, others refuse them."""
+
+
 @frozen
 class RelaySettings(SmtpClientSettings):
     """Connections to the next hop, with what the client on them waits for."""
@@ -80,6 +89,14 @@ class RelaySettings(SmtpClientSettings):
         metadata={
             "help": "Largest message that is converted for a host without 8BITMIME or BINARYMIME.",
             "unit": "octets",
+        },
+    )
+    long_lines: LongLines = field(
+        default=LongLines.ENCODE,
+        metadata={
+            "help": "What becomes of messages with lines over 998 octets for hosts without BINARYMIME: encode the "
+            "parts concerned (DKIM signatures of others do not survive that; mail of users is signed again; what may "
+            "not be encoded is returned), or keep them."
         },
     )
     stop_seconds: float = field(

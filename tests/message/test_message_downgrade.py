@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mailsrv.message.downgrade import CannotConvert, convert, has_eight_bit_header, is_binary
+from mailsrv.message.downgrade import (
+    CannotConvert,
+    convert,
+    has_eight_bit_header,
+    has_long_line,
+    is_binary,
+    rest_of_lines,
+)
 from tests.message.corpus import Corpus
 
 TEXT = "Grüße aus Köln ☃\r\nund mehr = Text .\r\n.\r\n".encode()
@@ -129,6 +136,79 @@ def test_lines_that_are_too_long_are_broken_softly():
     octets = message(entity("text/plain", b"x" * 5000 + b"\r\n", "7bit"))
     converted = check(octets)
     assert leaves(converted) == [("text/plain", b"x" * 5000 + b"\r\n")]
+
+
+@pytest.mark.parametrize("keeps_eight_bit", [True, False])
+@pytest.mark.parametrize("length", [997, 998, 999, 1000, 1001, 5000])
+def test_r_smtp_9_a_line_has_at_most_998_octets(length, keeps_eight_bit):
+    octets = message(entity("text/plain", b"short\r\n" * 300 + b"x" * length + b"\r\nend\r\n", "7bit"))
+    converted = check(octets, keeps_eight_bit=keeps_eight_bit)
+    assert (converted is octets) is (length <= 998)
+    assert has_long_line(octets) is (length > 998)
+    assert has_long_line(octets[:-7]) is (length > 998)
+    assert leaves(converted) == leaves(octets)
+
+
+@given(st.lists(st.integers(0, 2500), max_size=8), st.integers(1, 3000))
+def test_long_lines_are_found_in_pieces_too(lengths, size):
+    octets = b"\r\n".join(b"x" * length for length in lengths)
+    wanted = any(length > 998 for length in lengths)
+    assert has_long_line(octets) is wanted
+    found, rest = False, b""
+    for start in range(0, len(octets), size):
+        rest += octets[start : start + size]
+        place = rest_of_lines(rest)
+        if place is None:
+            found = True
+            break
+        rest = rest[place:]
+    assert found is wanted
+
+
+def test_base64_and_quoted_printable_in_one_line_are_wrapped():
+    payload = bytes(range(256)) * 20
+    quoted = b"".join(b"=%02X" % octet for octet in payload)
+    content = multipart(
+        entity("application/x", base64.b64encode(payload), "base64"),
+        entity("text/plain", quoted + b"=\r\n=41 b", "quoted-printable"),
+        entity("text/plain", b"f=C3=BCr " * 200, "Quoted-Printable"),
+    )
+    octets = message(content)
+    assert leaves(check(octets)) == leaves(octets)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"!" * 1200, "base64"),
+        (b"=zz" * 500, "quoted-printable"),
+        (b"=" * 1200, "quoted-printable"),
+        (b"x" * 1200, "uuencode"),
+    ],
+)
+def test_long_lines_that_are_not_what_they_say_are_refused(body, encoding):
+    with pytest.raises(CannotConvert):
+        convert(message(entity("text/plain", body, encoding)))
+
+
+def test_header_fields_are_folded_at_their_white_space():
+    references = b" ".join(b"<%d@example.test>" % number for number in range(400))
+    octets = b"References: " + references + b"\r\n" + message(entity("text/plain", b"x\r\n", "7bit"))
+    converted = check(octets)
+    assert email.message_from_bytes(converted)["References"].replace("\r\n", "").encode() == references
+    assert converted.replace(b"\r\n <", b" <") == octets
+
+
+@pytest.mark.parametrize("field", [b"X: " + b"x" * 1200, b"X: x" + b" " * 1200, b"X" * 1200 + b": x"])
+def test_header_fields_that_cannot_be_folded_are_refused(field):
+    with pytest.raises(CannotConvert):
+        convert(field + b"\r\n" + message(entity("text/plain", b"x\r\n")))
+
+
+def test_a_signed_part_with_a_long_line_is_not_touched():
+    octets = message(multipart(entity("text/plain", b"x" * 1200), entity("x/y", b"sig"), kind="signed"))
+    with pytest.raises(CannotConvert):
+        convert(octets)
 
 
 def test_raw_text_in_header_fields_becomes_encoded_words():

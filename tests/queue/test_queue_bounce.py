@@ -79,6 +79,22 @@ def test_deliver_by_with_a_trace_tells_of_every_hop(notify, told):
     assert bool(rig.notices_sent) is told
 
 
+@pytest.mark.parametrize(
+    ("deliver_by", "offers", "notify", "told"),
+    [
+        (DeliverBy(2_000_000), False, Notify(0), True),
+        (DeliverBy(2_000_000), False, Notify.FAILURE, True),
+        (DeliverBy(2_000_000), False, Notify.NEVER, False),
+        (DeliverBy(2_000_000), True, Notify(0), False),
+        (DeliverBy(2_000_000, must_return=True), True, Notify(0), False),
+    ],
+)
+def test_rfc_2852_4_1_4_2_who_leaves_deliver_by_behind_is_told(deliver_by, offers, notify, told):
+    rig = Rig(answer=lambda c: taken(c, offers_dsn=True, offers_deliver_by=offers)).start()
+    rig.send(to_bob(notify), deliver_by=deliver_by)
+    assert ["Action: relayed" in text and "Deliver-By-Date: " in text for _, text in rig.notices_sent] == [True] * told
+
+
 def test_a_delay_is_told_to_strangers_who_asked():
     rig = Rig(answer=declined).start()
     rig.send(to_bob(Notify.DELAY))

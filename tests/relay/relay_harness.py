@@ -15,6 +15,7 @@ from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
 from mailsrv.interfaces.queue import Consignment, Destination, QueuedRecipient, QueueEntry
 from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, IResolver, MailExchange
 from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, ITlsPolicies, TlsLevel, TlsResult
+from mailsrv.relay.adaptation import Sign
 from mailsrv.relay.agent import RelayParts, make_relay_parts
 from mailsrv.relay.lmtp_agent import LmtpAgent
 from mailsrv.relay.mx_agent import MxAgent
@@ -232,7 +233,10 @@ def address(text: str) -> Address:
 
 
 def make_world(
-    settings: RelaySettings | None = None, smarthosts: dict[Destination, Smarthost] | None = None, **changes: Any
+    settings: RelaySettings | None = None,
+    smarthosts: dict[Destination, Smarthost] | None = None,
+    sign: Sign | None = None,
+    **changes: Any,
 ) -> World:
     """Host mx.example.net at 192.0.2.1 takes mail for example.net."""
     clock = Clock()
@@ -250,6 +254,7 @@ def make_world(
         reactor=clock,
         dialer=network,
         wall_clock=lambda: NOW + clock.seconds(),
+        sign=sign,
     )
     smarthost = SmarthostAgent(parts, smarthosts or {}, read=lambda path: succeed("secret"))
     world = World(clock, network, resolver, policies, tls, parts, MxAgent(parts), smarthost, LmtpAgent(parts), contents)

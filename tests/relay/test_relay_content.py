@@ -1,9 +1,12 @@
 """What a message needs against what the host offers."""
 
+import email
+
 import pytest
 
 from mailsrv.interfaces.envelope import BodyType, Notify, ReturnContent
 from mailsrv.interfaces.queue import AttemptProblem, QueuedRecipient, Taken
+from mailsrv.relay.settings import LongLines
 from mailsrv.testing.next_hop import EVERYTHING
 from tests.relay.relay_harness import MESSAGE, MemoryContent, World, address, host, make_world
 
@@ -16,7 +19,7 @@ SIGNED = (
 )
 
 
-def send(world: World, content: bytes = MESSAGE, *recipients: str, **changes):
+def send(world: World, content: bytes | MemoryContent = MESSAGE, *recipients: str, **changes):
     return world.send("mx:example.net", *(recipients or ("bob@example.net",)), entry=world.entry(content, **changes))
 
 
@@ -73,6 +76,56 @@ def test_binary_becomes_base64_elsewhere(missing):
     content = host(world).messages[0].content
     assert content.isascii()
     assert b"Content-Transfer-Encoding: base64\r\n\r\nAAoN/w==\r\n" in content
+
+
+LONG = b"From: a@example.test\r\nContent-Type: text/plain\r\n\r\n" + b"word " * 500 + b"\r\nend\r\n"
+
+
+def test_r_smtp_9_a_long_line_is_encoded():
+    world = make_world()
+    host(world).keywords = without("BINARYMIME")
+    assert isinstance(send(world, LONG), Taken)
+    message = host(world).messages[0]
+    assert max(map(len, message.content.split(b"\r\n"))) <= 998
+    assert b"Content-Transfer-Encoding: quoted-printable" in message.content
+    assert email.message_from_bytes(message.content).get_payload(decode=True) == b"word " * 500 + b"\r\nend\r\n"
+
+
+@pytest.mark.parametrize("before", [0, 60_000])
+def test_a_long_line_goes_as_it_is_where_binary_content_may(before):
+    world = make_world()
+    octets = MESSAGE + b"short\r\n" * before + LONG
+    send(world, MemoryContent(octets, is_large=before > 0))
+    assert host(world).messages[0].content == octets
+    assert "BODY=BINARYMIME" in host(world).messages[0].mail_parameters
+
+
+def test_a_long_line_that_may_not_be_touched_comes_back():
+    world = make_world()
+    host(world).keywords = without("BINARYMIME")
+    outcome = send(world, SIGNED.replace(b"Gr\xc3\xbc\xc3\x9fe", b"x" * 999))
+    assert (str(outcome.status), outcome.problem) == ("5.6.3", AttemptProblem.MESSAGE)
+
+
+def test_long_lines_can_be_kept():
+    world = make_world(long_lines=LongLines.KEEP)
+    host(world).keywords = without("BINARYMIME")
+    send(world, LONG)
+    assert host(world).messages[0].content == LONG
+
+
+@pytest.mark.parametrize(("account", "is_signed"), [("ann@example.test", True), ("", False)])
+def test_what_users_sent_is_signed_again_after_a_conversion(account, is_signed):
+    async def sign(octets: bytes) -> bytes:
+        return b"DKIM-Signature: of %d octets\r\n" % len(octets) + octets
+
+    world = make_world(sign=sign)
+    host(world).keywords = without("BINARYMIME")
+    send(world, LONG, account=account)
+    message = host(world).messages[0].content
+    assert message.startswith(b"DKIM-Signature: of %d octets\r\n" % (len(message) - 32)) is is_signed
+    send(world, MESSAGE, account=account)
+    assert host(world).messages[1].content == MESSAGE
 
 
 def test_smtputf8_is_said_where_it_is_needed_and_offered():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mailsrv.interfaces.envelope import DeliverBy
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
 from mailsrv.relay.hops import arrange_addresses
 from mailsrv.relay.settings import AddressFamilies, RelaySettings
@@ -165,8 +166,6 @@ def test_private_addresses_are_refused_where_that_is_set(private):
 
 
 def test_deliver_by_is_told_as_what_is_left():
-    from mailsrv.interfaces.envelope import DeliverBy
-
     world = make_world()
     host(world).keywords["DELIVERBY"] = "30"
     entry = world.entry(deliver_by=DeliverBy(int(NOW) + 600, must_return=True, is_traced=True))
@@ -174,3 +173,24 @@ def test_deliver_by_is_told_as_what_is_left():
     assert "BY=600;RT" in host(world).messages[0].mail_parameters
     late = world.entry(deliver_by=DeliverBy(int(NOW) + 20, must_return=True))
     assert declined(world.send("mx:example.net", "bob@example.net", entry=late))[0] == "5.4.7"
+
+
+@pytest.mark.parametrize("must_return", [True, False])
+def test_rfc_2852_4_1_4_mode_r_goes_only_where_it_is_kept(must_return):
+    world = make_world()
+    world.add_domain("example.net", (10, "mx.example.net"), (20, "mx2.example.net"))
+    second = world.add_host("mx2.example.net", "192.0.2.2")
+    by = DeliverBy(int(NOW) + 600, must_return=must_return)
+    outcome = world.send("mx:example.net", "bob@example.net", entry=world.entry(deliver_by=by))
+    if must_return:
+        assert (str(outcome.status), outcome.problem) == ("5.4.7", AttemptProblem.MESSAGE)
+        assert len(second.conversations) == 1
+        second.keywords["DELIVERBY"] = ""
+        world.clock.advance(30)
+        world.run()
+        outcome = world.send("mx:example.net", "bob@example.net", entry=world.entry(deliver_by=by))
+        assert "BY=" in second.messages[0].mail_parameters
+        assert outcome.offers_deliver_by
+    else:
+        assert isinstance(outcome, Taken)
+        assert not outcome.offers_deliver_by
