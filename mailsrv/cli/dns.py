@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from mailsrv.cli.dkim import fail, key_store, own_domain
 from mailsrv.cli.dns_check import DomainCheck, Finding, Outcome
 from mailsrv.cli.dns_records import DomainRecords, Need, RecordType, WantedRecord, wanted_records
+from mailsrv.cli.output import to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.zone import quote_text, zone_line
 from mailsrv.config.schema import Settings
@@ -58,7 +59,7 @@ def show(context: CommandContext, domain: str, *, addresses: tuple[str, ...], as
     """Print every record a domain should have."""
     wanted = _wanted(context, domain, addresses)
     if as_json:
-        click.echo(json.dumps(_as_table(wanted), indent=2, ensure_ascii=False))
+        click.echo(to_json(_as_table(wanted), indent=2))
         return
     for record in wanted.records:
         if record.need is Need.UNWANTED:

@@ -5,12 +5,12 @@ Works on the files, whether the server runs or not. The server tries all of it a
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 
 import click
 
+from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.journal.stuck import StuckDelivery, StuckFolder
@@ -33,11 +33,11 @@ def stuck(context: CommandContext, as_json: bool) -> None:
         click.echo(f"mailsrvctl: {directory}: {error.strerror}", err=True)
         raise SystemExit(1) from error
     if as_json:
-        click.echo(json.dumps([_row(each) for each in found], indent=2, ensure_ascii=False))
+        click.echo(to_json([_row(each) for each in found], indent=2))
         return
     for each in found:
         row = _row(each)
-        click.echo(
+        say(
             f"{row['name']}  {row['date']}  {each.account} {each.mailbox}  {each.size} octets  "
             f"from <{each.reverse_path}>  {each.error}" + ("" if each.is_content_complete else "  (content is damaged)")
         )

@@ -6,12 +6,12 @@ what another program brought or took is told, and is no fault: the next look at 
 
 from __future__ import annotations
 
-import json
 from typing import NoReturn
 
 import apsw
 import click
 
+from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.directory.names import parse_account_name
 from mailsrv.disk import RealDisk
@@ -59,12 +59,12 @@ def check(context: CommandContext, address: str, as_json: bool) -> None:
             "broken": report.broken,
             "differs": report.differs,
         }
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(to_json(found, indent=2))
     else:
         for line in report.broken:
-            click.echo(f"broken: {line}")
+            say(f"broken: {line}")
         for line in report.differs:
-            click.echo(f"changed by another program: {line}")
+            say(f"changed by another program: {line}")
         state = "sound" if report.is_sound else "not sound"
         click.echo(f"{account}: {report.mailboxes} mailboxes, {report.messages} messages, {state}")
     if not report.is_sound:

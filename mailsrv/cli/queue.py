@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 import attrs
 import click
 
+from mailsrv.cli.output import printable, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
@@ -122,7 +123,7 @@ def list_(context: CommandContext, /, limit: int | None, as_json: bool, **option
     with _opened(context) as administration:
         for message in administration.messages(_selection(administration, options), limit):
             if as_json:
-                click.echo(json.dumps(_as_json(message), ensure_ascii=False))
+                click.echo(to_json(_as_json(message)))
                 continue
             _print(message)
 
@@ -147,11 +148,11 @@ def show(context: CommandContext, name: str, as_json: bool) -> None:
                 continue
             _print(message)
             for each in events:
-                click.echo(f"  {_time(each.at)}  {each.recipient}  {_safe(each.text)}")
+                say(f"  {_time(each.at)}  {each.recipient}  {each.text}")
             if header:
-                click.echo("\n" + "\n".join(_safe(line) for line in header.splitlines()))
+                click.echo("\n" + "\n".join(printable(line) for line in header.splitlines()))
         if as_json:
-            click.echo(json.dumps(described, indent=2, ensure_ascii=False))
+            click.echo(to_json(described, indent=2))
 
 
 @queue_group.command("stats")
@@ -163,14 +164,14 @@ def stats(context: CommandContext, most: int, as_json: bool) -> None:
     with _opened(context) as administration:
         statistics = administration.statistics(most)
     if as_json:
-        click.echo(json.dumps(attrs.asdict(statistics), indent=2, ensure_ascii=False))
+        click.echo(to_json(attrs.asdict(statistics), indent=2))
         return
     states = ", ".join(f"{count} {state}" for state, count in statistics.recipients.items())
     click.echo(f"{statistics.messages} messages, {statistics.octets} octets; recipients: {states}")
     click.echo(f"{statistics.remembered} messages that left are remembered")
     for each in statistics.destinations:
         due = "" if each.next_due is None else f"  next {_time(each.next_due)}"
-        click.echo(f"  {each.waiting:8}  {each.destination}{due}")
+        say(f"  {each.waiting:8}  {each.destination}{due}")
 
 
 def _changing(command: Command, text: str, *extra: Callable[..., Any]) -> None:
@@ -242,11 +243,6 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _safe(text: str) -> str:
-    """What others wrote never steers a terminal."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
-
-
 def _as_json(message: ListedMessage) -> dict[str, Any]:
     described = attrs.asdict(message, recurse=False)
     described["accepted_at"] = _time(message.accepted_at)
@@ -260,11 +256,11 @@ def _recipient_as_json(recipient: ListedRecipient) -> dict[str, Any]:
 
 def _print(message: ListedMessage) -> None:
     damaged = "  DAMAGED" if message.is_damaged else ""
-    click.echo(
+    say(
         f"{message.id}  {message.transaction_id}  {_time(message.accepted_at)}  {message.size} octets  "
         f"from <{message.sender}>{damaged}"
     )
     for each in message.recipients:
         when = f"{each.ending} {_time(each.due)}" if each.ending else f"{each.state}, next {_time(each.due)}"
-        reply = f"  ({_safe(each.last_reply)})" if each.last_reply else ""
-        click.echo(f"    <{each.address}> {each.destination}: {when}, {each.attempts} attempts{reply}")
+        reply = f"  ({each.last_reply})" if each.last_reply else ""
+        say(f"    <{each.address}> {each.destination}: {when}, {each.attempts} attempts{reply}")

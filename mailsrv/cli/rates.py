@@ -6,12 +6,12 @@ workers.
 
 from __future__ import annotations
 
-import json
 import time
 from datetime import UTC, datetime
 
 import click
 
+from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.delivery.submission_rates import UserRates, all_rates, limits_of, rates_of, rates_path
 from mailsrv.delivery.submission_table import SubmissionTable, UserRecord
@@ -94,11 +94,11 @@ def _all(context: CommandContext) -> list[UserRates]:
 
 def _show(context: CommandContext, found: list[UserRates], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([_row(context, rates) for rates in found], indent=2, ensure_ascii=False))
+        click.echo(to_json([_row(context, rates) for rates in found], indent=2))
         return
     for rates in found:
         row = _row(context, rates)
-        click.echo(f"{rates.user}  {_used_text(row)}{_blocked_text(rates)}")
+        say(f"{rates.user}  {_used_text(row)}{_blocked_text(rates)}")
 
 
 def _row(context: CommandContext, rates: UserRates) -> dict[str, object]:

@@ -6,7 +6,6 @@ DNS is not asked. Exit status 0: it is delivered or handed on; 1: it is refused.
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
@@ -19,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import provider
 
 from mailsrv.address import Address, AddressError, parse_mailbox
+from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.onward import SenderPolicy
@@ -224,27 +224,27 @@ def _run(explainer: _Explainer) -> MailError | None:
 def _show_trouble(event: LogEvent) -> None:
     level = event.get("log_level")
     if level in (LogLevel.error, LogLevel.warn, LogLevel.critical):
-        click.echo(f"mailsrvctl: {formatEvent(event)}", err=True)
+        say(f"mailsrvctl: {formatEvent(event)}", err=True)
 
 
 def _tell(explanation: Explanation, refusal: MailError | None) -> None:
     sender = str(explanation.sender) if explanation.sender else ""
-    click.echo(f"{explanation.address}, from <{sender}>")
+    say(f"{explanation.address}, from <{sender}>")
     for step in explanation.steps:
-        click.echo(f"  {step['text']}")
+        say(f"  {step['text']}")
     if refusal is not None:
         kind = "deferred" if refusal.is_temporary else "refused"
         cause = f"  ({refusal.cause})" if refusal.cause else ""
-        click.echo(f"  → {kind}: {refusal.status} {refusal.text}{cause}")
+        say(f"  → {kind}: {refusal.status} {refusal.text}{cause}")
         return
     for result in explanation.results:
         if result["via"] == "local":
             detail = f", detail {result['detail']!r}" if result["detail"] else ""
-            click.echo(f"  → mailbox of {result['account']}{detail}")
+            say(f"  → mailbox of {result['account']}{detail}")
         elif result["via"] == "discard":
-            click.echo("  → dropped")
+            say("  → dropped")
         else:
-            click.echo(f"  → {result['via']} for {result['address']}, from <{result['reverse_path']}>")
+            say(f"  → {result['via']} for {result['address']}, from <{result['reverse_path']}>")
 
 
 def _tell_as_json(explanation: Explanation, refusal: MailError | None) -> None:
@@ -257,4 +257,4 @@ def _tell_as_json(explanation: Explanation, refusal: MailError | None) -> None:
         if refusal is None
         else {"status": str(refusal.status), "text": refusal.text, "cause": refusal.cause},
     }
-    click.echo(json.dumps(table, indent=2, ensure_ascii=False))
+    click.echo(to_json(table, indent=2))

@@ -6,7 +6,6 @@ second. Every failure is one sentence on standard error and exit status 1; wrong
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, Protocol
@@ -15,11 +14,12 @@ import click
 
 from mailsrv.address import Address
 from mailsrv.auth.settings import AuthSettings
+from mailsrv.cli.output import say, to_json
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import parse_account_name
-from mailsrv.directory.passwd_edit import EditError, PasswdEditor
+from mailsrv.directory.passwd_edit import EditError, PasswdEditor, scram_fields
 from mailsrv.directory.passwd_line import parse_size
-from mailsrv.directory.passwords.hashing import make_hash
+from mailsrv.directory.passwords.hashing import make_hash, make_verifiers
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings, PasswordSettings
 
 _PASSWORD_LINE_OCTETS = 8192
@@ -78,9 +78,11 @@ def _read_password(*, from_stdin: bool) -> str:
         _fail("the password is not UTF-8")
 
 
-def _hash(context: UserContext, password: str) -> str:
+def _hash(context: UserContext, password: str) -> tuple[str, tuple[str, ...]]:
+    """The hash, and what SCRAM needs beside it."""
     try:
-        return make_hash(password, context.settings.passwords)
+        secret = make_hash(password, context.settings.passwords)
+        return secret, make_verifiers(password, context.settings.passwords)
     except ValueError as error:
         _fail(str(error))
 
@@ -108,8 +110,9 @@ def add(context: UserContext, address: str, password_stdin: bool, name: str, quo
             extra = f"userdb_quota_rule=*:bytes={parse_size(quota)}"
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--quota") from error
-    secret = _hash(context, _read_password(from_stdin=password_stdin))
+    secret, verifiers = _hash(context, _read_password(from_stdin=password_stdin))
     try:
+        extra = " ".join(part for part in (extra, scram_fields(verifiers)) if part)
         editor.add(user, secret, display_name=name, extra=extra)
     except EditError as error:
         _fail(str(error))
@@ -127,7 +130,7 @@ def passwd(context: UserContext, address: str, password_stdin: bool) -> None:
     try:
         if all(known.address != user for known in editor.users()):
             _fail(f"{user} does not exist")
-        editor.set_secret(user, _hash(context, _read_password(from_stdin=password_stdin)))
+        editor.set_secret(user, *_hash(context, _read_password(from_stdin=password_stdin)))
     except EditError as error:
         _fail(str(error))
     click.echo(f"password of {user} changed")
@@ -152,11 +155,11 @@ def list_users(context: UserContext, as_json: bool) -> None:
             }
             for user in users
         ]
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        click.echo(to_json(rows, indent=2))
         return
     for user in users:
         remark = "" if user.may_log_in else "  (may not log in)"
-        click.echo(f"{user.address}{remark}")
+        say(f"{user.address}{remark}")
 
 
 @user_group.command("delete")

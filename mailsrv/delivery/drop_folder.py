@@ -18,6 +18,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -27,6 +28,7 @@ from attrs import field, frozen
 
 from mailsrv.address import Address, AddressError, parse_mailbox
 from mailsrv.interfaces.envelope import BodyType, Notify, RecipientParameters, ReturnContent
+from mailsrv.wire.dot_stuffing import has_bare_line_break
 
 MODE = 0o1733
 CORRUPT = "corrupt"
@@ -38,6 +40,11 @@ _ENVELOPE_OCTETS = 4 * 1024 * 1024
 TORN_SECONDS = 3600.0
 """A file that is not whole may still be written for so long."""
 _SPARE_OCTETS = _ENVELOPE_OCTETS + 4096
+# RFC 3461 4.4 and 4.2, as an SMTP session holds them to it.
+_ENVELOPE_ID = re.compile(r"[ -~]{0,100}")
+_ORIGINAL_RECIPIENT = re.compile(r"(?:[A-Za-z0-9-]{1,40};[^;].{0,498})?")
+_NOTIFY = frozenset(range(int(Notify.NEVER) + 1))
+"""Any of the three others together, or NEVER alone."""
 
 
 class DropError(Exception):
@@ -69,11 +76,14 @@ class DroppedFile:
 
 def make_drop_folder(path: str) -> None:
     """Make it, and the folder for what is corrupt; the mode of one that exists is the administrator's."""
-    if not os.path.isdir(path):
+    is_new = not os.path.isdir(path)
+    if is_new:
         os.makedirs(path, mode=0o755, exist_ok=True)
-        os.chmod(path, MODE)
     with contextlib.suppress(FileExistsError):
         os.mkdir(os.path.join(path, CORRUPT), 0o700)
+    if is_new:
+        # Last: from now on others can put things here, and the name was to be ours.
+        os.chmod(path, MODE)
 
 
 def drop(path: str, message: DroppedMessage) -> str:
@@ -118,11 +128,28 @@ def remove(path: str, name: str) -> None:
     _sync_folder(path)
 
 
-def put_aside(path: str, name: str) -> None:
-    """Move a file into ``corrupt/``."""
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(os.path.join(path, name), os.path.join(path, CORRUPT, name))
-    _sync_folder(path)
+def put_aside(path: str, name: str) -> bool:
+    """Move a file into ``corrupt/``; False where it cannot be had out of the way.
+
+    Strangers make what stands here: a folder of theirs cannot be moved into another, nor anything over one that
+    was. Such a thing stays, under a name that is not looked at.
+    """
+    source = os.path.join(path, name)
+    for target in (os.path.join(CORRUPT, name), f"{CORRUPT}-{secrets.token_hex(16)}"):
+        try:
+            os.rename(source, os.path.join(path, target))
+        except FileNotFoundError:
+            if not os.path.lexists(source):
+                break
+        except OSError:
+            continue
+        else:
+            break
+    else:
+        return False
+    with contextlib.suppress(OSError):
+        _sync_folder(path)
+    return True
 
 
 @frozen
@@ -132,36 +159,50 @@ class Found:
     files: tuple[DroppedFile, ...] = ()
     corrupt: tuple[tuple[str, str], ...] = ()
     """Names with the reason; put aside already."""
+    stuck: tuple[str, ...] = ()
+    """Those of the corrupt that cannot be put aside."""
+    torn: tuple[str, ...] = ()
+    """Names of files that may still be written."""
     waiting: int = 0
     """How many more there are."""
+    gone: frozenset[str] = frozenset()
+    """Those of ``without`` that are not there any more."""
 
 
 def look(path: str, *, without: Collection[str], most: int, octets: int, message_octets: int, now: float) -> Found:
     """The oldest files, at most ``most`` with about ``octets`` together. Raises OSError for the folder itself."""
-    names = sorted(name for name in os.listdir(path) if name.endswith(_SUFFIX) and name not in without)
+    listed = [name for name in os.listdir(path) if name.endswith(_SUFFIX)]
+    gone = frozenset(without).difference(listed)
+    names = sorted(name for name in listed if name not in without)
     files: list[DroppedFile] = []
     corrupt: list[tuple[str, str]] = []
+    stuck: list[str] = []
+    torn: list[str] = []
     total = taken = 0
     for name in names:
-        if len(files) >= most or total >= octets:
+        if taken >= most or total >= octets:
             break
         taken += 1
         try:
             found = _read(path, name, message_octets, now)
         except DropError as error:
-            put_aside(path, name)
             corrupt.append((name, str(error)))
+            if not put_aside(path, name):
+                stuck.append(name)
         except FileNotFoundError:
             continue
         else:
-            if found is not None:
+            if isinstance(found, DroppedFile):
                 files.append(found)
                 total += len(found.message.content)
-    return Found(tuple(files), tuple(corrupt), len(names) - taken)
+            else:
+                torn.append(name)
+                total += found
+    return Found(tuple(files), tuple(corrupt), tuple(stuck), tuple(torn), len(names) - taken, gone)
 
 
-def _read(path: str, name: str, message_octets: int, now: float) -> DroppedFile | None:
-    """None for a file that may still be written. Raises DropError and FileNotFoundError."""
+def _read(path: str, name: str, message_octets: int, now: float) -> DroppedFile | int:
+    """Only its length for a file that may still be written. Raises DropError and FileNotFoundError."""
     try:
         # O_NONBLOCK: a FIFO must not hold us.
         descriptor = os.open(os.path.join(path, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -182,11 +223,13 @@ def _read(path: str, name: str, message_octets: int, now: float) -> DroppedFile 
         if status.st_size > message_octets + _SPARE_OCTETS:
             raise DropError("it is too large")
         octets = file.read(message_octets + _SPARE_OCTETS)
+    # The owner can set it to any time; not so that of the last change.
+    modified = min(max(0.0, status.st_mtime), status.st_ctime)
     try:
-        return DroppedFile(name, status.st_uid, status.st_mtime, _decode(octets))
+        return DroppedFile(name, status.st_uid, modified, _decode(octets))
     except DropError:
-        if not _is_whole(octets) and abs(now - status.st_mtime) < TORN_SECONDS:
-            return None
+        if not _is_whole(octets) and abs(now - modified) < TORN_SECONDS:
+            return len(octets)
         raise
 
 
@@ -224,7 +267,7 @@ def _decode(octets: bytes) -> DroppedMessage:
         raise DropError("something stands behind the content")
     try:
         return _from_table(json.loads(envelope), content)
-    except (ValueError, TypeError, KeyError, AddressError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, AddressError, RecursionError) as error:
         raise DropError("its envelope cannot be read") from error
 
 
@@ -240,7 +283,7 @@ def _from_table(table: object, content: bytes) -> DroppedMessage:
     if not isinstance(table, dict):
         raise TypeError("no table")
     sender = table["sender"]
-    return DroppedMessage(
+    message = DroppedMessage(
         sender=None if sender is None else parse_mailbox(_text(sender)),
         recipients=tuple(_recipients(table["recipients"])),
         content=content,
@@ -249,15 +292,34 @@ def _from_table(table: object, content: bytes) -> DroppedMessage:
         return_content=None if table["return"] is None else ReturnContent(table["return"]),
         envelope_id=_text(table["envelope_id"]),
     )
+    _check(message)
+    return message
+
+
+def _check(message: DroppedMessage) -> None:
+    """What an SMTP session would not let through does not get in here either: anybody can write such a file."""
+    if not _ENVELOPE_ID.fullmatch(message.envelope_id):
+        raise DropError("its envelope id is none")
+    addresses = [address for address, _ in message.recipients]
+    if message.sender is not None:
+        addresses.append(message.sender)
+    if not message.is_smtputf8 and not all(address.is_ascii for address in addresses):
+        raise DropError("its addresses need SMTPUTF8")
+    if message.body is not BodyType.BINARY and has_bare_line_break(message.content):
+        raise DropError("its lines do not end with CRLF")
 
 
 def _recipients(rows: object) -> Sequence[tuple[Address, RecipientParameters]]:
     if not isinstance(rows, list) or not rows:
         raise TypeError("no recipients")
-    return [
-        (parse_mailbox(_text(address)), RecipientParameters(Notify(int(notify)), _text(original)))
-        for address, notify, original in rows
-    ]
+    return [(parse_mailbox(_text(address)), _parameters(notify, original)) for address, notify, original in rows]
+
+
+def _parameters(notify: object, original: object) -> RecipientParameters:
+    text = _text(original)
+    if notify not in _NOTIFY or not isinstance(notify, int) or not _ORIGINAL_RECIPIENT.fullmatch(text):
+        raise ValueError("no parameters of RCPT")
+    return RecipientParameters(Notify(notify), text)
 
 
 def _text(value: object) -> str:

@@ -101,8 +101,8 @@ class Pickup:
         self._run_in_thread = run_in_thread
         self._call: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
-        self._taken: set[str] = set()
-        """Journaled, but still there: their removal failed."""
+        self._passed_over: set[str] = set()
+        """Journaled, or corrupt, but still there: they could not be removed."""
         self._is_stopped = True
         self._trouble = ""
 
@@ -142,7 +142,10 @@ class Pickup:
         seen: set[str] = set()
         try:
             while not self._must_stop():
-                found: Found = await self._run_in_thread(self._find, frozenset(seen | self._taken))
+                found: Found = await self._run_in_thread(self._find, frozenset(seen | self._passed_over))
+                self._passed_over -= found.gone
+                self._passed_over.update(found.stuck)
+                seen.update(found.torn)
                 for name, reason in found.corrupt:
                     self._log.critical(
                         "{path}/{name} is no message and was put into corrupt/: {reason}",
@@ -152,10 +155,10 @@ class Pickup:
                     )
                 for file in found.files:
                     seen.add(file.name)
-                    await self._take(file)
+                    await self._try(file)
                     if self._must_stop():
                         return
-                if not found.files or not found.waiting:
+                if not found.waiting:
                     break
         except OSError as error:
             self._say(f"{self._path}: {error.strerror}")
@@ -163,6 +166,13 @@ class Pickup:
             self._say("")
         finally:
             os.close(descriptor)
+
+    async def _try(self, file: DroppedFile) -> None:
+        """Whatever one file does, the others get their turn."""
+        try:
+            await self._take(file)
+        except Exception:
+            self._log.failure("Picking up {path}/{name}", path=self._path, name=file.name)
 
     def _must_stop(self) -> bool:
         return self._is_stopped
@@ -205,7 +215,7 @@ class Pickup:
             self._log.critical(
                 "{path}/{name}: user {uid} has no address", path=self._path, name=file.name, uid=file.uid
             )
-            await self._run_in_thread(put_aside, self._path, file.name)
+            await self._put_aside(file.name)
             return
         try:
             refused = await self._submit(file.message, account)
@@ -228,11 +238,15 @@ class Pickup:
                 )
         await self._remove(file.name)
 
+    async def _put_aside(self, name: str) -> None:
+        if not await self._run_in_thread(put_aside, self._path, name):
+            self._passed_over.add(name)
+
     async def _remove(self, name: str) -> None:
         try:
             await self._run_in_thread(remove, self._path, name)
         except OSError as error:
-            self._taken.add(name)
+            self._passed_over.add(name)
             self._log.critical(
                 "{path}/{name} was accepted and cannot be removed: {reason}. Remove it, or a restart takes it again",
                 path=self._path,
@@ -301,9 +315,8 @@ class Pickup:
             )
         if message.sender is None:
             return True
-        is_own = not any(each.error.status == NOT_AUTHORISED for each in refused)
         # Who may not send under a name is told under their own.
-        to = message.sender if account.is_trusted or is_own else account.address
+        to = message.sender if await _may_send_as(account, message.sender) else account.address
         recipients = ((to, RecipientParameters()),)
         notice = self._notice(file, to, refused)
         server = self.peers.account_of_uid(os.geteuid())
@@ -321,7 +334,7 @@ class Pickup:
                 account=str(account.address),
                 reason=str(error),
             )
-            await self._run_in_thread(put_aside, self._path, file.name)
+            await self._put_aside(file.name)
         return True
 
     async def _drop_notice(self, notice: DroppedMessage) -> bool:
@@ -354,6 +367,14 @@ class Pickup:
                 envelope_id=message.envelope_id,
             )
         ).octets
+
+
+async def _may_send_as(account: LocalAccount, address: Address) -> bool:
+    """Whether that is certain."""
+    try:
+        return await account.may_send_as(address)
+    except MailError:
+        return False
 
 
 class _NobodyLeft(MailError):

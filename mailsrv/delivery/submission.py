@@ -6,12 +6,21 @@ who sent them is known from the log-in and checked in the From field.
 
 from __future__ import annotations
 
-from mailsrv.address import Address
+import re
+
+from mailsrv.address import Address, AddressError
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount
-from mailsrv.message import header_addresses, parse_addresses, read_header
-from mailsrv.message.fields import FieldRow
+from mailsrv.message import header_addresses, iterate_fields, parse_addresses
 from mailsrv.status import NOT_AUTHORISED
+from mailsrv.wire.dot_stuffing import has_bare_line_break
+
+FROM_OCTETS = 32768
+"""A longer From field is refused: reading it would take noticeable time."""
+
+# Quoted strings, quoted pairs and the parentheses of comments, which may be nested (RFC 5322 3.2.2, 3.2.4).
+_LEXEMES = re.compile(rb'"(?:[^"\\]|\\.)*+"|\\.|[()]|[^"\\()]++|.', re.DOTALL)
+_BETWEEN_WORDS = re.compile(rb"[\s<>,;:\0]+")
 
 
 async def check_reverse_path(account: IAccount, reverse_path: Address | None) -> None:
@@ -24,19 +33,58 @@ async def check_from_field(account: IAccount, header: bytes, reverse_path: Addre
     """550 5.7.1 unless there is one From field and all its addresses are the user's own.
 
     ``reverse_path`` has been checked already and is not asked about again. A From that cannot be
-    read is not somebody else's benefit: it is refused.
+    read is not somebody else's benefit: it is refused, and so is what other readers could take for another
+    field or another address. All of ``header`` is looked at, whatever is interpreted of stored messages.
     """
-    fields = [_body(row) for row in read_header(header, 0, len(header)).rows if row[1].lower() == b"from"]
+    if b"\0" in header or has_bare_line_break(header):
+        # Some end lines there, or pass over the octet: they would see fields that do not stand here.
+        raise MailError(NOT_AUTHORISED, "The header section has octets that do not belong there")
+    fields = [found.unfolded for found in iterate_fields(header) if found.name.lower() == b"from"]
     if len(fields) != 1:
         raise MailError(NOT_AUTHORISED, "One From field is needed")
-    addresses = set(header_addresses(fields[0]))
-    named = [entry for entry in parse_addresses(fields[0]) if entry.host is not None]
-    if not addresses or len(header_addresses(fields[0])) != len(named):
+    body = fields[0]
+    if len(body) > FROM_OCTETS:
+        raise MailError(NOT_AUTHORISED, "The From field is too long")
+    # More entries than that the parser cannot find: it never stops early.
+    limit = len(body) + 2
+    named = [entry for entry in parse_addresses(body, limit) if entry.host is not None]
+    found = header_addresses(body, limit)
+    likely = _likely_addresses(body)
+    if not found or len(found) != len(named) or likely is None:
         raise MailError(NOT_AUTHORISED, "The From field has an address that cannot be read")
-    for address in sorted(addresses):
+    for address in sorted({*found, *likely}):
         if address != reverse_path and not await account.may_send_as(address):
             raise MailError(NOT_AUTHORISED, "The address in the From field is not yours")
 
 
-def _body(row: FieldRow) -> bytes:
-    return row[0].partition(b":")[2]
+def _likely_addresses(body: bytes) -> set[Address] | None:
+    """What stands there like an address outside of quotes and comments; None where that cannot be told.
+
+    A display name that is not quoted may hold one, and some readers take the first they see.
+    """
+    bare: list[bytes] = []
+    depth = 0
+    for match in _LEXEMES.finditer(body):
+        text = match[0]
+        if text == b"(":
+            depth += 1
+            bare.append(b" ")
+        elif text == b")" and depth:
+            depth -= 1
+        elif not depth:
+            # NUL: something stood here that is no word.
+            bare.append(b"\0" if text.startswith((b'"', b"\\")) else text)
+    if depth:
+        return None
+    likely = set()
+    for word in _BETWEEN_WORDS.split(b"".join(bare)):
+        local_part, _, domain = word.rpartition(b"@")
+        if not local_part or b"." not in domain:
+            continue
+        if b"@" in local_part:
+            return None
+        try:
+            likely.add(Address(local_part.decode("utf-8"), domain.decode("utf-8")))
+        except (UnicodeDecodeError, AddressError):
+            return None
+    return likely

@@ -32,11 +32,13 @@ _DAY_LENGTH = 2
 _DAYS = 1024
 _DAY_SECONDS = 86400
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
+# Only ASCII letters have a case here: there are others that IGNORECASE takes for them.
+_FLAGS = re.IGNORECASE | re.DOTALL | re.ASCII
 # The separator after the tag may be any of these three; we write the first.
-_SRS0 = re.compile(r"srs0[=+-]([a-z2-7]{6})=([a-z2-7]{2})=([^=]+)=(.+)", re.IGNORECASE | re.DOTALL)
-_SRS1 = re.compile(r"srs1[=+-]([a-z2-7]{6})=([^=]+)=(.+)", re.IGNORECASE | re.DOTALL)
-_FOREIGN_SRS0 = re.compile(r"srs0([=+-].+)", re.IGNORECASE | re.DOTALL)
-_FOREIGN_SRS1 = re.compile(r"srs1[=+-][^=]+=([^=]+)=(.+)", re.IGNORECASE | re.DOTALL)
+_SRS0 = re.compile(r"srs0[=+-]([a-z2-7]{6})=([a-z2-7]{2})=([^=]+)=(.+)", _FLAGS)
+_SRS1 = re.compile(r"srs1[=+-]([a-z2-7]{6})=([^=]+)=(.+)", _FLAGS)
+_FOREIGN_SRS0 = re.compile(r"srs0([=+-].+)", _FLAGS)
+_FOREIGN_SRS1 = re.compile(r"srs1[=+-][^=]+=([^=]+)=(.+)", _FLAGS)
 
 
 class SrsError(MailError):
