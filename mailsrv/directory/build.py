@@ -68,4 +68,4 @@ def make_directory(
         )
         directories.append(passwd_file)
         with_users.append(passwd_file)
-    return DirectoryChain(directories, for_unknown=with_users[0] if with_users else None)
+    return DirectoryChain(directories, for_unknown=with_users[0] if with_users else None, with_users=with_users)

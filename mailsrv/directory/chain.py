@@ -15,20 +15,28 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.peek import IPeekable, Peeked
-from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.directory.scram import joint_standings
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
 
 
-@implementer(IDirectory, IPeekable)
+@implementer(IDirectory, IPeekable, IScramDirectory)
 class DirectoryChain:
     """One directory made of several.
 
     ``for_unknown`` is the one that spends the time of a password check on unknown users
-    (R-AUTH-4); by default the first.
+    (R-AUTH-4); by default the first. ``with_users`` are those that have users, and not only aliases; by default all.
     """
 
-    def __init__(self, directories: Sequence[IDirectory], *, for_unknown: IDirectory | None = None) -> None:
+    def __init__(
+        self,
+        directories: Sequence[IDirectory],
+        *,
+        for_unknown: IDirectory | None = None,
+        with_users: Sequence[IDirectory] | None = None,
+    ) -> None:
         self.name = "chain"
         self._directories = tuple(directories)
+        self._with_users = self._directories if with_users is None else tuple(with_users)
         self._by_name = {directory.name: directory for directory in directories}
         if len(self._by_name) != len(self._directories):
             raise ValueError("two directories have the same name")
@@ -73,6 +81,9 @@ class DirectoryChain:
         if self._for_unknown is not None:
             await self._for_unknown.check_password(None, password)
         return False
+
+    def scram_standings(self) -> Sequence[ScramStanding]:
+        return joint_standings(self._with_users)
 
     def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
         return run_coroutine(self._find_alias(address))

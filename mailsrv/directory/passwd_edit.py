@@ -15,12 +15,13 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address
-from mailsrv.directory.passwd_line import is_entry, parse_line
+from mailsrv.directory.passwd_line import SCRAM_FIELDS, is_entry, parse_line
 from mailsrv.interfaces.directory import DirectoryUser
+from mailsrv.sasl.scram_keys import find_keys
 
 LOCK_SECONDS = 10.0
 """How long a command waits for another one."""
@@ -66,16 +67,30 @@ class PasswdEditor:
                 lines += [entry, b""]
             self._write(lines)
 
-    def set_secret(self, address: Address, secret: str) -> None:
-        """Give a user another password hash. EditError where there is no such user."""
+    def set_secret(self, address: Address, secret: str, verifiers: Sequence[str] = ()) -> None:
+        """Give a user another password hash, and keys for SCRAM (``{SCRAM-SHA-256}…``) in place of the old password's.
+
+        EditError where there is no such user.
+        """
         if any(character in ":\r\n\0" for character in secret):
             raise EditError("a field may have no colon, line end or NUL")
+        new_fields = scram_fields(verifiers).encode()
         with self._locked():
             lines = self._read()
             index = self._require(lines, address)
-            fields = lines[index].split(b":", 2)
+            line = lines[index].removesuffix(b"\r")
+            ending = lines[index][len(line) :]
+            fields = line.split(b":", 7)
             fields[1] = secret.encode()
-            lines[index] = b":".join(fields)
+            if len(fields) > 7:
+                # The keys of the old password would let it in.
+                kept = [extra for extra in fields[7].split() if not _is_scram_field(extra)]
+                if len(kept) < len(fields[7].split()):
+                    fields[7] = b" ".join(kept)
+            if new_fields:
+                fields += [b""] * (8 - len(fields))
+                fields[7] = b" ".join(part for part in (fields[7], new_fields) if part)
+            lines[index] = b":".join(fields) + ending
             self._write(lines)
 
     def delete(self, address: Address) -> None:
@@ -188,6 +203,22 @@ class PasswdEditor:
         if (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid):
             os.fchown(descriptor, old.st_uid, old.st_gid)
         os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+
+
+def scram_fields(verifiers: Sequence[str]) -> str:
+    """Stored forms (``{SCRAM-SHA-256}…``) as extra fields of a line. EditError for any other."""
+    fields = []
+    for verifier in verifiers:
+        scheme, _, value = verifier.removeprefix("{").partition("}")
+        name = next((name for name, mechanism in SCRAM_FIELDS.items() if mechanism == scheme), "")
+        if not name or find_keys(scheme, (verifier,)) is None:
+            raise EditError("no keys for SCRAM")
+        fields.append(f"{name}={value}")
+    return " ".join(fields)
+
+
+def _is_scram_field(extra: bytes) -> bool:
+    return extra.partition(b"=")[0].removeprefix(b"userdb_").decode("ascii", "replace") in SCRAM_FIELDS
 
 
 def sync_folder(folder: str) -> None:

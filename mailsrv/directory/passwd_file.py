@@ -20,9 +20,10 @@ from mailsrv.directory.passwd_line import is_entry, parse_line
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.verifiers import cost_class
 from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.directory.scram import ScramCensus
 from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
-from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
 
 
 @frozen
@@ -31,6 +32,7 @@ class PasswdTable:
 
     users: Mapping[Address, DirectoryUser]
     typical_secret: str = ""
+    scram: Sequence[ScramStanding] = ()
 
 
 def parse_passwd(octets: bytes, default_domain: str = "", directory: str = "") -> Parsed[PasswdTable]:
@@ -39,6 +41,7 @@ def parse_passwd(octets: bytes, default_domain: str = "", directory: str = "") -
     problems: list[Problem] = []
     classes: Counter[str] = Counter()
     examples: dict[str, str] = {}
+    census = ScramCensus()
     for number, raw in enumerate(octets.split(b"\n"), 1):
         try:
             line = raw.rstrip(b"\r").decode("utf-8")
@@ -62,11 +65,12 @@ def parse_passwd(octets: bytes, default_domain: str = "", directory: str = "") -
             kind = cost_class(entry.user.secret)
             classes[kind] += 1
             examples.setdefault(kind, entry.user.secret)
+            census.count(entry.user)
     typical = examples[classes.most_common(1)[0][0]] if classes else ""
-    return Parsed(PasswdTable(users, typical), tuple(problems))
+    return Parsed(PasswdTable(users, typical, census.standings()), tuple(problems))
 
 
-@implementer(IDirectory, IPeekable)
+@implementer(IDirectory, IPeekable, IScramDirectory)
 class PasswdFile:
     """A passwd-file as a directory. Needs no start; ``list_users`` at start-up shows whether it can be read."""
 
@@ -116,6 +120,11 @@ class PasswdFile:
             return self._hashing.spend(table.typical_secret, password)
 
         return self._file.contents().addCallback(spend)
+
+    def scram_standings(self) -> Sequence[ScramStanding]:
+        """By what was read last."""
+        table = self._file.last_known()
+        return () if table is None else table.scram
 
     def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
         return succeed(None)

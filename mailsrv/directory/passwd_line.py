@@ -5,7 +5,8 @@ be missing. Extra fields are separated by spaces; those that mean something here
 
 * ``userdb_quota_rule=*:storage=1G`` (also without ``userdb_``) and ``userdb_quota_storage_size=1G``,
 * ``nologin``: mail is taken, log-ins are refused,
-* ``allow_nets=192.0.2.0/24,…``: log-ins from elsewhere are refused.
+* ``allow_nets=192.0.2.0/24,…``: log-ins from elsewhere are refused,
+* ``scram_sha_256=ITERATIONS,SALT,STORED-KEY,SERVER-KEY`` and ``scram_sha_1=…``: keys of the same password.
 
 Others are tolerated. uid, gid, home and shell are not used: mail belongs to the server. A field
 that restricts log-ins and cannot be understood refuses them: to ignore it would open the account.
@@ -22,8 +23,11 @@ from attrs import frozen
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwords.verifiers import is_supported
 from mailsrv.interfaces.directory import DirectoryUser
+from mailsrv.sasl.scram_keys import DIGESTS, ScramKeys
 
 _SIZE = re.compile(r"(\d{1,15})\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+SCRAM_FIELDS = {mechanism.lower().replace("-", "_"): mechanism for mechanism in DIGESTS}
+"""The extra fields for keys, and their mechanisms."""
 _UNITS = {"b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -64,6 +68,7 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
         warnings.append(f"{address} cannot log in: the password's scheme is not supported")
     quota_octets: int | None = None
     networks: tuple[str, ...] = ()
+    verifiers: list[str] = []
     for extra in fields[7].split() if len(fields) > 7 else ():
         key, _, value = extra.partition("=")
         key = key.removeprefix("userdb_")
@@ -76,6 +81,9 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
                 may_log_in = False
             elif key == "allow_nets":
                 networks = _parse_networks(value)
+            elif key in SCRAM_FIELDS:
+                ScramKeys.parse(SCRAM_FIELDS[key], value)
+                verifiers.append(f"{{{SCRAM_FIELDS[key]}}}{value}")
         except ValueError as error:
             warnings.append(f"{address}: {key}: {error}")
             may_log_in = may_log_in and key != "allow_nets"
@@ -88,6 +96,7 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
             secret=secret,
             fingerprint=hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest(),
             networks=networks,
+            verifiers=tuple(verifiers),
         ),
         tuple(warnings),
     )

@@ -90,6 +90,13 @@ class DirectorySettings:
     max_octets: int = field(default=64 * 1024 * 1024, metadata={"help": "A larger file is refused.", "unit": "octets"})
 
 
+class ScramMechanism(enum.Enum):
+    """A mechanism that needs keys of its own."""
+
+    SHA_256 = "SCRAM-SHA-256"
+    SHA_1 = "SCRAM-SHA-1"
+
+
 @frozen
 class PasswordSettings:
     """``[passwords]``: how new password hashes are made, and how many are computed at a time.
@@ -115,4 +122,16 @@ class PasswordSettings:
         default=128,
         validator=validators.ge(0),
         metadata={"help": "Log-ins that may wait for a hash; past it the answer is a temporary failure."},
+    )
+    scram: tuple[ScramMechanism, ...] = field(
+        default=(ScramMechanism.SHA_256,),
+        metadata={
+            "help": "For which mechanisms keys are stored beside the hash when a password is set: SCRAM-SHA-256, "
+            "SCRAM-SHA-1. Without keys nobody can log in by them; with them a stolen file is cheaper to guess at."
+        },
+    )
+    scram_iterations: int = field(
+        default=100_000,
+        validator=validators.and_(validators.ge(4096), validators.le(10_000_000)),
+        metadata={"help": "Rounds of PBKDF2 for such keys; the client computes them at every log-in."},
     )

@@ -116,6 +116,10 @@ class WatchedFile(Generic[T]):
             return self._value
         return None
 
+    def last_known(self) -> T | None:
+        """The contents at the last look, however long ago; None before the first."""
+        return self._value
+
     def _is_fresh(self) -> bool:
         return self._checked_at is not None and self._clock.seconds() - self._checked_at < self._check_seconds
 

@@ -30,8 +30,29 @@ class DirectoryUser:
     """Changes whenever the entry (password, state) changes: cached log-ins die with it (R-AUTH-2)."""
     networks: tuple[str, ...] = ()
     """From where they may log in, as networks or ``local`` for Unix sockets; empty: from anywhere."""
+    verifiers: tuple[str, ...] = field(default=(), repr=False)
+    """Further stored forms of the same password, for mechanisms that need their own: ``{SCRAM-SHA-256}…``."""
     directory: str = ""
     """Name of the directory that told it, where several are asked: it is the one to check the password."""
+
+
+@frozen
+class ScramStanding:
+    """How far a directory can serve one SCRAM mechanism."""
+
+    mechanism: str
+    has_everyone: bool
+    """Every user who may log in has keys for it."""
+    iterations: int
+    """Of most keys, as the length of the salt is."""
+    salt_octets: int
+
+
+class IScramDirectory(Interface):
+    """A directory whose users may have keys for SCRAM."""
+
+    def scram_standings() -> Sequence[ScramStanding]:
+        """The mechanisms at least one user has keys for, by what is known now: nothing is waited for."""
 
 
 class IDirectory(Interface):

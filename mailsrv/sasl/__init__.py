@@ -1,16 +1,34 @@
-"""Server side of SASL (RFC 4422) for SMTP, IMAP and POP3: PLAIN and LOGIN as small engines without I/O."""
+"""Server side of SASL (RFC 4422) for SMTP, IMAP and POP3: the exchanges and the mechanisms, as engines without I/O."""
 
+from mailsrv.sasl.conversation import Conversation
 from mailsrv.sasl.errors import SaslCancelled, SaslError
-from mailsrv.sasl.exchange import MECHANISM_NAMES, SaslExchange, decode_base64, encode_challenge
-from mailsrv.sasl.mechanisms import Challenge, PasswordGiven
+from mailsrv.sasl.exchange import (
+    ALL_MECHANISMS,
+    MECHANISM_NAMES,
+    OfferedMechanisms,
+    SaslExchange,
+    Step,
+    decode_base64,
+    decode_response,
+    encode_challenge,
+    password_mechanisms,
+)
+from mailsrv.sasl.mechanisms import Challenge, PasswordGiven, ResponseGiven
 
 __all__ = [
+    "ALL_MECHANISMS",
     "MECHANISM_NAMES",
     "Challenge",
+    "Conversation",
+    "OfferedMechanisms",
     "PasswordGiven",
+    "ResponseGiven",
     "SaslCancelled",
     "SaslError",
     "SaslExchange",
+    "Step",
     "decode_base64",
+    "decode_response",
     "encode_challenge",
+    "password_mechanisms",
 ]

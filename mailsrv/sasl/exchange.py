@@ -3,34 +3,58 @@
 The same for SMTP AUTH (RFC 4954), IMAP AUTHENTICATE with SASL-IR (RFC 4959) and POP3 AUTH (RFC 5034)::
 
     exchange = SaslExchange(mechanism_name)
-    step = exchange.begin(initial_response)     # Challenge or PasswordGiven
+    step = exchange.begin(initial_response)     # Challenge, PasswordGiven or ResponseGiven
     step = exchange.receive(line)               # as long as it is a Challenge
+
+After a ResponseGiven it is for who decides about the log-in to make further challenges; ``receive`` decodes the
+responses to them.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 
 from mailsrv.sasl.errors import SaslCancelled, SaslError
-from mailsrv.sasl.mechanisms import Challenge, Login, Mechanism, PasswordGiven, Plain
+from mailsrv.sasl.mechanisms import Challenge, Conversing, Login, Mechanism, PasswordGiven, Plain, ResponseGiven
 
-_MECHANISMS: dict[str, type[Plain] | type[Login]] = {"PLAIN": Plain, "LOGIN": Login}
-MECHANISM_NAMES = tuple(_MECHANISMS)
-"""What may be announced, in the order of preference."""
+_MECHANISMS: dict[str, type[Plain] | type[Login] | type[Conversing]] = {
+    "SCRAM-SHA-256-PLUS": Conversing,
+    "SCRAM-SHA-256": Conversing,
+    "SCRAM-SHA-1": Conversing,
+    "PLAIN": Plain,
+    "LOGIN": Login,
+}
+ALL_MECHANISMS = tuple(_MECHANISMS)
+"""In the order of preference."""
+MECHANISM_NAMES = ("PLAIN", "LOGIN")
+"""What can be announced wherever passwords can be checked."""
+
+OfferedMechanisms = Callable[[bool], tuple[str, ...]]
+"""What a session may announce now; the argument: whether it is under TLS."""
+
+
+def password_mechanisms(is_tls: bool) -> tuple[str, ...]:
+    """Those that hand a password over, and no others."""
+    return MECHANISM_NAMES
+
 
 RESPONSE_LIMIT_OCTETS = 12288
 """RFC 4954 4: a line of base64 may have this many octets with its CRLF."""
 
 
+Step = Challenge | PasswordGiven | ResponseGiven
+
+
 class SaslExchange:
-    """From the client's choice of a mechanism to the password. Raises ``KeyError`` for a mechanism it has not."""
+    """From the client's choice of a mechanism to what it gives. Raises ``KeyError`` for a mechanism it has not."""
 
     def __init__(self, mechanism_name: str) -> None:
         self.mechanism_name = mechanism_name.upper()
         self._mechanism: Mechanism = _MECHANISMS[self.mechanism_name]()
 
-    def begin(self, initial_response: bytes | None = None) -> Challenge | PasswordGiven:
+    def begin(self, initial_response: bytes | None = None) -> Step:
         """Start. ``initial_response`` is in base64, ``=`` for an empty one (RFC 4954 4), None if there was none.
 
         Raises :class:`SaslError`.
@@ -39,11 +63,16 @@ class SaslExchange:
             return self._mechanism.begin()
         return self._mechanism.respond(b"" if initial_response == b"=" else decode_base64(initial_response))
 
-    def receive(self, line: bytes) -> Challenge | PasswordGiven:
+    def receive(self, line: bytes) -> Step:
         """A response line without its CRLF; raises :class:`SaslError` and :class:`SaslCancelled`."""
-        if line == b"*":
-            raise SaslCancelled
-        return self._mechanism.respond(decode_base64(line))
+        return self._mechanism.respond(decode_response(line))
+
+
+def decode_response(line: bytes) -> bytes:
+    """A response to a challenge of who decides; raises :class:`SaslError` and :class:`SaslCancelled`."""
+    if line == b"*":
+        raise SaslCancelled
+    return decode_base64(line)
 
 
 def encode_challenge(challenge: Challenge) -> bytes:

@@ -1,4 +1,4 @@
-"""The mechanisms: PLAIN (RFC 4616) and LOGIN (never a standard, but what many clients still choose first).
+"""The mechanisms that hand a password over: PLAIN (RFC 4616), and LOGIN (no standard, but many clients' first choice).
 
 A mechanism takes decoded responses and answers with a challenge or with what was given. It knows
 no base64 and no protocol. Octets that no name has (NUL, controls, broken UTF-8) end the exchange
@@ -36,13 +36,20 @@ class PasswordGiven:
     authzid: str = ""
 
 
+@frozen
+class ResponseGiven:
+    """A response to be judged by who decides about the log-in: there may be another challenge."""
+
+    octets: bytes = field(repr=False)
+
+
 class Mechanism(Protocol):
     """One exchange of one mechanism."""
 
     def begin(self) -> Challenge:
         """The first challenge, where the client gave no initial response."""
 
-    def respond(self, response: bytes) -> Challenge | PasswordGiven:
+    def respond(self, response: bytes) -> Challenge | PasswordGiven | ResponseGiven:
         """The client's next response; raises :class:`SaslError`."""
 
 
@@ -76,6 +83,16 @@ class Login:
             self._authcid = _decode_name(response)
             return Challenge(b"Password:")
         return PasswordGiven(self._authcid, _decode_password(response))
+
+
+class Conversing:
+    """Any mechanism that the client begins and whose messages are none of the protocol's business."""
+
+    def begin(self) -> Challenge:
+        return Challenge(b"")
+
+    def respond(self, response: bytes) -> ResponseGiven:
+        return ResponseGiven(response)
 
 
 def _decode_name(octets: bytes) -> str:

@@ -21,6 +21,7 @@ from mailsrv.directory.passwords.verifiers import password_octets, verify_passwo
 from mailsrv.directory.settings import PasswordSettings
 from mailsrv.directory.threads import RunInThread
 from mailsrv.errors import Unavailable
+from mailsrv.sasl.scram_keys import ScramKeys
 
 
 def make_hash(password: str, settings: PasswordSettings) -> str:
@@ -35,6 +36,14 @@ def make_hash(password: str, settings: PasswordSettings) -> str:
         type=Type.ID,
     )
     return "{ARGON2ID}" + hasher.hash(octets)
+
+
+def make_verifiers(password: str, settings: PasswordSettings) -> tuple[str, ...]:
+    """``{SCRAM-SHA-256}…`` and the like for a new password, as the settings want them. Takes its time."""
+    return tuple(
+        f"{{{mechanism.value}}}{ScramKeys.derive(mechanism.value, password, settings.scram_iterations).format()}"
+        for mechanism in settings.scram
+    )
 
 
 class HashingPool:

@@ -23,6 +23,8 @@ from argon2.low_level import Type, verify_secret
 
 from mailsrv.directory.passwords.libcrypt import load_crypt
 from mailsrv.directory.passwords.sha_crypt import sha_crypt
+from mailsrv.sasl.saslprep import prepare_password
+from mailsrv.sasl.scram_keys import ScramKeys, derive_keys
 
 MAX_PASSWORD_OCTETS = 4096
 BCRYPT_OCTETS = 72
@@ -31,7 +33,6 @@ BCRYPT_OCTETS = 72
 Verifier = Callable[[str, bytes], bool]
 
 _FORM = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9.-]*)\}(.*)", re.DOTALL | re.ASCII)
-_SCRAM = re.compile(r"(\d{1,9}),([A-Za-z0-9+/=]+),([A-Za-z0-9+/=]+),([A-Za-z0-9+/=]+)", re.ASCII)
 _PBKDF2 = re.compile(r"\$1\$([^$]*)\$(\d{1,9})\$([0-9a-fA-F]{40})", re.ASCII)
 _system_crypt = load_crypt()
 
@@ -225,16 +226,18 @@ def _verify_pbkdf2(value: str, password: bytes) -> bool:
     return hmac.compare_digest(found, bytes.fromhex(match[3]))
 
 
-def _verify_scram(algorithm: str) -> Verifier:
-    """``rounds,salt,StoredKey,ServerKey`` (RFC 5802 section 3); a password suffices to check against it."""
+def _verify_scram(mechanism: str) -> Verifier:
+    """What SCRAM keeps of a password suffices to check against it."""
 
     def verify(value: str, password: bytes) -> bool:
-        match = _SCRAM.fullmatch(value)
-        if match is None or int(match[1]) < 1:
-            return False
-        salted = hashlib.pbkdf2_hmac(algorithm, password, _from_base64(match[2]), int(match[1]))
-        client_key = hmac.digest(salted, b"Client Key", algorithm)
-        return hmac.compare_digest(hashlib.new(algorithm, client_key).digest(), _from_base64(match[3]))
+        keys = ScramKeys.parse(mechanism, value)
+        text = password.decode("utf-8")
+        # Prepared as SCRAM wants it; and as it is, for keys that were made without that.
+        forms = dict.fromkeys((prepare_password(text), password))
+        return any(
+            hmac.compare_digest(derive_keys(mechanism, form, keys.iterations, keys.salt)[0], keys.stored_key)
+            for form in forms
+        )
 
     return verify
 
@@ -262,8 +265,8 @@ _SCHEMES: Mapping[str, Verifier] = {
     "SHA512-CRYPT": _verify_crypt,
     "MD5-CRYPT": _verify_crypt,
     "PBKDF2": _verify_pbkdf2,
-    "SCRAM-SHA-1": _verify_scram("sha1"),
-    "SCRAM-SHA-256": _verify_scram("sha256"),
+    "SCRAM-SHA-1": _verify_scram("SCRAM-SHA-1"),
+    "SCRAM-SHA-256": _verify_scram("SCRAM-SHA-256"),
     "PLAIN": _verify_plain,
     "CLEAR": _verify_plain,
     "CLEARTEXT": _verify_plain,

@@ -1,0 +1,45 @@
+"""Between a protocol whose lines come as events and a log-in that asks for them: one response at a time.
+
+``converse`` is for who decides about the log-in, the other methods are for the protocol's shell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from mailsrv.sasl.errors import SaslCancelled
+
+
+class Conversation:
+    """``send`` puts a challenge, not yet in base64, on its way to the client."""
+
+    def __init__(self, send: Callable[[bytes], None]) -> None:
+        self._send = send
+        self._waiting: Deferred[bytes] | None = None
+        self._is_over = False
+
+    def converse(self, challenge: bytes) -> Deferred[bytes]:
+        """The client's response to a challenge; fails with SaslError or SaslCancelled."""
+        answer: Deferred[bytes] = Deferred()
+        if self._is_over:
+            answer.errback(Failure(SaslCancelled()))
+            return answer
+        self._waiting = answer
+        self._send(challenge)
+        return answer
+
+    def respond(self, response: bytes | Exception) -> None:
+        """The response came, or something that is none."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and isinstance(response, Exception):
+            waiting.errback(Failure(response))
+        elif waiting is not None and isinstance(response, bytes):
+            waiting.callback(response)
+
+    def end(self) -> None:
+        """The connection is gone, or the log-in decided."""
+        self._is_over = True
+        self.respond(SaslCancelled())
