@@ -83,6 +83,8 @@ class TlsResult:
     ``validation-failure``, ``tlsa-invalid``, ``dnssec-invalid``, ``dane-required``, ``sts-policy-fetch-error``, …
     (RFC 8460 4.3)"""
     detail: str = ""
+    local_address: str = ""
+    """Where we connected from; "" where no connection was made."""
 
 
 class ITlsPolicies(Interface):

@@ -40,6 +40,8 @@ class Hop:
     policy: HostTlsPolicy
     domain: str
     """Whose mail it is, for reports."""
+    local_address: str = ""
+    """Where we connected from, once that is done."""
 
 
 class MxRoute:

@@ -1,11 +1,13 @@
 """From an address to a connection over which mail may flow: connect, greet, TLS as the policy wants, AUTH.
 
 What goes wrong comes out as :class:`~mailsrv.relay.outcomes.HopFailed`. How TLS went is told to the
-policies for the day's report (RFC 8460), once for each host that was spoken to.
+policies for the day's report (RFC 8460), once for each host that was spoken to. A host whose TLS is broken is
+remembered for some minutes: where mail may flow without, it does at once, over one connection.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -115,6 +117,7 @@ class Opener:
         self._client_tls = client_tls
         self._policies = policies
         self._clock = clock
+        self._broken_tls = _BrokenTls(settings, clock)
 
     async def open(
         self, hop: Hop, *, credentials: Credentials | None = None, has_implicit_tls: bool = False
@@ -123,6 +126,7 @@ class Opener:
         protocol = self._make_protocol(is_lmtp=False)
         try:
             await self._dial(lambda: self._dialer.connect(hop.address, hop.port, protocol), hop.host, hop.address)
+            hop = evolve(hop, local_address=_local_address(protocol))
             if has_implicit_tls:
                 await self._begin_tls(protocol, hop)
             else:
@@ -199,6 +203,11 @@ class Opener:
         if policy.level is TlsLevel.NONE:
             return
         may_go_without = policy.level is TlsLevel.OPPORTUNISTIC or policy.is_testing
+        known = self._broken_tls.find(hop) if may_go_without else None
+        if known is not None:
+            # As it went a moment ago, so it would go now: that is what the report counts, too.
+            self._record(hop, *known)
+            return
         if not protocol.session.capabilities.offers("STARTTLS"):
             self._record(hop, "starttls-not-supported", "the host does not offer STARTTLS")
             if not may_go_without:
@@ -215,8 +224,10 @@ class Opener:
                     was_reached=True,
                 ) from refusal
         except (TlsFailed, _NotGoodEnough) as failure:
-            self._record(hop, *_report_of(failure))
+            report = _report_of(failure)
+            self._record(hop, *report)
             if may_go_without:
+                self._broken_tls.note(hop, report)
                 raise _Fallback from failure
             raise HopFailed(TLS_NOT_GOOD, f"TLS with {hop.host}: {failure}", was_reached=True) from failure
 
@@ -230,7 +241,9 @@ class Opener:
         return check
 
     def _record(self, hop: Hop, result_type: str, detail: str = "") -> None:
-        self._policies.record(TlsResult(hop.domain, hop.host, hop.address, hop.policy, result_type, printable(detail)))
+        self._policies.record(
+            TlsResult(hop.domain, hop.host, hop.address, hop.policy, result_type, printable(detail), hop.local_address)
+        )
 
     async def _log_in(self, protocol: SmtpClientProtocol, hop: Hop, credentials: Credentials | None) -> None:
         if credentials is None:
@@ -244,6 +257,37 @@ class Opener:
             )
             log.error("relay: {host} does not let us log in: {reason}", host=hop.host, reason=reason)
             raise HopFailed(LOGIN_FAILED, f"Log-in at {hop.host}: {reason}", hop.host, was_reached=True) from refusal
+
+
+class _BrokenTls:
+    """Addresses at which TLS failed lately, and how; the oldest first."""
+
+    def __init__(self, settings: RelaySettings, clock: IReactorTime) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._known: OrderedDict[tuple[str, int], tuple[float, tuple[str, str]]] = OrderedDict()
+
+    def note(self, hop: Hop, report: tuple[str, str]) -> None:
+        """It failed, with this for the report."""
+        key = hop.address, hop.port
+        self._known[key] = self._clock.seconds() + self._settings.broken_tls_seconds, report
+        self._known.move_to_end(key)
+        if len(self._known) > self._settings.broken_tls_hosts:
+            self._known.popitem(last=False)
+
+    def find(self, hop: Hop) -> tuple[str, str] | None:
+        """What was noted, while it counts."""
+        if not self._known:
+            return None
+        key = hop.address, hop.port
+        known = self._known.get(key)
+        if known is None:
+            return None
+        until, report = known
+        if until <= self._clock.seconds():
+            del self._known[key]
+            return None
+        return report
 
 
 class _Fallback(Exception):
@@ -268,6 +312,14 @@ def _session_failure(failure: SessionFailed, host: str) -> HopFailed:
         # reputation or of a host's trouble, and pass.
         status = status.as_temporary()
     return HopFailed(status, reply.text, host, problem=AttemptProblem.DESTINATION, was_reached=True)
+
+
+def _local_address(protocol: SmtpClientProtocol) -> str:
+    """Where a connection comes from; empty where the transport does not know, or is gone already."""
+    try:
+        return str(protocol.transport.getHost().host)
+    except (AttributeError, OSError):
+        return ""
 
 
 def _connect_trouble(error: BaseException) -> str:

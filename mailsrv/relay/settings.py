@@ -91,6 +91,20 @@ class RelaySettings(SmtpClientSettings):
             "unit": "octets",
         },
     )
+    broken_tls_seconds: float = field(
+        default=600.0,
+        validator=validators.ge(0.0),
+        metadata={
+            "help": "How long a host whose TLS failed, and need not be, is spoken to without trying it again; 0: it is "
+            "tried with each connection.",
+            "unit": "seconds",
+        },
+    )
+    broken_tls_hosts: int = field(
+        default=10_000,
+        validator=validators.ge(1),
+        metadata={"help": "Addresses of such hosts that are remembered; past that the oldest are forgotten."},
+    )
     long_lines: LongLines = field(
         default=LongLines.ENCODE,
         metadata={

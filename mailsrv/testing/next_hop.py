@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from attrs import define, field, frozen
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.error import ConnectionRefusedError as Refused
@@ -367,6 +368,9 @@ class MemoryTransport:
         self._producer: Any = None
         self.is_tls = False
         self.disconnecting = False
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("TCP", "192.0.2.200", 40000)
 
     def write(self, octets: bytes) -> None:
         if self._is_gone or self.disconnecting:

@@ -20,8 +20,8 @@ _TEXT_LIMIT = 300
 _MAX_POLICIES = 20
 _MAX_HOSTS = 20
 
-FailureKey = tuple[str, str, str]
-"""Result type, host, address."""
+FailureKey = tuple[str, str, str, str]
+"""Result type, host, its address, ours."""
 
 
 @define
@@ -59,7 +59,7 @@ class DayCounts:
         counts.failed += 1
         _add_failure(
             counts,
-            (result.result_type, result.host, result.address),
+            (result.result_type, result.host, result.address, result.local_address),
             1,
             result.detail[:_TEXT_LIMIT],
             settings.max_failures,
@@ -76,8 +76,9 @@ class DayCounts:
                 counts.hosts.update([str(host) for host in one["hosts"]][: _MAX_HOSTS - len(counts.hosts)])
                 counts.successes += int(one["successes"])
                 counts.failed += int(one["failed"])
-                for result_type, host, address, times, detail in one["failures"]:
-                    key = (str(result_type), str(host), str(address))
+                for result_type, host, address, *local, times, detail in one["failures"]:
+                    # Without our address: written by an earlier version.
+                    key = (str(result_type), str(host), str(address), str(local[0]) if local else "")
                     _add_failure(counts, key, int(times), str(detail), settings.max_failures)
 
     def as_table(self) -> dict[str, Any]:
@@ -188,10 +189,12 @@ def _policy_table(domain: str, counts: PolicyCounts) -> dict[str, Any]:
 
 
 def _failure_table(key: FailureKey, times: int, detail: str) -> dict[str, Any]:
-    result_type, host, address = key
+    result_type, host, address, local = key
     table: dict[str, Any] = {"result-type": result_type, "failed-session-count": times}
     if host:
         table["receiving-mx-hostname"] = host
+    if local:
+        table["sending-mta-ip"] = local
     if address:
         table["receiving-ip"] = address
     if detail:

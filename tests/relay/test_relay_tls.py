@@ -4,7 +4,7 @@ import pytest
 
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
 from mailsrv.interfaces.tls_policy import TlsLevel
-from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind
+from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
 from tests.relay.relay_harness import World, host, make_world
 
 TLS = {**EVERYTHING, "STARTTLS": ""}
@@ -58,6 +58,61 @@ def test_opportunistic_falls_back_on_a_fresh_connection():
     assert world.network.dialled == ["192.0.2.1", "192.0.2.1"]
     assert not host(world).messages[0].is_tls
     assert results(world) == ["validation-failure"]
+
+
+def wait_for_quit(world: World) -> None:
+    """Until the connection is no longer kept."""
+    world.clock.advance(30)
+    world.run()
+
+
+def test_a_host_whose_tls_is_broken_is_remembered_for_some_minutes():
+    world = tls_world()
+    host(world).breaks_handshake = True
+    send(world)
+    wait_for_quit(world)
+    assert isinstance(send(world), Taken)
+    assert world.network.dialled == ["192.0.2.1"] * 3
+    assert results(world) == ["validation-failure"] * 2
+    assert [message.is_tls for message in host(world).messages] == [False, False]
+    host(world).breaks_handshake = False
+    world.clock.advance(600)
+    assert isinstance(send(world), Taken)
+    assert host(world).messages[-1].is_tls
+    assert results(world)[-1] == ""
+
+
+def test_where_tls_is_due_a_broken_host_is_tried_all_the_same():
+    world = tls_world()
+    host(world).breaks_handshake = True
+    send(world)
+    wait_for_quit(world)
+    host(world).breaks_handshake = False
+    world.policies.levels["mx.example.net"] = TlsLevel.ENCRYPT
+    assert isinstance(send(world), Taken)
+    assert host(world).messages[-1].is_tls
+
+
+@pytest.mark.parametrize("settings", [{"broken_tls_seconds": 0.0}, {"broken_tls_hosts": 1}])
+def test_what_is_remembered_is_bounded_and_can_be_switched_off(settings):
+    world = make_world(**settings)
+    host(world).keywords = TLS
+    host(world).breaks_handshake = True
+    send(world)
+    world.add_domain("other.example", (10, "mx.other.example"))
+    other = world.add_host("mx.other.example", "192.0.2.9", hop=NextHop(keywords=dict(TLS)))
+    other.breaks_handshake = True
+    world.send("mx:other.example", "bob@other.example")
+    wait_for_quit(world)
+    send(world)
+    assert world.network.dialled.count("192.0.2.1") == 4
+
+
+def test_rfc_8460_our_own_address_is_reported():
+    world = tls_world()
+    host(world).breaks_handshake = True
+    send(world)
+    assert world.policies.results[0].local_address == "192.0.2.200"
 
 
 def test_opportunistic_goes_on_where_starttls_is_refused():

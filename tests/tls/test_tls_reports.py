@@ -25,7 +25,7 @@ from mailsrv.tls.client_settings import TlsReportSettings
 from mailsrv.tls.https import HttpsAnswer
 from mailsrv.tls.report_files import ReportFiles
 from mailsrv.tls.report_sender import TlsReports
-from mailsrv.tls.reports import DayCounts, parse_destinations
+from mailsrv.tls.reports import DayCounts, make_report, parse_destinations
 
 SETTINGS = TlsReportSettings(True, "Example Ltd", "tls@sender.test", max_domains=3, max_failures=2)
 DAY_SECONDS = 86_400
@@ -36,7 +36,7 @@ STS_LINES = ("version: STSv1", "mode: enforce", f"mx: {HOST}", "max_age: 86400")
 
 
 def result(policy: HostTlsPolicy = STS, result_type: str = "", domain: str = "example.test") -> TlsResult:
-    return TlsResult(domain, HOST, "192.0.2.1", policy, result_type, "why" if result_type else "")
+    return TlsResult(domain, HOST, "192.0.2.1", policy, result_type, "why" if result_type else "", "192.0.2.200")
 
 
 def test_reports_need_to_say_who_sends_them() -> None:
@@ -89,7 +89,22 @@ class TestCounts:
             counts.count(result(result_type=kind, domain="d0.test"), (), SETTINGS)
         (policy,) = counts.domains["d0.test"].values()
         assert (policy.successes, policy.failed, len(policy.failures)) == (1, 4, 2)
-        assert policy.failures["a", HOST, "192.0.2.1"] == (2, "why")
+        assert policy.failures["a", HOST, "192.0.2.1", "192.0.2.200"] == (2, "why")
+
+    def test_our_own_address_is_told(self) -> None:
+        counts = DayCounts("2026-01-01")
+        counts.count(result(result_type="certificate-expired"), (), SETTINGS)
+        table = json.loads(json.dumps(counts.as_table()))
+        merged = DayCounts("2026-01-01")
+        merged.merge(table, SETTINGS)
+        (failure,) = table["domains"]["example.test"][0]["failures"]
+        del failure[3]
+        merged.merge(table, SETTINGS)
+        policies = merged.domains["example.test"].values()
+        report = json.loads(make_report("example.test", "2026-01-01", policies, SETTINGS, "1").content)
+        first, second = report["policies"][0]["failure-details"]
+        assert (first["sending-mta-ip"], first["receiving-ip"]) == ("192.0.2.200", "192.0.2.1")
+        assert "sending-mta-ip" not in second
 
     @given(
         st.lists(
@@ -221,6 +236,7 @@ class ReportTests(SynchronousTestCase):
                 "result-type": "certificate-not-trusted",
                 "failed-session-count": 2,
                 "receiving-mx-hostname": HOST,
+                "sending-mta-ip": "192.0.2.200",
                 "receiving-ip": "192.0.2.1",
                 "failure-reason-code": "why",
             }
