@@ -6,12 +6,15 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import load_imap, load_relay, load_smtp
+from benchmarks import load_imap, load_queue, load_relay, load_slow, load_smtp, load_stalled
 from benchmarks.report import as_json, heading, table
 
 WORKLOADS = {
     "smtp": load_smtp.run,
+    "slow": load_slow.run,
     "relay": load_relay.run,
+    "stalled": load_stalled.run,
+    "queue": load_queue.run,
     "login": load_imap.log_in,
     "fetch": load_imap.fetch,
     "bodies": load_imap.bodies,

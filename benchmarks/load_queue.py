@@ -10,13 +10,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
-import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.report import Result, table
 from mailsrv.address import Address
 from mailsrv.disk import RealDisk
 from mailsrv.interfaces.content import InlineContent
@@ -97,53 +98,90 @@ def pending(number: int, destinations: int) -> PendingDelivery[OnwardDelivery]:
     return PendingDelivery(DeliveryKey(segment.to_bytes(16, "big"), offset, 0), message, delivery)
 
 
-def fill(folder: Path, recipients: int, destinations: int) -> None:
+def fill(folder: Path, recipients: int, destinations: int) -> list[Result]:
     queue = Queue(folder, b"fill")
     applier = queue.store.applier
-    cpu = time.process_time()
+    start, cpu = time.perf_counter(), time.process_time()
     for first in range(0, recipients, BATCH):
         batch = [pending(number, destinations) for number in range(first, min(recipients, first + BATCH))]
         applier.apply(batch)
         for message in queue.store.content.fresh_ids():
             queue.store.content.forget(message)
-    print(f"filled: {(time.process_time() - cpu) / recipients * 1e6:.0f} µs CPU a message", flush=True)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     applier.close()
+    octets = sum(path.stat().st_size for path in (folder / "queue").glob("queue.db*"))
+    note = f"database {octets >> 20} MiB"
+    return [Result("Queue", f"fill, {destinations} destinations", recipients, seconds, cpu, note=note)]
 
 
-def measure(folder: Path, destinations: int) -> None:
+def measure(folder: Path, destinations: int) -> list[Result]:
+    """What a worker does that finds the queue."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     queue = Queue(folder, b"measure")
-    start = time.perf_counter()
-    queue.wait(queue.store.start())
-    print(f"start: {time.perf_counter() - start:.2f} s")
-    start = time.perf_counter()
-    states = queue.wait(queue.store.destinations())
-    print(f"destinations(): {time.perf_counter() - start:.2f} s for {len(states)}")
+    clock = Stopwatch()
+    clock.time("start", lambda: queue.wait(queue.store.start()))
+    states = clock.time("all destinations", lambda: queue.wait(queue.store.destinations()))
     waiting = sum(state.waiting for state in states)
-    times: dict[str, list[float]] = {"take of 100": [], "state": [], "settlements of 100": []}
     for turn in range(50):
         where = destination(turn % destinations)
-        start = time.perf_counter()
-        taken = queue.wait(queue.store.take(where, NOW, 100, 50))
-        times["take of 100"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        queue.wait(queue.store.state(where))
-        times["state"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        queue.wait(
-            *(
-                queue.store.settle(each.entry, [Delivered(recipient.id, "250 ok") for recipient in each.recipients])
-                for each in taken
-            )
-        )
-        times["settlements of 100"].append(time.perf_counter() - start)
+        taken = clock.time("take 100", lambda where=where: queue.wait(queue.store.take(where, NOW, 100, 50)))
+        clock.time("state", lambda where=where: queue.wait(queue.store.state(where)))
+        settled = [(each.entry, [Delivered(one.id, "250 ok") for one in each.recipients]) for each in taken]
+        clock.time("settle 100", lambda settled=settled: queue.wait(*(queue.store.settle(*each) for each in settled)))
         waiting -= sum(len(each.recipients) for each in taken)
-    for name, values in times.items():
-        print(f"{name}: median {statistics.median(values) * 1e3:.1f} ms, longest {max(values) * 1e3:.1f} ms")
     if waiting != sum(state.waiting for state in queue.wait(queue.store.destinations())):
         raise SystemExit("the counts do not agree")
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"memory: {after / 1024:.0f} MiB, of which the queue {(after - before) / 1024:.0f} MiB")
+    return clock.results(after, f"{(after - before) / 1024:.0f} MiB of it for the queue")
+
+
+class Stopwatch:
+    """Times what is done, by name."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = {}
+        self._cpu: dict[str, float] = {}
+
+    def time(self, name: str, function: Callable[[], Any]) -> Any:
+        start, cpu = time.perf_counter(), time.process_time()
+        answer = function()
+        self._seconds.setdefault(name, []).append(time.perf_counter() - start)
+        self._cpu[name] = self._cpu.get(name, 0.0) + time.process_time() - cpu
+        return answer
+
+    def results(self, memory_kib: int, note: str) -> list[Result]:
+        return [
+            Result(
+                "Queue",
+                name,
+                len(seconds),
+                sum(seconds),
+                self._cpu[name],
+                [each * 1e3 for each in seconds],
+                memory_kib,
+                note,
+            )
+            for name, seconds in self._seconds.items()
+        ]
+
+
+def work(folder: Path | None, recipients: int, destinations: int) -> Iterator[Result]:
+    """Fill and measure, each in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="mailsrv-bench-", dir=folder) as temporary:
+        steps: list[tuple[Callable[..., list[Result]], tuple[int, ...]]] = [
+            (fill, (recipients, destinations)),
+            (measure, (destinations,)),
+        ]
+        for function, arguments in steps:
+            with ProcessPoolExecutor(1, context) as pool:
+                yield from pool.submit(function, Path(temporary), *arguments).result()
+
+
+def run(folder: Path) -> Iterator[Result]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for destinations in (1000, 1):
+        yield from work(folder.parent, 100_000, destinations)
 
 
 def main() -> None:
@@ -153,17 +191,7 @@ def main() -> None:
     parser.add_argument("--dead", action="store_true", help="one destination")
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
-    destinations = 1 if options.dead else options.destinations
-    context = multiprocessing.get_context("spawn")
-    with tempfile.TemporaryDirectory(prefix="mailsrv-bench-", dir=options.folder) as temporary:
-        for function, arguments in ((fill, (options.recipients, destinations)), (measure, (destinations,))):
-            process = context.Process(target=function, args=(Path(temporary), *arguments))
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(1)
-        size = sum(path.stat().st_size for path in (Path(temporary) / "queue").glob("queue.db*"))
-        print(f"database: {size >> 20} MiB")
+    print(table(list(work(options.folder, options.recipients, 1 if options.dead else options.destinations))))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A next hop that takes everything and keeps nothing: a process of its own, so that its CPU is not the server's.
 
-``python -m benchmarks.sink PORT [--silent N]``: it counts messages and answers ``COUNT`` on the same port with
-the number. With ``--silent`` it also listens on the N ports above and accepts connections there without a greeting.
+``python -m benchmarks.sink PORT [--address A] [--silent N]``: it counts messages and answers ``COUNT`` on the same
+port with the number. With ``--silent`` it also listens on the N ports above and accepts connections there without a
+greeting.
 """
 
 from __future__ import annotations
@@ -66,23 +67,24 @@ class Sink(asyncio.Protocol):
         return b"250 2.0.0 OK\r\n"
 
 
-async def serve(port: int, silent: int) -> None:
+async def serve(port: int, silent: int, address: str) -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Sink, "127.0.0.1", port, backlog=1024)
+    server = await loop.create_server(Sink, address, port, backlog=4096)
     for number in range(silent):
-        await loop.create_server(asyncio.Protocol, "127.0.0.1", port + 1 + number, backlog=64)
+        await loop.create_server(asyncio.Protocol, address, port + 1 + number, backlog=4096)
     await server.serve_forever()
 
 
 class SinkProcess:
-    """The sink while the block runs."""
+    """The sink while the block runs; ``silent`` ports above its own, at every loopback address with ``0.0.0.0``."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, silent: int = 0, address: str = "127.0.0.1") -> None:
         self.port = port
+        self._options = ["--silent", str(silent), "--address", address]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> SinkProcess:
-        self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.sink", str(self.port)])
+        self._process = subprocess.Popen([sys.executable, "-m", "benchmarks.sink", str(self.port), *self._options])
         deadline = time.monotonic() + 10
         while True:
             with contextlib.suppress(OSError):
@@ -111,9 +113,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("port", type=int)
     parser.add_argument("--silent", type=int, default=0)
+    parser.add_argument("--address", default="127.0.0.1", help="to listen at")
     options = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(options.port, options.silent))
+        asyncio.run(serve(options.port, options.silent, options.address))
 
 
 if __name__ == "__main__":
