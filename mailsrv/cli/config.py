@@ -19,12 +19,25 @@ def config_group() -> None:
 
 @config_group.command("check")
 @click.argument("path", metavar="[FILE]", required=False)
+@click.option(
+    "--files", is_flag=True, help="Also read, as the present user, the files it names: certificates, users, …"
+)
 @click.pass_obj
-def check(context: CommandContext, path: str | None) -> None:
+def check(context: CommandContext, path: str | None, files: bool) -> None:
     """Say everything that is wrong with the file, or that it is good."""
     file = path or context.config_path
-    load(file)
-    click.echo(f"{file} is good")
+    settings = load(file)
+    problems: list[str] = []
+    if files:
+        # Loads most of the server, which the plain check does without.
+        from mailsrv.cli.named_files import file_problems
+
+        problems = file_problems(settings)
+    for problem in problems:
+        click.echo(f"{file}: {problem}", err=True)
+    if problems:
+        raise SystemExit(1)
+    click.echo(f"{file} is good" + (", and so are the files it names" if files else ""))
 
 
 @config_group.command("show")

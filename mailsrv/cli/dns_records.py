@@ -249,7 +249,11 @@ def _remarks(
     domain: str, hostname: str, keys: Sequence[StoredKey], certificate: ServerCertificate | None
 ) -> Iterator[str]:
     if not any(stored.state is KeyState.ACTIVE for stored in keys):
-        yield f"mail of {domain} is not signed: mailsrvctl dkim new {domain}"
+        waiting = [stored.key.selector for stored in keys if stored.state is KeyState.PUBLISHED]
+        follows = (
+            f"activate {domain} --selector {waiting[0]}, when its record can be seen" if waiting else f"new {domain}"
+        )
+        yield f"mail of {domain} is not signed: mailsrvctl dkim {follows}"
     yield f"the MTA-STS policy is to be served at https://mta-sts.{domain}/.well-known/mta-sts.txt"
     issuer = _issuer(certificate)
     yield (

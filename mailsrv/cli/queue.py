@@ -11,6 +11,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -150,7 +151,7 @@ def show(context: CommandContext, name: str, as_json: bool) -> None:
             for each in events:
                 say(f"  {_time(each.at)}  {each.recipient}  {each.text}")
             if header:
-                click.echo("\n" + "\n".join(printable(line) for line in header.splitlines()))
+                click.echo("\n" + "\n".join(printable(line.expandtabs()) for line in header.splitlines()))
         if as_json:
             click.echo(to_json(described, indent=2))
 
@@ -167,10 +168,13 @@ def stats(context: CommandContext, most: int, as_json: bool) -> None:
         click.echo(to_json(attrs.asdict(statistics), indent=2))
         return
     states = ", ".join(f"{count} {state}" for state, count in statistics.recipients.items())
-    click.echo(f"{statistics.messages} messages, {statistics.octets} octets; recipients: {states}")
-    click.echo(f"{statistics.remembered} messages that left are remembered")
+    click.echo(f"{_count(statistics.messages, 'message')}, {statistics.octets} octets; recipients: {states}")
+    remembered = (
+        "1 message that left is" if statistics.remembered == 1 else f"{statistics.remembered} messages that left are"
+    )
+    click.echo(f"{remembered} remembered")
     for each in statistics.destinations:
-        due = "" if each.next_due is None else f"  next {_time(each.next_due)}"
+        due = "" if each.next_due is None else f"  {_due(each.next_due)}"
         say(f"  {each.waiting:8}  {each.destination}{due}")
 
 
@@ -194,7 +198,7 @@ def _changing(command: Command, text: str, *extra: Callable[..., Any]) -> None:
         if as_json:
             click.echo(json.dumps({"command": command.value, "recipients": count}))
         else:
-            click.echo(f"{command.value}: {count} recipients")
+            click.echo(f"{command.value}: {_count(count, 'recipient')}")
         if not count:
             raise SystemExit(1)
 
@@ -243,6 +247,15 @@ def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
+def _due(seconds: float) -> str:
+    """What is due and still here waits for its destination: for a turn, or for a host that is down to be back."""
+    return f"next {_time(seconds)}" if seconds > time.time() else "due"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _as_json(message: ListedMessage) -> dict[str, Any]:
     described = attrs.asdict(message, recurse=False)
     described["accepted_at"] = _time(message.accepted_at)
@@ -261,6 +274,6 @@ def _print(message: ListedMessage) -> None:
         f"from <{message.sender}>{damaged}"
     )
     for each in message.recipients:
-        when = f"{each.ending} {_time(each.due)}" if each.ending else f"{each.state}, next {_time(each.due)}"
+        when = f"{each.ending} {_time(each.due)}" if each.ending else f"{each.state}, {_due(each.due)}"
         reply = f"  ({each.last_reply})" if each.last_reply else ""
-        say(f"    <{each.address}> {each.destination}: {when}, {each.attempts} attempts{reply}")
+        say(f"    <{each.address}> {each.destination}: {when}, {_count(each.attempts, 'attempt')}{reply}")

@@ -58,6 +58,8 @@ def show_value(key: str, value: object) -> str:
         text = '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
     elif isinstance(value, dict):
         text = "{…}"
+    elif isinstance(value, tuple | list):
+        text = "[" + ", ".join(show_value(key, each) for each in value) + "]"
     else:
         text = repr(value)
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"

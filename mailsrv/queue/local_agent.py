@@ -121,8 +121,13 @@ class LocalAgent:
         entry = consignment.entry
         recipients = [recipient for recipient in consignment.recipients if recipient.id in resolved]
         deliveries, successes = _merge(entry, recipients, resolved)
+        goes_on = any(found.onward for found in resolved.values())
+        said = _said(Resolved(onward=tuple(each for found in resolved.values() for each in found.onward)))
         settlement = QueueSettlement(
-            entry.id, tuple(recipient.id for recipient in recipients), Ending.DELIVERED, "Delivered here"
+            entry.id,
+            tuple(recipient.id for recipient in recipients),
+            Ending.DELIVERED,
+            f"In the queue again: {said}" if goes_on else "Delivered here",
         )
         notice = await self._notices.message(entry, successes) if successes else None
         has_mail = any(not isinstance(delivery, QueueSettlement) for delivery in deliveries)

@@ -84,7 +84,9 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             self._handshake_began_at = self._opened_at
         transport.registerProducer(self, True)
         log.info(
-            "smtp connection {connection_id} from {client_address} opened ({service})",
+            "smtp connection {connection_id} from "
+            + ("{client_address}" if self.view.client_address else "a program of this machine")
+            + " opened ({service})",
             connection_id=self.connection_id,
             client_address=self.view.client_address,
             service=self.view.service,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mailsrv.cli import main
+from mailsrv.tls.self_signed import write_self_signed
 
 DEMO = str(Path(__file__).resolve().parents[2] / "etc" / "demo.toml")
 
@@ -27,6 +28,39 @@ def test_check_says_good_or_every_mistake(capsys, tmp_path):
     assert (status, out) == (1, "")
     assert "hostname = 3: expected text in quotes" in err
     assert 'did you mean "state_dir"?' in err
+
+
+def test_check_tells_of_named_files_that_cannot_be_used(capsys, tmp_path):
+    file = tmp_path / "mailsrv.toml"
+    file.write_text(
+        """
+        hostname = "mail.example.test"
+        state_dir = "state"
+        listen = [{service = "imap", endpoint = "tcp:0", tls = "implicit"}]
+        domain = [{name = "example.test"}]
+        directory = [{type = "passwd-file", path = "users"}]
+        route = [{via = "smtp:relay.test:587", username = "x", password_file = "secret"}]
+        tls = {certificate = "cert.pem", key = "key.pem"}
+        store = {path = "mail/{domain}/{local}"}
+        """
+    )
+    assert run(capsys, "config", "check", str(file))[0] == 0
+    status, out, err = run(capsys, "config", "check", "--files", str(file))
+    assert (status, out) == (1, "")
+    lines = err.splitlines()
+    assert [line.partition(str(tmp_path / "mailsrv.toml: "))[2] for line in lines] == [
+        f"{tmp_path}/cert.pem cannot be read: No such file or directory",
+        f"directory[0].path: {tmp_path}/users cannot be read: No such file or directory",
+        f"route[0].password_file: {tmp_path}/secret cannot be read: No such file or directory",
+    ]
+    write_self_signed("mail.example.test", str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    (tmp_path / "users").touch()
+    (tmp_path / "secret").touch()
+    assert run(capsys, "config", "check", "--files", str(file)) == (
+        0,
+        f"{file} is good, and so are the files it names\n",
+        "",
+    )
 
 
 def test_the_configuration_is_looked_for_in_the_environment(capsys, monkeypatch):

@@ -84,6 +84,7 @@ def test_show_prints_records_alone_or_all(dkim):
     for selector in ("a", "b"):
         dkim("new", "example.test", "--selector", selector, "--algorithm", "ed25519")
     assert dkim("show", "example.test")[1].count(" IN TXT ") == 2
+    assert "example.test  b  ed25519 256  not active yet\n" in dkim("list")[1]
     status, out, _ = dkim("show", "example.test", "--selector", "b")
     assert status == 0
     assert out.startswith("; b: published\nb._domainkey.example.test. 3600 IN TXT ")

@@ -257,6 +257,12 @@ def test_keys_before_and_after_their_time(bench):
     assert "mailsrvctl dkim new" in bench.run("dns", "show", "example.test")[1]
 
 
+def test_a_key_that_waits_is_to_be_activated(bench):
+    bench.run("dkim", "retire", "example.test", "--selector", "one")
+    bench.run("dkim", "new", "example.test", "--selector", "two", "--algorithm", "ed25519")
+    assert "dkim activate example.test --selector two, when" in bench.run("dns", "show", "example.test")[1]
+
+
 def test_a_dns_that_does_not_answer_is_told(bench):
     bench.publish_everything()
     bench.resolver.failures |= {"MX example.test", "_dmarc.example.test", "PTR 192.0.2.25"}

@@ -86,6 +86,13 @@ def test_what_others_wrote_steers_no_terminal(queue: QueueSetting, run):
     assert "\x1b" not in run("show", message["id"])[1]
 
 
+def test_folded_fields_are_shown_as_they_read(queue: QueueSetting, run):
+    queue.enqueue(("u@a.test", A), content=b"Received: by us\r\n\tid 1\r\n\r\n")
+    queue.store.applier.take_touched()
+    [message] = [json.loads(line) for line in run("list", "--json")[1].splitlines()]
+    assert "\nReceived: by us\n        id 1\n" in run("show", message["id"])[1]
+
+
 def test_changes_need_a_filter_or_all_and_not_both(queue: QueueSetting, run):
     queue.enqueue(("u@a.test", A))
     assert run("hold")[0] == 2
@@ -123,4 +130,9 @@ def test_stats(queue: QueueSetting, run):
     found = json.loads(out)
     assert found["recipients"] == {"waiting": 2, "active": 0, "held": 0}
     assert [each["destination"] for each in found["destinations"]] == ["mx:a.test", "mx:b.test"]
-    assert "1 messages" in run("stats")[1]
+    assert run("stats")[1].splitlines() == [
+        f"1 message, {len(BODY)} octets; recipients: 2 waiting, 0 active, 0 held",
+        "0 messages that left are remembered",
+        "         1  mx:a.test  due",
+        "         1  mx:b.test  due",
+    ]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailsrv.app.settings import LogFormat, Service
 from mailsrv.config.load import load, parse
-from mailsrv.config.problems import ConfigurationError
+from mailsrv.config.problems import ConfigurationError, show_value
 from mailsrv.config.reference import write_reference
 from mailsrv.config.sample import section_record, sections, write_sample
 from mailsrv.config.schema import Settings
@@ -79,6 +79,7 @@ def test_every_mistake_is_told_at_once_with_file_key_value_and_what_is_right():
     assert '/etc/m.toml: hostnam: unknown key; did you mean "hostname"?' in text
     assert "/etc/m.toml: hostname: missing; expected text in quotes" in text
     assert "state_dir = 3: expected text in quotes" in text
+    assert show_value("servers", ("a", 1)) == '["a", 1]'
     assert 'workers = "two": expected a whole number' in text
     assert 'imap.nestin: unknown key; did you mean "nesting"?' in text
     assert 'listen[0].service = "imp": expected one of' in text
@@ -218,6 +219,10 @@ def test_paths_are_recognised():
         if is_path(attribute)
     }
     assert paths == {
+        "directory.bind_password_file",
+        "directory.ca_file",
+        "directory.client_certificate_file",
+        "directory.client_key_file",
         "directory.path",
         "dkim.key_dir",
         "log.path",

@@ -10,8 +10,8 @@ from mailsrv.address import Address
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.envelope import NOTIFY_UNSAID, Notify
-from mailsrv.interfaces.journal import LocalDelivery
-from mailsrv.interfaces.queue import LOCAL, Destination, OnwardRecipient, Transport
+from mailsrv.interfaces.journal import JournalRecord, LocalDelivery
+from mailsrv.interfaces.queue import LOCAL, Destination, OnwardRecipient, QueueSettlement, Transport
 from mailsrv.queue.local_agent import LocalAgent, Resolved
 from mailsrv.queue.runner import QueueRunner
 from mailsrv.status import BAD_MAILBOX
@@ -105,6 +105,24 @@ def test_an_alias_to_elsewhere_goes_on_with_what_was_asked_for():
     assert consignment.entry.reverse_path == ALICE
     assert recipient.notify == Notify.SUCCESS | Notify.FAILURE
     assert recipient.original_recipient == "rfc822;bob@example.test"
+
+
+def test_what_goes_on_elsewhere_is_not_said_to_be_delivered_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = LocalRig().start()
+    committed: list[JournalRecord] = []
+    commit = rig.journal.commit
+    monkeypatch.setattr(rig.journal, "commit", lambda record: (committed.append(record), commit(record))[1])
+    for found in (rig.known[BOB], Resolved((), (OnwardRecipient(Address("carol", "example.org"), mx()),))):
+        rig.known[BOB] = found
+        rig.send_here()
+    said = [
+        delivery.text
+        for record in committed
+        for message in record.messages
+        for delivery in message.deliveries
+        if isinstance(delivery, QueueSettlement)
+    ]
+    assert said == ["Delivered here", "In the queue again: <carol@example.org> by mx:example.org"]
 
 
 def test_an_alias_to_several_says_expanded_and_asks_no_more_for_successes():
