@@ -36,6 +36,7 @@ from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
+from mailsrv.delivery.local_submission import Admission
 from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
 from mailsrv.delivery.srs_secret import open_rewriting
 from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
@@ -156,7 +157,7 @@ class MailServer:
             policy.receivers[service.value],
             service=service,
             portal=self._portal if service is SmtpService.SUBMISSION else None,
-            admission=policy.admission if service is SmtpService.SUBMISSION else None,
+            admission=_admission(policy, listen),
             **common,
         )
 
@@ -241,7 +242,7 @@ class MailServer:
             factory.plaintext_networks = plaintext_networks(settings, listen)
             if isinstance(factory, SmtpServerFactory):
                 factory.receiver = policy.receivers[listen.service.value]
-                factory.admission = policy.admission if listen.service is Service.SUBMISSION else None
+                factory.admission = _admission(policy, listen)
                 factory.replace_settings(settings.smtp)
             elif isinstance(factory, ImapServerFactory):
                 factory.replace_settings(settings.imap)
@@ -256,6 +257,13 @@ class MailServer:
 
     def _tls_effect(self) -> list[str]:
         return [] if self._tls is None else [f"certificates (the first ends on {self._tls.expires:%Y-%m-%d})"]
+
+
+def _admission(policy: Policy, listen: ListenSettings) -> Admission | None:
+    """Who needs no log-in at a listener."""
+    if listen.service is not Service.SUBMISSION:
+        return None
+    return policy.admission.behind_proxy if listen.proxy_protocol_from else policy.admission
 
 
 def _open_rewriting(settings: Settings) -> SenderRewriting | None:

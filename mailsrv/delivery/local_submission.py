@@ -110,3 +110,8 @@ class Admission:
             return client_address in self._relay_networks
         account = self._peers.account_of_transport(transport) if self._peers is not None else None
         return account or False
+
+    @property
+    def behind_proxy(self) -> Admission:
+        """For a listener behind a proxy: at the other end of its Unix socket is the proxy, whoever it speaks for."""
+        return Admission(None, self._relay_networks)

@@ -92,6 +92,17 @@ class AdmissionTests(SynchronousTestCase):
         assert account is not None
         assert record.messages[0].deliveries[0].account == str(account.address)
 
+    def test_r_proxy_1_the_other_end_of_a_proxys_socket_is_nobody(self):
+        everybody = Admission(
+            LocalPeers(SendmailSettings(), domain="example.test", may_send_as=lambda *_: succeed(False)),
+            NetworkSet(NETWORKS),
+        )
+        transport = Transport()
+        transport.handle = self.ours
+        assert everybody(transport, "") is not False
+        assert everybody.behind_proxy(transport, "") is False
+        assert everybody.behind_proxy(transport, "192.0.2.7") is True
+
     def test_a_network_that_may_relay(self):
         connected = self.connect(IPv4Address("TCP", "192.0.2.7", 40000))
         assert self.talk(connected, *self.message("printer@example.com")) == ["250", "250", "250", "354", "250"]
