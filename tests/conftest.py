@@ -1,4 +1,9 @@
-"""For all tests: names that are the same in every process, temporary files out of the tree, and a look at the tree."""
+"""For all tests: names that are the same in every process, examples that are the same in every run, temporary files
+out of the tree, and a look at the tree.
+
+Hypothesis tries the same examples each time, so that what fails has changed. To search for new ones:
+``pytest --hypothesis-profile=searching``. ``make check`` takes the profile ``quick``.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +13,21 @@ import tempfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 _LONGEST_ID = 30
 _NAMES_BEFORE = pytest.StashKey[set[str]]()
 # What building and the tools leave behind on purpose; .gitignore has it too.
 _EXPECTED = {"build", "dist", "var", "__pycache__", "mailsrv.egg-info"}
+
+# A busy machine is no fault of an example: time limits are the tests' own (faulthandler_timeout).
+_STEADY = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("steady", _STEADY)
+settings.register_profile("quick", _STEADY, max_examples=40)
+settings.register_profile("searching", _STEADY, derandomize=False, max_examples=1000)
+# Before any test is read, because ``@settings`` starts from the profile there is; --hypothesis-profile comes later.
+settings.load_profile("steady")
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:

@@ -9,4 +9,4 @@ step "$bin/ruff" format --quiet --check .
 step "$bin/mypy" --no-error-summary
 step "$bin/lint-imports" --no-cache --no-logo
 # Each test has a time limit of its own (pyproject.toml); this one is for whatever else could hang.
-step timeout --foreground -k 10 600 "$bin/pytest" -q -n 2 -m 'not slow and not interop'
+step timeout --foreground -k 10 600 "$bin/pytest" -q -n 2 -m 'not slow and not interop' --hypothesis-profile=quick

@@ -107,7 +107,7 @@ def start(tmp_path):
         each.process.wait()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_serves_then_stops_with_status_0_and_tells_every_session_r_stop_1(start, workers):
     server = start(workers)
     server.wait_for("mailsrv is ready")
@@ -188,7 +188,7 @@ def test_a_broken_start_ends_with_status_1_and_says_why(start, workers, tmp_path
     assert any("the store is broken" in event["text"] for event in server.events())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sighup_takes_a_good_file_and_refuses_a_broken_one_with_the_reasons(start, workers):
     server = start(workers)
     server.wait_for("mailsrv is ready")

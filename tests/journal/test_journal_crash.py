@@ -197,6 +197,7 @@ def test_r_q_2_power_cut_during_the_recovery():
             audit(promises, disk.after_power_cut(cut + second), crash_again=second)
 
 
+@pytest.mark.slow
 def test_power_cut_while_an_account_fails():
     total = count_operations(5, failing_account=True)
     for cut in range(0, total, 7):
@@ -246,7 +247,14 @@ def _heal_after(disk: ModelDisk, at: int, is_wanted: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [["sync"], ["write", "fill"], ["sync_paths"], ["create", "rename"], ["sync_directory"]]
+    "names",
+    [
+        ["sync"],
+        ["write", "fill"],
+        pytest.param(["sync_paths"], marks=pytest.mark.slow),
+        pytest.param(["create", "rename"], marks=pytest.mark.slow),
+        ["sync_directory"],
+    ],
 )
 def test_r_dur_4_a_kind_of_operation_fails_for_good(names):
     """No message is lost, though the disk takes nothing more (a refusal that could not be sealed may come back)."""

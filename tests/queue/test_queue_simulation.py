@@ -36,7 +36,7 @@ def _seeds(chunk: int) -> range:
     return range(FIRST + chunk * size, FIRST + (chunk + 1) * size)
 
 
-@pytest.mark.parametrize("chunk", range(CHUNKS))
+@pytest.mark.parametrize("chunk", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in range(1, CHUNKS))])
 def test_every_accepted_recipient_is_delivered_or_bounced_exactly_once(chunk):
     crashes = uncertain = delivered = bounced = 0
     for seed in _seeds(chunk):

@@ -146,7 +146,7 @@ def test_several_processes_never_take_the_same_recipient(tmp_path: Path):
     assert setting.waiting() == {}
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_a_worker_that_is_killed_loses_nobody_and_what_was_settled_stays_so(tmp_path: Path, seed: int):
     setting = fill(tmp_path, 60)
     settled: list[str] = []

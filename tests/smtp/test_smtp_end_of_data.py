@@ -23,7 +23,7 @@ def test_the_matrix_is_large_enough():
     assert len(FORMS) >= 40
 
 
-@pytest.mark.parametrize("is_tls", [False, True], ids=["clear", "tls"])
+@pytest.mark.parametrize("is_tls", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["clear", "tls"])
 @pytest.mark.parametrize("service", [Service.MX, Service.LMTP, Service.SUBMISSION], ids=lambda service: service.value)
 @pytest.mark.parametrize("form", FORMS, ids=repr)
 def test_r_smtp_1_one_message_or_none(form, service, is_tls):
