@@ -13,6 +13,7 @@ import smtplib
 import subprocess
 import sys
 import time
+from email.utils import formatdate, make_msgid
 from pathlib import Path
 
 from mailsrv.address import parse_mailbox
@@ -32,11 +33,15 @@ WELCOME = """\
 From: mailsrv <postmaster@example.test>
 To: <{user}>
 Subject: Welcome to mailsrv
+Date: {date}
+Message-ID: {message_id}
 
 This mailbox is on your own machine, below {mail}.
 
 Your address is {user}. Point a mail client at this server, or use curl as `make run` shows it.
-Mail to alice@example.test and bob@example.test stays here; this server sends nothing to other domains.
+Mail to alice@example.test and bob@example.test stays here. Mail for bob@elsewhere.test waits in the queue, for a host
+that is down: see it with `.venv/bin/mailsrvctl --config etc/demo.toml queue list`. Mail for all other domains is
+refused, so that nothing leaves this machine.
 """
 
 TELL = """
@@ -51,6 +56,7 @@ mailsrv runs on this machine only, with two users:
     IMAP            127.0.0.1:2143   STARTTLS        127.0.0.1:2993   TLS
     POP3            127.0.0.1:2110   STARTTLS        127.0.0.1:2995   TLS
     LMTP            {lmtp}
+    local programs  .venv/bin/mailsrv-sendmail -C etc/demo.toml
 
 The certificate is self-signed ({certificate}). Send a message, and read it back:
 
@@ -58,6 +64,11 @@ The certificate is self-signed ({certificate}). Send a message, and read it back
         curl -sSk --crlf --ssl-reqd smtp://127.0.0.1:2587 -u alice@example.test:{password} \\
         --mail-from alice@example.test --mail-rcpt bob@example.test -T -
     curl -sSk 'imaps://127.0.0.1:2993/INBOX;MAILINDEX=*' -u bob@example.test:{password}
+
+Nothing leaves this machine: mail for other domains is refused. Mail for bob@elsewhere.test goes to a host that is down,
+and waits; look at it with
+
+    .venv/bin/mailsrvctl --config etc/demo.toml queue list
 
 Ctrl-C stops the server. Everything it keeps is below var/demo; remove that folder to begin anew.
 """
@@ -96,7 +107,12 @@ def welcome(settings: Settings) -> None:
         try:
             with smtplib.LMTP(lmtp_path(settings), local_hostname="localhost") as client:
                 for user in USERS:
-                    text = WELCOME.format(user=user, mail=Path(settings.store.path.partition("{")[0]))
+                    text = WELCOME.format(
+                        user=user,
+                        mail=Path(settings.store.path.partition("{")[0]),
+                        date=formatdate(),
+                        message_id=make_msgid(domain=settings.hostname),
+                    )
                     client.sendmail("postmaster@example.test", [user], text.replace("\n", "\r\n").encode())
             done.touch()
         except (ConnectionError, FileNotFoundError, smtplib.SMTPServerDisconnected):

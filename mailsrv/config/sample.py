@@ -27,7 +27,7 @@ _HEADER = """\
 # Everything that can be set stands here. Lines that begin with "#" and a key show the default: remove
 # the "#" to change it. Relative paths start at this file's folder. After a change:
 #
-#     mailsrvctl config check && systemctl reload mailsrv
+#     mailsrvctl config check --files && systemctl reload mailsrv
 """
 
 # What the sample sets rather than shows: a server for one domain, ready but for names and files.
@@ -45,6 +45,7 @@ STARTING_VALUES: Mapping[str, Any] = {
         {"service": "imap", "endpoint": "tcp6:143:interface=\\:\\:", "tls": "starttls"},
         {"service": "pop3", "endpoint": "tcp6:995:interface=\\:\\:", "tls": "implicit"},
         {"service": "lmtp", "endpoint": "unix:/run/mailsrv/lmtp.sock:mode=660"},
+        {"service": "submission", "endpoint": "unix:/run/mailsrv/submission.sock:mode=666"},
     ],
     "domain": [{"name": "example.test"}],
     "directory": [{"type": "passwd-file", "path": "users.passwd"}],
@@ -55,7 +56,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "listen": "Where the server listens; one table for each place. Ports below 1024 need systemd's sockets "
     '(endpoint = "systemd:domain=INET6:name=mx"), CAP_NET_BIND_SERVICE, or a start as root with twistd --uid.',
     "domain": "Mail for these domains is delivered here.",
-    "directory": "Where users are looked up; asked in order.",
+    "directory": "Where users and aliases are looked up; asked in order.",
     "store": "Where users' mail is kept.",
     "auth": "Who may log in, and what happens after failures.",
     "passwords": "How new passwords are hashed, and how many hashes are computed at a time.",
@@ -64,7 +65,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "route": "Where mail goes; the first rule that matches wins. Without any: local domains are local, the rest by MX.",
     "sendmail": "Mail of programs on this machine (mailsrv-sendmail). It is handed over at a [[listen]] of service "
     "submission with a unix: endpoint, where the system says who they are, or left in a folder while it is down.",
-    "queue": "Mail on its way to other hosts.",
+    "queue": "Mail on its way to other hosts. `mailsrvctl queue` shows and changes it.",
     "relay": "Connections to other hosts.",
     "dns": "How the DNS is asked.",
     "tls_policy": "TLS demanded of certain domains; without a rule DANE and MTA-STS decide, else TLS where offered.",
@@ -80,6 +81,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "pop3": "POP3 sessions.",
     "message": "How much of a message is looked at; past a bound its octets are kept as they are.",
     "journal": "Where accepted mail is made durable before it is acknowledged.",
+    "submission": "What a user may send, so that a stolen password does little damage (`mailsrvctl rates`).",
 }
 """Sections in the order they are written, each with what it is about."""
 

@@ -111,7 +111,12 @@ def test_what_goes_on_elsewhere_is_not_said_to_be_delivered_here(monkeypatch: py
     rig = LocalRig().start()
     committed: list[JournalRecord] = []
     commit = rig.journal.commit
-    monkeypatch.setattr(rig.journal, "commit", lambda record: (committed.append(record), commit(record))[1])
+
+    def remembering(record: JournalRecord) -> Any:
+        committed.append(record)
+        return commit(record)
+
+    monkeypatch.setattr(rig.journal, "commit", remembering)
     for found in (rig.known[BOB], Resolved((), (OnwardRecipient(Address("carol", "example.org"), mx()),))):
         rig.known[BOB] = found
         rig.send_here()
