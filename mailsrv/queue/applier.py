@@ -14,7 +14,7 @@ import apsw
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsrv.errors import MailError
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import Content, InlineContent
 from mailsrv.interfaces.journal import (
     Applied,
@@ -98,6 +98,7 @@ class QueueApplier:
         self._doubted: set[DeliveryKey] = set()
         self._wants_rewrite = False
         self._is_touched = False
+        self._generation = 0
         self.on_enqueued: Callable[[int, int], object] = lambda messages, octets: None
         """Told, in this thread, of what was committed: messages and octets more."""
 
@@ -123,6 +124,7 @@ class QueueApplier:
     def _database(self) -> QueueDatabase:
         if self._db is None:
             self._db = self._open_database()
+            self._generation = self._db.generation
         if self._wants_rewrite:
             self._db.rewrite()
             self._wants_rewrite = False
@@ -223,9 +225,18 @@ class QueueApplier:
                 len(delivery.recipients),
             ),
         )
+        self._insert_recipients(db, delivery, message, due)
+        db.count_messages(1, size)
+
+    def _insert_recipients(
+        self, db: QueueDatabase, delivery: OnwardDelivery, message: int, due: float, known: Collection[int] = ()
+    ) -> int:
+        """Those that are not ``known``; how many."""
         sender = sender_of(delivery)
         rows = []
         for number, recipient in enumerate(delivery.recipients):
+            if number in known:
+                continue
             destination = db.destination_id(str(recipient.destination))
             db.count_waiting(destination, 1, is_news=True)
             rows.append(
@@ -237,7 +248,7 @@ class QueueApplier:
                     int(recipient.notify),
                     recipient.original_recipient,
                     due,
-                    -parameters.priority,
+                    -delivery.parameters.priority,
                     sender,
                 )
             )
@@ -245,7 +256,19 @@ class QueueApplier:
             db.connection.execute(_INSERT_RECIPIENT, rows[0])
         else:
             db.connection.executemany(_INSERT_RECIPIENT, rows)
-        db.count_messages(1, size)
+        return len(rows)
+
+    def _complete(self, db: QueueDatabase, delivery: OnwardDelivery, message: int, owed: int) -> int:
+        """Recipients that were lost with a part of the database come back; how many are owed it now."""
+        rows: list[Any] = db.connection.execute("SELECT number FROM recipient WHERE message=?", (message,)).fetchall()
+        if len(rows) >= len(delivery.recipients):
+            return owed
+        added = self._insert_recipients(db, delivery, message, self._seconds(), {row[0] for row in rows})
+        sql = "UPDATE message SET owed=owed+?, finished_at=NULL WHERE id=? RETURNING size"
+        (size,) = db.row(sql, (added, message))
+        if not owed:
+            db.count_messages(1, size, -1)
+        return owed + added
 
     def _restore(
         self,
@@ -255,9 +278,10 @@ class QueueApplier:
         row: tuple[int, int, int, int, bytes | None],
         kept: list[int],
     ) -> None:
-        """It is in the queue already: only its content may be missing, or doubtful."""
+        """It is in the queue already: only its content may be missing, or doubtful, and after damage recipients."""
         place, owed, size, skipped, checksum = row
         content = pending.message.content
+        owed = self._complete(db, pending.delivery, message, owed)
         if not owed or place == Place.CORRUPT:
             return
         if place == Place.JOURNAL:
@@ -278,6 +302,7 @@ class QueueApplier:
 
     def take_touched(self) -> Collection[str]:
         """Also writes what is still owed and only in the journal to files: it may be gone from there afterwards."""
+        self._check_replaced()
         if self._is_touched:
             try:
                 self._write_files(self._database())
@@ -288,6 +313,19 @@ class QueueApplier:
             self._doubted.clear()
             return {self._directory, *self._content.take_touched()}
         return self._content.take_touched()
+
+    def _check_replaced(self) -> None:
+        """Raises Unavailable once where another database has taken the place of ours: all is to be applied to it."""
+        db = self._db
+        if db is None:
+            return
+        try:
+            db.follow()
+        except (OSError, apsw.Error) as error:
+            raise as_mail_error(error) from error
+        if db.generation != self._generation:
+            self._generation = db.generation
+            raise Unavailable(cause="the queue was damaged and salvaged: what the journal holds is applied again")
 
     def _write_files(self, db: QueueDatabase) -> None:
         written: list[tuple[int, bytes]] = []

@@ -13,12 +13,16 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import apsw
+from twisted.logger import Logger
 
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
+from mailsrv.queue.gate import Gate, finish_replacement, salvaged_path
+from mailsrv.queue.salvage import DAMAGED, is_ours, is_sound, replace_damaged
 from mailsrv.queue.schema import APPLICATION_ID, FILE, OFFSET_BITS, VERSION, make_database
 
 _CACHE_KIB = 16 * 1024
@@ -27,6 +31,8 @@ _NO_ROOM = frozenset({28, 122})
 _LOWEST_SQLITE = (3, 51, 3)
 """Before, a WAL database with several writing processes can be corrupted."""
 _MOST_CACHED = 50_000
+_REPLACEMENT_PAUSE_SECONDS = 30.0
+"""After an attempt to replace a damaged database, whatever came of it."""
 
 
 def as_mail_error(error: Exception) -> MailError:
@@ -41,33 +47,133 @@ def as_mail_error(error: Exception) -> MailError:
 class QueueDatabase:
     """A connection. For one thread at a time; ``lock`` is shared by all connections of the process."""
 
-    def __init__(self, directory: str, lock: threading.Lock, busy_seconds: float, *, log_pages: int = 4000) -> None:
-        """Opens or makes it. Raises OSError, apsw.Error and Unavailable."""
+    _log = Logger()
+
+    def __init__(
+        self,
+        directory: str,
+        lock: threading.Lock,
+        busy_seconds: float,
+        *,
+        log_pages: int = 4000,
+        replaces_damaged: bool = False,
+    ) -> None:
+        """Opens or makes it. Raises OSError, apsw.Error and Unavailable.
+
+        ``replaces_damaged``: where it cannot be read, now or later, what can be salvaged takes its place.
+        """
         if tuple(map(int, apsw.sqlite_lib_version().split("."))) < _LOWEST_SQLITE:
             raise Unavailable(cause=f"SQLite {apsw.sqlite_lib_version()} is too old for the queue")
-        path = os.path.join(os.path.realpath(directory), FILE)
-        make_database(path)
+        self._path = path = os.path.join(os.path.realpath(directory), FILE)
         self.directory = directory
         self._lock = lock
-        self.connection = connection = apsw.Connection(
+        self._busy_seconds = busy_seconds
+        self._log_pages = log_pages
+        self._replaces_damaged = replaces_damaged
+        self._next_replacement = 0.0
+        self._wants_rewrite = False
+        self.generation = 0
+        """How often another database has taken its place."""
+        self._gate = gate = Gate(path)
+        try:
+            if os.path.lexists(salvaged_path(path)):
+                with gate.alone():
+                    if os.path.lexists(salvaged_path(path)):
+                        finish_replacement(path)
+            with gate.shared():
+                make_database(path)
+            try:
+                with gate.shared():
+                    self.connection = self._connect()
+            except DAMAGED as error:
+                if not replaces_damaged:
+                    raise
+                gate.note()
+                self._replace(error)
+        except BaseException:
+            gate.close()
+            raise
+        self._forget_names()
+        self._begin()
+
+    def _connect(self) -> apsw.Connection:
+        """Raises a member of DAMAGED, other apsw.Error, OSError, and Unavailable where a later version wrote it."""
+        path = self._path
+        self._gate.note()
+        connection = apsw.Connection(
             path, flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_NOFOLLOW, statementcachesize=100
         )
         try:
-            connection.set_busy_timeout(int(busy_seconds * 1000))
+            connection.set_busy_timeout(int(self._busy_seconds * 1000))
             connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}; PRAGMA temp_store=MEMORY")
-            connection.execute(f"PRAGMA wal_autocheckpoint={log_pages}; PRAGMA synchronous=NORMAL")
-            if connection.pragma("journal_mode") != "wal" or connection.pragma("application_id") != APPLICATION_ID:
-                raise Unavailable(cause=f"{path} is no queue")
-            if connection.pragma("user_version") != VERSION:
-                raise Unavailable(cause=f"{path} was written by a later version")
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}; PRAGMA synchronous=NORMAL")
+            version = connection.pragma("user_version")
+            if connection.pragma("application_id") == APPLICATION_ID and version > VERSION:
+                text = f"{path} was written by a later version of mailsrv (its number is {version}, ours {VERSION})"
+                raise Unavailable(text, cause=text)
+            try:
+                has_our_schema = connection.pragma("journal_mode") == "wal" and is_ours(connection)
+            except (apsw.SQLError, UnicodeDecodeError):
+                has_our_schema = False
+            if not has_our_schema:
+                raise apsw.CorruptError(f"{path} is no queue any more")
         except BaseException:
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
             raise
         self._is_full_sync = False
+        return connection
+
+    def _forget_names(self) -> None:
         self._destinations: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._segments: dict[tuple[bytes, int], int] = {}
-        self._begin()
+
+    # -- damage -----------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """Turn to the database that has taken the place of ours. Not in a transaction. Raises as the opening."""
+        if self._gate.is_replaced:
+            self._turn()
+
+    def _turn(self) -> None:
+        # Ours may have the last connection to the old one: it must not tidy up after it, by name.
+        self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self.connection.close()
+        self.connection = self._connect()
+        self._forget_names()
+        self.generation += 1
+
+    def check(self) -> None:
+        """Read all of it, and replace it where that cannot be done. Raises OSError and apsw.Error."""
+        if not is_sound(self.connection):
+            self.mend(apsw.CorruptError("it cannot be read as a whole"))
+
+    def mend(self, error: BaseException) -> None:
+        """After one of DAMAGED, outside of a transaction: what can be read goes into a new one. Never fails."""
+        with self._lock:
+            self._mend(error)
+
+    def _mend(self, error: BaseException) -> None:
+        if not self._replaces_damaged or time.monotonic() < self._next_replacement:
+            return
+        self._next_replacement = time.monotonic() + _REPLACEMENT_PAUSE_SECONDS
+        try:
+            with self._gate.alone():
+                if not self._gate.is_replaced:
+                    replace_damaged(self._path, repr(error))
+                self._turn()
+        except (OSError, apsw.Error, MailError) as trouble:
+            self._log.critical(
+                "the damaged queue could not be replaced: {error}", log_alarm="queue-corrupt", error=repr(trouble)
+            )
+
+    def _replace(self, error: BaseException) -> None:
+        """At the opening: nothing is open yet. Raises as the opening."""
+        with self._gate.alone():
+            if not self._gate.is_replaced:
+                replace_damaged(self._path, repr(error))
+            self.connection = self._connect()
 
     def _begin(self) -> None:
         self._waiting: dict[int, int] = {}
@@ -79,6 +185,7 @@ class QueueDatabase:
     def close(self) -> None:
         """Safe to call twice."""
         self.connection.close()
+        self._gate.close()
 
     def row(self, sql: str, arguments: tuple[Any, ...] = ()) -> Any:
         """The first row, or None."""
@@ -89,26 +196,42 @@ class QueueDatabase:
     @contextlib.contextmanager
     def transaction(self, *, is_durable: bool) -> Iterator[apsw.Connection]:
         """Raises apsw.Error; then nothing has happened."""
-        connection = self.connection
         with self._lock:
-            if is_durable is not self._is_full_sync:
-                connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
-                self._is_full_sync = is_durable
-            connection.execute("BEGIN IMMEDIATE")
-            self._begin()
             try:
-                yield connection
-                self._write_counts()
-                connection.execute("COMMIT")
-            except BaseException:
-                # A full disk may have rolled it back already.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                # Rows they name may be gone with it.
-                self._destinations.clear()
-                self._names.clear()
-                self._segments.clear()
+                with self._gate.shared():
+                    self.follow()
+                    with self._transaction(is_durable=is_durable) as connection:
+                        yield connection
+            except DAMAGED as error:
+                self._mend(error)
                 raise
+
+    @contextlib.contextmanager
+    def _transaction(self, *, is_durable: bool) -> Iterator[apsw.Connection]:
+        connection = self.connection
+        if self._wants_rewrite:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            self._wants_rewrite = False
+        if is_durable is not self._is_full_sync:
+            connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+            self._is_full_sync = is_durable
+        connection.execute("BEGIN IMMEDIATE")
+        self._begin()
+        try:
+            yield connection
+            self._write_counts()
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # After a failed sync others' pages of the log may be lost as well, and the kernel says so once (R-DUR-4).
+            self._wants_rewrite = self._wants_rewrite or isinstance(error, apsw.IOError)
+            # A full disk may have rolled it back already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            # Rows they name may be gone with it.
+            self._destinations.clear()
+            self._names.clear()
+            self._segments.clear()
+            raise
 
     def _write_counts(self) -> None:
         connection = self.connection
@@ -233,5 +356,6 @@ class QueueDatabase:
         After a failed sync the kernel holds octets it will not write, and says so once only (R-DUR-4).
         Raises apsw.Error.
         """
-        with self._lock:
+        with self._lock, self._gate.shared():
+            self.follow()
             self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.journal.worker import IWorker, WorkerFactory
 from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.salvage import DAMAGED
 
 
 class IQueueReactor(Protocol):
@@ -138,8 +139,12 @@ class DatabaseThread:
 
     def _run_alone(self, job: Job, results: Results) -> None:
         try:
+            if self.db is not None:
+                self.db.follow()
             value = job.function()
         except Exception as error:
+            if isinstance(error, DAMAGED) and self.db is not None:
+                self.db.mend(error)
             value = Failure(self._as_mail_error(error))
         if job.waiter is not None:
             results.append((job.waiter, value))

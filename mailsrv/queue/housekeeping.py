@@ -110,6 +110,8 @@ def sweep_content(db: QueueDatabase, disk: IDisk, content: ContentFolder, is_sto
         return 0
     young = time.time_ns() - _YOUNG_NS
     for folder in disk.list_directory(content.directory):
+        if is_stopped():
+            break
         if not folder.is_directory:
             continue
         directory = os.path.join(content.directory, folder.name)

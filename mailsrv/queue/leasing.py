@@ -41,6 +41,9 @@ _RECIPIENTS = (
     f"SELECT {RECIPIENT_COLUMNS} FROM recipient "  # noqa: S608 - as above
     "WHERE message=? AND destination=? AND state=0 AND due<=? ORDER BY number LIMIT ?"
 )
+_NUMBERS = (
+    "SELECT number FROM recipient WHERE message=? AND destination=? AND state=0 AND due<=? ORDER BY number LIMIT ?"
+)
 _LEASE = "UPDATE recipient SET state=1, owner=?, lease_until=? WHERE message=? AND number=?"
 _FREE = (
     "UPDATE recipient SET state=CASE state WHEN 4 THEN 2 ELSE 0 END, owner=0, due=max(due, ?) "
@@ -153,14 +156,16 @@ class Leases:
         self, message: int, number: int, destination: Destination, *, now: float, recipients: int
     ) -> Consignment | None:
         connection = self._db.connection
-        rows: list[Any] = connection.execute(_RECIPIENTS, (message, number, now, recipients)).fetchall()
-        found = self._db.row(_MESSAGE, (message,))
+        rows: list[Any] = connection.execute(_NUMBERS, (message, number, now, recipients)).fetchall()
         if not rows:
             return None
         try:
+            # Text that is no UTF-8 fails already here.
+            found = self._db.row(_MESSAGE, (message,))
             if found is None:
                 raise ValueError("recipients without a message")
-            consignment = Consignment(entry_of(found), destination, tuple(recipient_of(row) for row in rows))
+            full: list[Any] = connection.execute(_RECIPIENTS, (message, number, now, recipients)).fetchall()
+            consignment = Consignment(entry_of(found), destination, tuple(recipient_of(row) for row in full))
         except (ValueError, MailError) as error:
             self._log.critical(
                 "message {message} of the queue cannot be read and is held: {error}",

@@ -120,7 +120,7 @@ CREATE TABLE event(
 
 
 @functools.cache
-def _template() -> bytes:
+def empty_database() -> bytes:
     """A queue without anything in it, as octets, its header saying WAL."""
     connection = apsw.Connection(":memory:")
     connection.execute("PRAGMA page_size=4096; BEGIN")
@@ -143,7 +143,7 @@ def make_database(path: str) -> None:
     temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, _template())
+        os.write(descriptor, empty_database())
         os.fdatasync(descriptor)
     finally:
         os.close(descriptor)

@@ -54,6 +54,7 @@ from mailsrv.queue.housekeeping import (
 from mailsrv.queue.leasing import Leases
 from mailsrv.queue.reading import Where, is_there, look_up, open_message
 from mailsrv.queue.rows import owner_number, run_number
+from mailsrv.queue.salvage import DAMAGED
 from mailsrv.queue.settings import QueueSettings
 from mailsrv.queue.settling import Settler, hold_damaged
 
@@ -135,7 +136,7 @@ class QueueStore:
 
     def _open_database(self) -> QueueDatabase:
         make_directories(self._disk, self._directory)
-        return QueueDatabase(self._directory, self._lock, self._storage.busy_seconds)
+        return QueueDatabase(self._directory, self._lock, self._storage.busy_seconds, replaces_damaged=True)
 
     # -- life -----------------------------------------------------------------------
 
@@ -155,17 +156,11 @@ class QueueStore:
         self._disk.watch_file_system(self._directory)
         self._leases = Leases(db, self._owner, self._storage.lease_seconds)
         self._settler = Settler(db, self._owner, self._storage.events_per_message)
-        with db.transaction(is_durable=False) as connection:
-            connection.execute("DELETE FROM worker WHERE run<>?", (self._run,))
-            is_first = not db.row("SELECT count(*) FROM worker")[0]
-            connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
-            # Another worker may be replaying the journal of the one before us at this moment; alone there is none.
-            not_before = self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
-            freed = self._leases.free_worker(self._owner, not_before)
-            # A worker of the last run may have left a settlement in a journal that another one of this run is
-            # still replaying: only when all have done that its leases mean nothing any more.
-            if db.row("SELECT count(*) FROM worker")[0] >= self._workers:
-                freed += self._leases.free_other_runs(self._run)
+        try:
+            freed, is_first = self._free_leases(db, self._leases)
+        except DAMAGED:
+            # What could be read is in another database now.
+            freed, is_first = self._free_leases(db, self._leases)
         if freed:
             self._log.info("{count} recipients an ended process had taken wait again", count=freed)
         if is_first:
@@ -176,11 +171,27 @@ class QueueStore:
         self._refresh(db)
         self._is_open = True
 
+    def _free_leases(self, db: QueueDatabase, leases: Leases) -> tuple[int, bool]:
+        """How many; whether no other worker of this run was here before."""
+        with db.transaction(is_durable=False) as connection:
+            connection.execute("DELETE FROM worker WHERE run<>?", (self._run,))
+            is_first = not db.row("SELECT count(*) FROM worker")[0]
+            connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
+            # Another worker may be replaying the journal of the one before us at this moment; alone there is none.
+            not_before = self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
+            freed = leases.free_worker(self._owner, not_before)
+            # A worker of the last run may have left a settlement in a journal that another one of this run is
+            # still replaying: only when all have done that its leases mean nothing any more.
+            if db.row("SELECT count(*) FROM worker")[0] >= self._workers:
+                freed += leases.free_other_runs(self._run)
+        return freed, is_first
+
     def _sweep(self) -> None:
         """In a thread of its own, once."""
         try:
             db = self._open_database()
             try:
+                db.check()
                 removed = sweep_content(db, self._disk, self.content, lambda: self._is_stopped)
             finally:
                 db.close()
@@ -222,6 +233,8 @@ class QueueStore:
                     if self._keep_house(db):
                         self._next_housekeeping = now
             except (apsw.Error, OSError, MailError) as error:
+                if isinstance(error, DAMAGED):
+                    db.mend(error)
                 self._log.error("the queue cannot be looked through: {error}", log_alarm="queue", error=repr(error))
         return max(0.0, self._next_poll - self._seconds())
 
@@ -232,7 +245,10 @@ class QueueStore:
                 for consignment in unreturned:
                     self._give_back(consignment)
             del self._unreturned[: len(unreturned)]
-        version = db.connection.pragma("data_version")
+            # Nobody else changed anything, and yet it is news: nothing waited here meanwhile.
+            self._tell_news()
+        db.follow()
+        version = db.generation, db.connection.pragma("data_version")
         if version != self._data_version:
             self._tell_news()
             self._data_version = version
