@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
@@ -34,18 +34,28 @@ class RecipientSteps(TransactionState):
             self._recipients.append(known)
             return succeed(None)
         parts = self._parts
-        if self._account is None and not parts.asks_rcpt and self._state is State.OPEN:
-            found = parts.policy.find_at_hand(forward_path)
-            if found is not None and self._is_plainly_taken(found):
-                self._take_recipient(Recipient(forward_path, found.accounts, (), parameters_of(parameters)))
-                return succeed(None)
+        if not parts.asks_rcpt and self._state is State.OPEN:
+            try:
+                found = parts.policy.find_at_hand(forward_path, self._reverse_path, may_relay=self._may_relay)
+                if found is not None and self._is_plainly_taken(found):
+                    if self._account is not None:
+                        parts.count_submission(self._account, 1)
+                    self._take_recipient(
+                        Recipient(forward_path, found.accounts, found.onward, parameters_of(parameters))
+                    )
+                    return succeed(None)
+            except MailError as error:
+                self._history.recipient_refused(forward_path, error)
+                return fail(error)
         return run_coroutine(self._add_recipient(forward_path, parameters_of(parameters)))
 
     def _is_plainly_taken(self, found: Found) -> bool:
-        """Whether one user's mail needs no further question: no limit is near, and no room to be looked for."""
+        """Whether one recipient needs no further question: no limit is near, and no room to be looked for."""
         if len(self._accounts) >= self._parts.settings.accounts_per_message:
             return False
-        return self._parts.service is Service.LMTP or found.accounts[0].user.quota_octets is None
+        if not found.accounts or self._parts.service is Service.LMTP:
+            return True
+        return found.accounts[0].user.quota_octets is None
 
     async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:

@@ -113,13 +113,17 @@ class RecipientPolicy:
         self._rewriting = rewriting
         self._seconds = seconds
 
-    def find_at_hand(self, forward_path: Address) -> Found | None:
-        """As :meth:`find`, where it is a user here who is known without asking anybody; else None."""
+    def find_at_hand(
+        self, forward_path: Address, sender: Address | None = None, *, may_relay: bool = False
+    ) -> Found | None:
+        """As :meth:`find`, where it is a user here or an address elsewhere, and nobody has to be asked; else None."""
         if self._has_local_rules:
             return None
         # A name in the form of a rewritten sender is nobody's but for that.
         if self._rewriting is not None and is_srs(forward_path):
             return None
+        if may_relay and self._router is not None and self._resolver.is_foreign(forward_path):
+            return Found((), self._relay(self._router, forward_path, sender))
         known = self._resolver.find_at_hand(forward_path)
         return None if known is None else Found(known.accounts)
 

@@ -26,7 +26,7 @@ import enum
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from mailsrv.address import Address, AddressError
@@ -180,6 +180,11 @@ class AddressResolver:
             return None
         return LocalAccounts((LocalRecipient(known[1]),))
 
+    def is_foreign(self, address: Address) -> bool:
+        """Whether :meth:`resolve` would answer with :class:`ForeignDomain`."""
+        domain = address.domain or next(iter(self._domains.names), "")
+        return self._domains.find(domain) is None
+
     async def resolve(
         self, address: Address, *, carries: Carries | None = None, listener: Listener | None = None
     ) -> Resolution:
@@ -226,6 +231,9 @@ class AddressResolver:
 
     def may_send_as(self, account: Address, address: Address) -> Deferred[bool]:
         """Whether mail to ``address`` reaches ``account``: own address, subaddress, alias."""
+        known = self.find_at_hand(address)
+        if known is not None:
+            return succeed(known.accounts[0].account == account)
         return run_coroutine(self._may_send_as(account, address))
 
     async def _may_send_as(self, account: Address, address: Address) -> bool:

@@ -440,3 +440,18 @@ class TestAtHand:
 
     def test_a_directory_that_cannot_tell(self, house):
         assert house.resolver.find_at_hand(ALICE) is None
+
+    def test_who_may_send_as_whom_is_the_same_at_hand_and_asked(self, tmp_path):
+        _, resolver = self.house(tmp_path)
+        for _ in ("asked", "at hand"):
+            told: list[bool] = []
+            for account, address in ((ALICE, here("Alice")), (here("bob"), ALICE), (ALICE, ELSEWHERE)):
+                resolver.may_send_as(account, address).addCallback(told.append)
+            assert told == [True, False, False]
+            Deferred.fromCoroutine(resolver.resolve(ALICE))
+
+    def test_what_is_foreign_is_known_at_once(self, tmp_path):
+        _, resolver = self.house(tmp_path)
+        assert resolver.is_foreign(ELSEWHERE)
+        assert not resolver.is_foreign(ALICE)
+        assert not resolver.is_foreign(Address("postmaster", ""))
