@@ -10,6 +10,7 @@ A report is marked as made by a machine (RFC 3834), so that no other machine ans
 
 from __future__ import annotations
 
+import datetime
 import enum
 import hashlib
 import re
@@ -100,6 +101,8 @@ class DeliveryReport:
     envelope_id: str = ""
     deliver_by: int | None = None
     """The deadline asked for (RFC 2852), seconds since the epoch."""
+    held_until: int | None = None
+    """The release asked for (RFC 4865), seconds since the epoch."""
     note: str = ""
     """A paragraph for people in front of all others."""
 
@@ -203,6 +206,9 @@ def _status_part(report: DeliveryReport, is_utf8: bool) -> bytes:
     lines.append(_status_field("Arrival-Date", format_date(report.arrival).decode("ascii")))
     if report.deliver_by is not None:
         lines.append(_status_field("Deliver-By-Date", format_date(report.deliver_by).decode("ascii")))
+    if report.held_until is not None:
+        until = datetime.datetime.fromtimestamp(report.held_until, datetime.UTC)
+        lines.append(_status_field("Future-Release-Request", f"until;{until:%Y-%m-%dT%H:%M:%SZ}"))
     for recipient in report.recipients:
         lines.append(b"\r\n")
         lines.extend(_recipient_fields(recipient, is_utf8))

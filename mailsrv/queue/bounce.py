@@ -161,6 +161,7 @@ class Notices:
             returned=await self._returned(entry, has_failure),
             envelope_id=entry.parameters.envelope_id,
             deliver_by=None if entry.parameters.deliver_by is None else entry.parameters.deliver_by.deadline,
+            held_until=entry.parameters.hold_until,
             note=_DOUBLE_BOUNCE if entry.reverse_path is None else "",
         )
         written = format_report(document)

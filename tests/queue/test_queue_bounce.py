@@ -120,6 +120,14 @@ def test_one_round_with_failures_and_successes_is_one_record():
     assert sorted(rig.endings) == [("bob@example.org", "delivered"), ("carol@example.org", "bounced")]
 
 
+def test_rfc_4865_what_was_held_says_so():
+    rig = Rig(answer=refusing).start()
+    rig.send(hold_until=1_000_100)
+    rig.advance(101)
+    ((_, text),) = rig.notices_sent
+    assert "\r\nFuture-Release-Request: until;1970-01-12T13:48:20Z\r\n" in text
+
+
 def test_envid_and_orcpt_come_back():
     rig = Rig(answer=refusing).start()
     rig.send(to_bob(original="rfc822;bob@old.example"), envelope_id="QQ1")
