@@ -323,7 +323,7 @@ def read_places(path: str) -> Places:
     folder = os.path.dirname(os.path.abspath(path))
     sendmail = _table(table, "sendmail")
     hostname = _string(table, "hostname") or socket.gethostname()
-    domains = [each for each in table.get("domain", ()) if isinstance(each, dict)]
+    domains = _tables(table, "domain")
     first = _string(domains[0], "name") if domains else ""
     spool_dir = _string(sendmail, "spool_dir") or os.path.join(_string(table, "state_dir"), "sendmail-spool")
     limit = sendmail.get("message_octets")
@@ -341,14 +341,19 @@ def _table(table: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _tables(table: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    value = table.get(key)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
 def _string(table: dict[str, Any], key: str) -> str:
     value = table.get(key)
     return value if isinstance(value, str) else ""
 
 
 def _socket_path(table: dict[str, Any], folder: str) -> str:
-    for listen in table.get("listen", ()):
-        if not isinstance(listen, dict) or listen.get("service") != "submission":
+    for listen in _tables(table, "listen"):
+        if listen.get("service") != "submission":
             continue
         path = _unix_path(_string(listen, "endpoint"))
         if path:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from attrs import frozen
 
 from mailsrv.address import Address
-from mailsrv.message import format_field, new_message_id, parse_addresses, read_header
+from mailsrv.message import InvalidField, format_field, new_message_id, parse_addresses, read_header
 from mailsrv.message.dates import format_date
 from mailsrv.message.fields import field_body, is_mbox_from_line
+from mailsrv.message.settings import MessageLimits
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _PEOPLE = frozenset({b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc", b"resent-from", b"resent-to", b"resent-cc"})
@@ -23,6 +24,7 @@ _RECIPIENTS = (b"to", b"cc", b"bcc")
 _RESENT_RECIPIENTS = (b"resent-to", b"resent-cc", b"resent-bcc")
 _SPECIALS = re.compile(r'[()<>\[\]:;@\\,."]')
 _ATOM_TEXT = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+")
+_NAME_LIMIT = 200
 _DOT_LINE = re.compile(rb"(?:\A|(?<=\n))\.(?:\r?\n|\Z)")
 
 
@@ -67,7 +69,8 @@ def prepare(
         octets = octets.partition(b"\r\n")[2]
     if octets and not octets.endswith(b"\r\n"):
         octets += b"\r\n"
-    section = read_header(octets, 0, len(octets))
+    # All of it: what is not read here would be lost.
+    section = read_header(octets, 0, len(octets), MessageLimits(header_octets=len(octets), fields=len(octets)))
     rows = [row for row in section.rows if row[1]]
     body = octets[section.body_start :]
     names = {row[1].lower() for row in rows}
@@ -80,7 +83,9 @@ def prepare(
                 recipients.extend(_addresses_in(field_body(row), domain))
     lines: list[bytes] = []
     if b"from" not in names:
-        lines.append(format_field(b"From", _person(full_name, str(sender)).encode()))
+        # The name comes from a command line or the system, in whatever encoding.
+        person = full_name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")[:_NAME_LIMIT]
+        lines.append(format_field(b"From", _person(person, str(sender)).encode()))
     if b"date" not in names:
         lines.append(format_field(b"Date", format_date(seconds, offset_minutes)))
     if b"message-id" not in names:
@@ -111,7 +116,11 @@ def _qualified(name: bytes, body: bytes, domain: str) -> bytes | None:
         _person(_text(name or b""), f"{_local_part(_text(mailbox or b''))}@{_text(host or b'') or domain}")
         for name, _, mailbox, host in entries
     )
-    return format_field(name, ", ".join(people).encode("utf-8", "surrogateescape"))
+    try:
+        return format_field(name, ", ".join(people).encode("utf-8", "surrogateescape"))
+    except InvalidField:
+        # It holds what no field of ours may: it stays as its author wrote it.
+        return None
 
 
 def _text(value: bytes) -> str:
@@ -123,7 +132,7 @@ def _local_part(text: str) -> str:
 
 
 def _person(name: str, address: str) -> str:
-    name = " ".join(name.split())
+    name = " ".join("".join(each if each.isprintable() else " " for each in name).split())
     if not name:
         return address
     return f'"{_escaped(name)}" <{address}>' if _SPECIALS.search(name) else f"{name} <{address}>"

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -15,6 +16,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.address import Address
 from mailsrv.cli.output import printable, to_json
+from mailsrv.cli.sendmail import read_places
+from mailsrv.cli.sendmail_message import PreparedMessage, prepare
 from mailsrv.coroutines import run_coroutine
 from mailsrv.delivery import drop_folder
 from mailsrv.delivery.drop_folder import CORRUPT, DroppedMessage, drop, look, make_drop_folder, put_aside
@@ -295,6 +298,44 @@ def _as_user(fstat: Callable[[int], os.stat_result]) -> Callable[[int], os.stat_
         return os.stat_result((*status[:4], 65533, *status[5:10]), times)
 
     return changed
+
+
+# -- mailsrv-sendmail
+
+
+def _prepared(octets: bytes, **options: Any) -> PreparedMessage:
+    values = {"full_name": "", "domain": "example.test", "hostname": "mail.example.test", "reads_recipients": True}
+    return prepare(octets, sender=ALICE, seconds=1, offset_minutes=0, **{**values, **options})
+
+
+def test_any_name_of_a_user_makes_a_from() -> None:
+    for name in ("J\udcf6rg", "a\x1b[31m\0\r\nBcc: x@example.net", "\u202eecila", "x" * 2000):
+        header = _prepared(b"\r\nHello\r\n", full_name=name).octets.replace(b"\r\n ", b" ")
+        [line] = [line for line in header.split(b"\r\n") if line.startswith(b"From: ")]
+        assert line.endswith(b"<alice@example.test>")
+        assert line.decode("utf-8").isprintable()
+        assert b"\nBcc" not in header
+
+
+def test_a_field_that_cannot_be_written_anew_stays() -> None:
+    long = b"To: <" + b"x" * 1200 + b">, root\r\n"
+    assert long in _prepared(long + b"\r\n").octets
+    assert b"To: \xc3\xa4 <\0, root\r\n" in _prepared(b"To: \xc3\xa4 <\0, root\r\n\r\n").octets
+
+
+def test_no_field_is_lost_and_no_bcc_left_however_many_there_are() -> None:
+    given = b"".join(b"X-%d: aaaaaaaaaaaa\r\n" % number for number in range(1500))
+    message = _prepared(b"To: a@b.test\r\n" + given + b"Bcc: c@d.test\r\nX-Last: y\r\n\r\nHello\r\n")
+    assert message.header_recipients == ("a@b.test", "c@d.test")
+    assert given + b"X-Last: y\r\n\r\nHello\r\n" in message.octets
+
+
+def test_a_configuration_that_is_wrong_elsewhere_is_no_reason(tmp_path: Path) -> None:
+    path = tmp_path / "mailsrv.toml"
+    path.write_text('hostname = "mail.example.test"\nlisten = 3\ndomain = "x"\nauth = 5\nstate_dir = "state"\n')
+    places = read_places(str(path))
+    assert (places.domain, places.socket_path) == ("mail.example.test", "")
+    assert places.spool_dir == str(tmp_path / "state" / "sendmail-spool")
 
 
 # -- what commands show
