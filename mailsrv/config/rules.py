@@ -12,7 +12,7 @@ from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
-from mailsrv.directory.settings import DirectoryType
+from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.routing.rules import find_contradictions
 from mailsrv.store.settings import RepositoryType
 from mailsrv.wire.tls_mode import TlsMode
@@ -131,14 +131,30 @@ def _check_domains(settings: Settings) -> Iterator[Problem]:
 
 
 def _check_directories(settings: Settings) -> Iterator[Problem]:
-    if not any(directory.type is DirectoryType.PASSWD_FILE for directory in settings.directory):
-        yield Problem("directory", 'missing; expected a [[directory]] of type = "passwd-file"')
+    if not any(directory.type in (DirectoryType.PASSWD_FILE, DirectoryType.LDAP) for directory in settings.directory):
+        yield Problem("directory", 'missing; expected a [[directory]] of type = "passwd-file" or "ldap"')
     for index, directory in enumerate(settings.directory):
-        if not directory.path:
+        if directory.type is DirectoryType.LDAP:
+            yield from _check_ldap(directory, f"directory[{index}]")
+        elif not directory.path:
             yield Problem(f"directory[{index}].path", "missing; expected the path of the file")
         if directory.domain and directory.domain.lower() not in {each.name.lower() for each in settings.domain}:
             expected = "expected the name of one of the domains in [[domain]]"
             yield Problem(f"directory[{index}].domain", expected, _shown(directory.domain))
+
+
+def _check_ldap(directory: DirectorySettings, key: str) -> Iterator[Problem]:
+    if not directory.uri:
+        yield Problem(f"{key}.uri", 'missing; expected servers such as ["ldap://ldap.example.test"]')
+    if not directory.base:
+        yield Problem(f"{key}.base", "missing; expected the entry below which users are, such as dc=example,dc=test")
+    if bool(directory.bind_dn) != bool(directory.bind_password_file):
+        lacking = "bind_password_file" if directory.bind_dn else "bind_dn"
+        yield Problem(f"{key}.{lacking}", "missing; the service account needs both its DN and its password")
+    if directory.bind_external and not directory.client_certificate_file:
+        yield Problem(f"{key}.client_certificate_file", "missing; bind_external says who we are by it")
+    if directory.bind_external and directory.bind_dn:
+        yield Problem(f"{key}.bind_dn", "the client certificate says who we are; expected one of both")
 
 
 def _check_store(settings: Settings) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from mailsrv.address import parse_domain
 from mailsrv.directory.alias_file import AliasFile
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.classic_aliases import ClassicAliases
+from mailsrv.directory.ldap.build import make_ldap_directory
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
@@ -27,6 +28,7 @@ def make_directory(
 ) -> IDirectory:
     """All configured directories as one, asked in their order. Reads nothing yet."""
     directories: list[IDirectory] = []
+    # The first of them spends the time that an unknown user's log-in takes.
     with_users: list[IDirectory] = []
     for one in settings:
         if one.type is DirectoryType.ALIAS_FILE:
@@ -55,6 +57,11 @@ def make_directory(
                     max_octets=one.max_octets,
                 )
             )
+            continue
+        if one.type is DirectoryType.LDAP:
+            ldap = make_ldap_directory(one, clock=clock, default_domain=default_domain).directory
+            directories.append(ldap)
+            with_users.append(ldap)
             continue
         passwd_file = PasswdFile(
             one.path,

@@ -16,10 +16,10 @@ from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.scram import joint_standings
-from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
 
 
-@implementer(IDirectory, IPeekable, IScramDirectory)
+@implementer(IDirectory, ILoginDirectory, IPeekable, IScramDirectory)
 class DirectoryChain:
     """One directory made of several.
 
@@ -51,6 +51,20 @@ class DirectoryChain:
     async def _find_user(self, address: Address) -> DirectoryUser | None:
         for directory in self._directories:
             user = await directory.find_user(address)
+            if user is not None:
+                return user if user.directory == directory.name else evolve(user, directory=directory.name)
+        return None
+
+    def find_login(self, address: Address) -> Deferred[DirectoryUser | None]:
+        """Who logs in by this name; where a directory knows no other names than addresses, those."""
+        return run_coroutine(self._find_login(address))
+
+    async def _find_login(self, address: Address) -> DirectoryUser | None:
+        for directory in self._directories:
+            if ILoginDirectory.providedBy(directory):
+                user = await ILoginDirectory(directory).find_login(address)
+            else:
+                user = await directory.find_user(address)
             if user is not None:
                 return user if user.directory == directory.name else evolve(user, directory=directory.name)
         return None

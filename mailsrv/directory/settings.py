@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import Attribute, field, frozen, validators
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.directory.ldap.mapping import LdapMapping, changed, preset_names
+from mailsrv.directory.ldap.servers import parse_server
 
 
 def _domains(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
@@ -55,6 +58,31 @@ class DirectoryType(enum.Enum):
     PASSWD_FILE = "passwd-file"  # noqa: S105 - the name of a format
     ALIAS_FILE = "alias-file"
     ALIASES = "aliases"
+    LDAP = "ldap"
+
+
+def _presets(record: object, attribute: Attribute[Any], value: str) -> None:
+    if value not in preset_names():
+        raise ValueError(f"expected one of {', '.join(preset_names())}", attribute)
+
+
+def _uris(record: DirectorySettings, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    for uri in value:
+        try:
+            parse_server(uri, starttls=True)
+        except ValueError as error:
+            raise ValueError(str(error), attribute) from error
+
+
+def _mapping(record: DirectorySettings, attribute: Attribute[Any], value: Mapping[str, Any]) -> None:
+    try:
+        changed(LdapMapping(), value)
+    except ValueError as error:
+        raise ValueError(str(error), attribute) from error
+
+
+def _empty() -> Mapping[str, Any]:
+    return {}
 
 
 @frozen
@@ -64,10 +92,10 @@ class DirectorySettings:
     type: DirectoryType = field(
         metadata={
             "help": "passwd-file: users, in Dovecot's format. alias-file: lines of 'address: target, target'. "
-            "aliases: names for all domains, in the form of /etc/aliases.",
+            "aliases: names for all domains, in the form of /etc/aliases. ldap: users and groups of a server.",
         },
     )
-    path: str = field(validator=validators.min_len(1), metadata={"help": "The file.", "example": "mailsrv.passwd"})
+    path: str = field(default="", metadata={"help": "The file.", "example": "mailsrv.passwd"})
     domain: str = field(
         default="",
         validator=lambda record, attribute, value: _domains(record, attribute, value) if value else None,
@@ -85,9 +113,117 @@ class DirectorySettings:
     deadline_seconds: float = field(
         default=5.0,
         validator=validators.gt(0),
-        metadata={"help": "A file that cannot be read in this time counts as unavailable.", "unit": "s"},
+        metadata={
+            "help": "A file that cannot be read, or a question that no server answers, in this time is unavailable.",
+            "unit": "s",
+        },
     )
     max_octets: int = field(default=64 * 1024 * 1024, metadata={"help": "A larger file is refused.", "unit": "octets"})
+    uri: tuple[str, ...] = field(
+        default=(),
+        validator=_uris,
+        metadata={
+            "help": "ldap: the servers, the preferred one first: ldap://HOST (with StartTLS), ldaps://HOST, or "
+            "ldapi://%2Frun%2Fldapi for a Unix socket.",
+            "example": '["ldap://ldap1.example.test", "ldap://ldap2.example.test"]',
+        },
+    )
+    preset: str = field(
+        default="openldap",
+        validator=_presets,
+        metadata={
+            "help": "ldap: what the attributes mean: openldap, active-directory, freeipa or samba-ad. "
+            "mailsrvctl ldap preset NAME shows it."
+        },
+    )
+    base: str = field(
+        default="",
+        metadata={"help": "ldap: users and groups are searched below this entry.", "example": "dc=example,dc=test"},
+    )
+    starttls: bool = field(
+        default=True,
+        metadata={"help": "ldap: whether ldap:// begins with StartTLS. Without it passwords travel readable."},
+    )
+    ca_file: str = field(
+        default="",
+        metadata={
+            "help": "ldap: PEM file of the authorities that the servers' certificates come from; empty: the system's.",
+            "example": "/etc/mailsrv/ldap-ca.pem",
+        },
+    )
+    client_certificate_file: str = field(
+        default="", metadata={"help": "ldap: certificate we show the servers.", "example": "/etc/mailsrv/ldap.pem"}
+    )
+    client_key_file: str = field(
+        default="",
+        metadata={"help": "ldap: its key; empty: in the same file.", "example": "/etc/mailsrv/ldap.key"},
+    )
+    bind_external: bool = field(
+        default=False, metadata={"help": "ldap: searches are made as the client certificate says (SASL EXTERNAL)."}
+    )
+    bind_dn: str = field(
+        default="",
+        metadata={
+            "help": "ldap: the account that searches are made with; empty: anonymous.",
+            "example": "cn=mailsrv,ou=services,dc=example,dc=test",
+        },
+    )
+    bind_password_file: str = field(
+        default="",
+        metadata={"help": "ldap: file with its password, and nothing else.", "example": "/etc/mailsrv/ldap.secret"},
+    )
+    threads: int = field(
+        default=4, validator=validators.ge(1), metadata={"help": "ldap: connections for searches, in each worker."}
+    )
+    login_threads: int = field(
+        default=4,
+        validator=validators.ge(1),
+        metadata={"help": "ldap: connections on which users' passwords are checked, in each worker."},
+    )
+    queued_requests: int = field(
+        default=256,
+        validator=validators.ge(1),
+        metadata={"help": "ldap: requests that may wait for a connection; past it the answer is a temporary failure."},
+    )
+    attempt_seconds: float = field(
+        default=2.0,
+        validator=validators.gt(0),
+        metadata={"help": "ldap: after so long without an answer the next server is asked.", "unit": "s"},
+    )
+    retry_seconds: float = field(
+        default=15.0,
+        validator=validators.ge(1),
+        metadata={"help": "ldap: how often, at least, a server that is down is tried again.", "unit": "s"},
+    )
+    idle_seconds: float = field(
+        default=300.0,
+        validator=validators.gt(0),
+        metadata={"help": "ldap: a connection nobody used for so long is closed.", "unit": "s"},
+    )
+    cache_seconds: float = field(
+        default=30.0,
+        validator=validators.ge(0),
+        metadata={"help": "ldap: how old an answer about an address may be.", "unit": "s"},
+    )
+    outage_seconds: float = field(
+        default=3600.0,
+        validator=validators.ge(0),
+        metadata={
+            "help": "ldap: while no server answers, mail for recipients seen within this time is taken; log-ins wait.",
+            "unit": "s",
+        },
+    )
+    cache_entries: int = field(
+        default=20_000, validator=validators.ge(1), metadata={"help": "ldap: answers remembered, in each worker."}
+    )
+    group_members: int = field(
+        default=10_000, validator=validators.ge(1), metadata={"help": "ldap: mail for a group with more members waits."}
+    )
+    attributes: Mapping[str, Any] = field(
+        factory=_empty,
+        validator=_mapping,
+        metadata={"help": "ldap: what differs from the preset, by its keys."},
+    )
 
 
 class ScramMechanism(enum.Enum):

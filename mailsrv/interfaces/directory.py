@@ -71,3 +71,13 @@ class IDirectory(Interface):
 
     def list_users() -> Deferred[Sequence[DirectoryUser]]:
         """All of them, for the administrator; sorted by address."""
+
+
+class ILoginDirectory(Interface):
+    """A directory whose users have names to log in with that are no addresses of theirs."""
+
+    def find_login(address: Address) -> Deferred[DirectoryUser | None]:
+        """Who logs in by this name (a name without a domain has got the default one); None if nobody does.
+
+        May fail as the methods of :class:`IDirectory` do.
+        """

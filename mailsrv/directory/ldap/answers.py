@@ -1,0 +1,67 @@
+"""What the directory said about addresses, kept for a while: fresh answers save the question, old ones an outage."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from attrs import frozen
+
+from mailsrv.address import Address
+from mailsrv.interfaces.directory import DirectoryUser
+
+
+@frozen
+class Answer:
+    """What an address is: a user, something that stands for other addresses, or neither."""
+
+    user: DirectoryUser | None = None
+    dn: str = ""
+    targets: tuple[Address, ...] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self.user is not None or self.targets is not None
+
+
+NOBODY = Answer()
+
+
+class AnswerCache:
+    """At most ``entries`` answers; those unused for longest go first.
+
+    ``seconds``: an answer is as good as new. ``outage_seconds``: a positive one still serves when nobody can be asked.
+    """
+
+    def __init__(self, *, clock: Callable[[], float], seconds: float, outage_seconds: float, entries: int) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._outage_seconds = max(seconds, outage_seconds)
+        self._entries = entries
+        self._kept: OrderedDict[Address, tuple[float, Answer]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def fresh(self, address: Address) -> Answer | None:
+        """An answer from lately."""
+        found = self._kept.get(address)
+        if found is None or self._clock() - found[0] >= self._seconds:
+            return None
+        self._kept.move_to_end(address)
+        return found[1]
+
+    def stale(self, address: Address) -> Answer | None:
+        """A positive answer, old as it may be within bounds."""
+        found = self._kept.get(address)
+        if found is None or not found[1].is_known or self._clock() - found[0] >= self._outage_seconds:
+            return None
+        self._kept.move_to_end(address)
+        return found[1]
+
+    def add(self, address: Address, answer: Answer) -> None:
+        """Keep it from now."""
+        self._kept[address] = (self._clock(), answer)
+        self._kept.move_to_end(address)
+        while len(self._kept) > self._entries:
+            self._kept.popitem(last=False)

@@ -1,0 +1,159 @@
+"""An LDAP directory from its settings."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from attrs import frozen
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+
+from mailsrv.directory.ldap.answers import AnswerCache
+from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, TlsFiles
+from mailsrv.directory.ldap.directory import LdapDirectory
+from mailsrv.directory.ldap.entry import EntryReader
+from mailsrv.directory.ldap.groups import GroupReader
+from mailsrv.directory.ldap.mapping import LdapMapping, changed, load_preset
+from mailsrv.directory.ldap.servers import Servers, parse_server
+from mailsrv.directory.ldap.workers import InPlace, IWorkers, Workers
+
+
+class LdapSettings(Protocol):
+    """What is needed of a ``[[directory]]``."""
+
+    @property
+    def uri(self) -> tuple[str, ...]: ...
+    @property
+    def preset(self) -> str: ...
+    @property
+    def base(self) -> str: ...
+    @property
+    def starttls(self) -> bool: ...
+    @property
+    def ca_file(self) -> str: ...
+    @property
+    def client_certificate_file(self) -> str: ...
+    @property
+    def client_key_file(self) -> str: ...
+    @property
+    def bind_external(self) -> bool: ...
+    @property
+    def bind_dn(self) -> str: ...
+    @property
+    def bind_password_file(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def login_threads(self) -> int: ...
+    @property
+    def queued_requests(self) -> int: ...
+    @property
+    def attempt_seconds(self) -> float: ...
+    @property
+    def deadline_seconds(self) -> float: ...
+    @property
+    def retry_seconds(self) -> float: ...
+    @property
+    def idle_seconds(self) -> float: ...
+    @property
+    def cache_seconds(self) -> float: ...
+    @property
+    def outage_seconds(self) -> float: ...
+    @property
+    def cache_entries(self) -> int: ...
+    @property
+    def group_members(self) -> int: ...
+    @property
+    def attributes(self) -> Mapping[str, Any]: ...
+
+
+@frozen(eq=False)
+class LdapParts:
+    """A directory in its parts, for who wants to look inside."""
+
+    name: str
+    mapping: LdapMapping
+    servers: Servers
+    attempts: Attempts
+    client: LdapClient
+    reader: EntryReader
+    groups: GroupReader
+    directory: LdapDirectory
+
+
+def make_mapping(settings: LdapSettings) -> LdapMapping:
+    """The preset with the settings' own changes. Raises ValueError."""
+    return changed(load_preset(settings.preset), settings.attributes)
+
+
+def make_ldap_directory(
+    settings: LdapSettings, *, clock: IReactorTime, default_domain: str, seconds: Callable[[], float] = time.time
+) -> LdapParts:
+    """Asks nobody yet. A ``clock`` that is no reactor (commands, tests): questions are answered in place."""
+    servers = [parse_server(uri, starttls=settings.starttls) for uri in settings.uri]
+    name = f"ldap {settings.uri[0]} {settings.base}"
+    mapping = make_mapping(settings)
+    group = Servers(name, servers, seconds=time.monotonic)
+    attempts = Attempts(
+        group,
+        TlsFiles(settings.ca_file, settings.client_certificate_file, settings.client_key_file),
+        ServiceAccount(settings.bind_dn, settings.bind_password_file, settings.bind_external),
+        attempt_seconds=settings.attempt_seconds,
+    )
+    searches: IWorkers
+    binds: IWorkers
+    probes: IWorkers
+    call_from_thread: Callable[[Callable[[], object]], object]
+    if IReactorFromThreads.providedBy(clock):
+
+        def workers(what: str, threads: int) -> Workers:
+            return Workers(
+                f"{name} ({what})",
+                reactor=clock,
+                threads=threads,
+                queued=settings.queued_requests,
+                idle_seconds=settings.idle_seconds,
+            )
+
+        searches, binds = workers("searches", settings.threads), workers("log-ins", settings.login_threads)
+        probes = workers("probes", 1)
+        call_from_thread = IReactorFromThreads(clock).callFromThread
+    else:
+        searches, binds, probes = InPlace(), InPlace(), InPlace()
+
+        call_from_thread = _at_once
+    client = LdapClient(
+        attempts,
+        searches=searches,
+        binds=binds,
+        probes=probes,
+        clock=clock,
+        call_from_thread=call_from_thread,
+        retry_seconds=settings.retry_seconds,
+    )
+    reader = EntryReader(mapping, name=name, default_domain=default_domain.lower(), seconds=seconds)
+    groups = GroupReader(
+        reader, base=settings.base, limit=settings.group_members, default_domain=default_domain.lower()
+    )
+    directory = LdapDirectory(
+        name,
+        client,
+        reader,
+        groups,
+        AnswerCache(
+            clock=clock.seconds,
+            seconds=settings.cache_seconds,
+            outage_seconds=settings.outage_seconds,
+            entries=settings.cache_entries,
+        ),
+        base=settings.base,
+        seconds=settings.deadline_seconds,
+        clock=clock,
+        list_seconds=settings.cache_seconds,
+    )
+    return LdapParts(name, mapping, group, attempts, client, reader, groups, directory)
+
+
+def _at_once(function: Callable[[], object]) -> object:
+    return function()

@@ -1,0 +1,259 @@
+"""A directory over LDAP.
+
+One search answers for an address both questions, user or alias. Answers are fresh for ``cache_seconds``. When no server
+answers, known recipients are taken from older answers up to ``outage_seconds``, everything else is Unavailable:
+mail for others waits (451), nobody is told that a password is wrong (R-AUTH-7, RELIABILITY 7.2). Passwords are checked
+by a bind, always against a server. Two entries for one name are nobody that can be told: Unavailable, and an error in
+the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from mailsrv.address import Address
+from mailsrv.coroutines import run_coroutine
+from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
+from mailsrv.directory.ldap.client import LdapClient
+from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
+from mailsrv.directory.ldap.entry import EntryReader, LdapUser
+from mailsrv.directory.ldap.filters import Filter, dn_from_template
+from mailsrv.directory.ldap.groups import GroupReader, Members
+from mailsrv.directory.ldap.trouble import LdapTrouble
+from mailsrv.directory.names import canonical_address
+from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.errors import Unavailable
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
+
+T = TypeVar("T")
+
+LIST_LIMIT = 100_000
+_ENTRIES_OF_A_NAME = 5
+"""More than one is a mistake already; a few are read to tell which."""
+_NOBODY = "cn=nobody at all"
+
+
+@implementer(IDirectory, ILoginDirectory, IPeekable)
+class LdapDirectory:
+    """``base`` is where everything is searched below; ``seconds``: how long one question may take."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        name: str,
+        client: LdapClient,
+        reader: EntryReader,
+        groups: GroupReader,
+        cache: AnswerCache,
+        *,
+        base: str,
+        seconds: float,
+        clock: IReactorTime,
+        list_seconds: float = 60.0,
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._reader = reader
+        self._groups = groups
+        self._cache = cache
+        self._base = base
+        self._seconds = seconds
+        self._clock = clock
+        self._list_seconds = list_seconds
+        self._listed: tuple[float, Sequence[DirectoryUser]] | None = None
+        self._asking: dict[Address, list[Deferred[Answer]]] = {}
+        self._is_out = False
+
+    # IDirectory
+
+    def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:
+        return run_coroutine(self._find_user(address))
+
+    async def _find_user(self, address: Address) -> DirectoryUser | None:
+        return (await self._answer(canonical_address(address), may_be_old=True)).user
+
+    def find_alias(self, address: Address) -> Deferred[Sequence[Address] | None]:
+        return run_coroutine(self._find_alias(address))
+
+    async def _find_alias(self, address: Address) -> Sequence[Address] | None:
+        return (await self._answer(canonical_address(address), may_be_old=True)).targets
+
+    def peek(self, address: Address) -> Peeked | None:
+        """See :class:`~mailsrv.directory.peek.IPeekable`: what was asked lately."""
+        answer = self._cache.fresh(address)
+        return None if answer is None else (answer.targets, answer.user)
+
+    def find_login(self, address: Address) -> Deferred[DirectoryUser | None]:
+        """Who logs in by this name: an address, an alias, a short name, a principal's name. Never from old answers."""
+        return run_coroutine(self._find_login(canonical_address(address)))
+
+    async def _find_login(self, address: Address) -> DirectoryUser | None:
+        known = self._cache.fresh(address)
+        if known is not None and known.user is not None:
+            return known.user
+        if not address.domain:
+            return None
+        entries = await self._ask(self._search(self._reader.by_login(address)))
+        mine = [entry for entry in entries if self._reader.has_login(entry, address)]
+        users = [user for entry in mine if (user := self._reader.user(entry)) is not None]
+        if len(users) > 1:
+            raise self._ambiguous(address, [user.dn for user in users])
+        if not users:
+            return None
+        self._keep_user(users[0])
+        return users[0].user
+
+    def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
+        """By a bind. For nobody one is made, too, with a name that is none (R-AUTH-4)."""
+        return run_coroutine(self._check_password(user, password))
+
+    async def _check_password(self, user: DirectoryUser | None, password: str) -> bool:
+        if not password:
+            return False
+        dn = f"{_NOBODY},{self._base}"
+        if user is not None:
+            dn = await self._dn(user)
+        outcome = await self._ask(self._client.check_password(dn, password, seconds=self._seconds))
+        if user is None:
+            return False
+        if not outcome.is_right:
+            self._log.info(
+                "{directory}: {user}: {reason}", directory=self.name, user=user.address, reason=outcome.reason
+            )
+        return outcome.is_right
+
+    async def _dn(self, user: DirectoryUser) -> str:
+        template = self._reader.mapping.dn_template
+        address = user.address
+        if template:
+            return dn_from_template(template, local=address.local_part, domain=address.domain, address=str(address))
+        known = self._cache.fresh(address)
+        if known is None or not known.dn:
+            known = await self._answer(address, may_be_old=False)
+        return known.dn if known.user is not None else f"{_NOBODY},{self._base}"
+
+    def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
+        return run_coroutine(self._list_users())
+
+    async def _list_users(self) -> Sequence[DirectoryUser]:
+        now = self._clock.seconds()
+        if self._listed is not None and now - self._listed[0] < self._list_seconds:
+            return self._listed[1]
+        entries = await self._ask(self._search(self._reader.users(), limit=LIST_LIMIT))
+        users = {found.user.address: found.user for entry in entries if (found := self._reader.user(entry)) is not None}
+        listed = tuple(users[address] for address in sorted(users, key=str))
+        self._listed = (now, listed)
+        return listed
+
+    # Answers
+
+    async def _answer(self, address: Address, *, may_be_old: bool) -> Answer:
+        known = self._cache.fresh(address)
+        if known is not None:
+            return known
+        if not address.domain:
+            return NOBODY
+        waiting = self._asking.get(address)
+        try:
+            if waiting is not None:
+                # The same question is under way: a mailing to one user must not become a hundred searches.
+                waiter: Deferred[Answer] = Deferred()
+                waiting.append(waiter)
+                return await waiter
+            return await self._ask_once(address)
+        except Unavailable:
+            old = self._cache.stale(address) if may_be_old else None
+            if old is None:
+                raise
+            return old
+
+    async def _ask_once(self, address: Address) -> Answer:
+        waiting: list[Deferred[Answer]] = []
+        self._asking[address] = waiting
+        try:
+            answer = await self._ask(self._look_up(address))
+        except Exception as error:
+            cause = error.cause if isinstance(error, Unavailable) else "the question failed"
+            for waiter in waiting:
+                waiter.errback(Unavailable(cause=cause))
+            raise
+        finally:
+            del self._asking[address]
+        self._cache.add(address, answer)
+        for waiter in waiting:
+            if not waiter.called:
+                waiter.callback(answer)
+        return answer
+
+    async def _look_up(self, address: Address) -> Answer:
+        what = self._reader.by_address(address)
+        entries, members = await self._client.with_connection(
+            lambda connection, deadline: self._read(connection, deadline, what, address), seconds=self._seconds
+        )
+        if len(entries) > 1:
+            raise self._ambiguous(address, [entry.dn for entry in entries])
+        if not entries:
+            return NOBODY
+        if members is not None:
+            for dn in members.loops:
+                self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
+            for member in members.users:
+                self._keep_user(member)
+            return Answer(dn=entries[0].dn, targets=members.addresses)
+        user = self._reader.user(entries[0])
+        return NOBODY if user is None else self._of_user(user, address)
+
+    def _read(
+        self, connection: LdapConnection, deadline: float, what: Filter, address: Address
+    ) -> tuple[Sequence[LdapEntry], Members | None]:
+        """In a thread."""
+        found = connection.search(self._base, what, self._reader.mapping.wanted(), deadline, limit=_ENTRIES_OF_A_NAME)
+        entries = [entry for entry in found if address in self._reader.addresses(entry)]
+        if len(entries) != 1 or not self._reader.is_group(entries[0]):
+            return entries, None
+        return entries, self._groups.expand(connection, entries[0], deadline)
+
+    def _of_user(self, user: LdapUser, address: Address) -> Answer:
+        if address != user.user.address:
+            return Answer(dn=user.dn, targets=(user.user.address,))
+        return Answer(user.user, user.dn, user.forwards or None)
+
+    def _keep_user(self, user: LdapUser) -> None:
+        self._cache.add(user.user.address, self._of_user(user, user.user.address))
+
+    async def _search(self, what: Filter, *, limit: int = _ENTRIES_OF_A_NAME) -> Sequence[LdapEntry]:
+        return await self._client.search(
+            self._base, what, self._reader.mapping.wanted(), seconds=self._seconds, limit=limit
+        )
+
+    async def _ask(self, question: Awaitable[T]) -> T:
+        """The answer; any trouble with the directory is Unavailable."""
+        try:
+            answer = await question
+        except LdapTrouble as error:
+            self._note_trouble(str(error))
+            raise Unavailable(cause=f"{self.name}: {error}") from error
+        self._is_out = False
+        return answer
+
+    def _note_trouble(self, cause: str) -> None:
+        """Once per outage: the servers' own changes of state are logged where they are noticed."""
+        if not self._is_out:
+            self._is_out = True
+            self._log.error("{directory} does not answer: {cause}", directory=self.name, cause=cause)
+
+    def _ambiguous(self, address: Address, dns: Sequence[str]) -> Unavailable:
+        self._log.error(
+            "{directory}: {address} is the name of several entries: {dns}",
+            directory=self.name,
+            address=address,
+            dns=dns,
+        )
+        return Unavailable(cause=f"{self.name}: {address} is the name of several entries")

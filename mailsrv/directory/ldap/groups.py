@@ -1,0 +1,151 @@
+"""The members of a group as addresses: through nested groups, each once, however they are entangled.
+
+Members are fetched many at a time: thousands of them must not be thousands of questions. Runs in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from attrs import define, field, frozen
+
+from mailsrv.address import Address
+from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
+from mailsrv.directory.ldap.entry import EntryReader, LdapUser, relative_identifier
+from mailsrv.directory.ldap.filters import all_of, any_of, equal, present
+from mailsrv.directory.ldap.trouble import RequestTrouble
+from mailsrv.directory.names import parse_account_name
+
+GROUP_DEPTH = 20
+_AT_A_TIME = 100
+
+
+@frozen
+class Members:
+    """Who is in a group."""
+
+    addresses: tuple[Address, ...]
+    users: tuple[LdapUser, ...] = ()
+    """Those of them that were read anyway."""
+    loops: tuple[str, ...] = ()
+    """DNs of groups that contain themselves."""
+
+
+@define(eq=False)
+class _Walk:
+    addresses: dict[Address, None] = field(factory=dict)
+    users: dict[str, LdapUser] = field(factory=dict)
+    met: set[str] = field(factory=set)
+    loops: dict[str, None] = field(factory=dict)
+
+
+class GroupReader:
+    """Expands groups. More than ``limit`` members are a RequestTrouble: half a list is worse than one that waits."""
+
+    def __init__(self, reader: EntryReader, *, base: str, limit: int, default_domain: str) -> None:
+        self._reader = reader
+        self._base = base
+        self._limit = limit
+        self._default_domain = default_domain
+
+    def expand(self, connection: LdapConnection, group: LdapEntry, deadline: float) -> Members:
+        """All members of all levels."""
+        walk = _Walk()
+        mapping = self._reader.mapping
+        if mapping.in_chain and mapping.member_of:
+            self._ask_for_members(connection, group, deadline, walk)
+            self._add_plain(group, walk)
+        else:
+            self._walk(connection, group, deadline, walk, ())
+        return Members(tuple(walk.addresses), tuple(walk.users.values()), tuple(walk.loops))
+
+    def _ask_for_members(self, connection: LdapConnection, group: LdapEntry, deadline: float, walk: _Walk) -> None:
+        sids = group.values.get("objectsid", ())
+        primary = relative_identifier(sids[0]) if sids and self._reader.mapping.primary_group else ""
+        found = connection.search(
+            self._base,
+            self._reader.member_test(group.dn, primary),
+            self._reader.mapping.wanted(),
+            deadline,
+            limit=self._limit + 1,
+        )
+        for entry in found:
+            self._add_user(entry, group, walk)
+
+    def _walk(
+        self, connection: LdapConnection, group: LdapEntry, deadline: float, walk: _Walk, path: tuple[str, ...]
+    ) -> None:
+        key = group.dn.lower()
+        if key in path:
+            walk.loops[group.dn] = None
+            return
+        if key in walk.met:
+            return
+        walk.met.add(key)
+        if len(path) >= GROUP_DEPTH:
+            raise RequestTrouble(f"group {path[0]}: more than {GROUP_DEPTH} levels")
+        self._add_plain(group, walk)
+        mapping = self._reader.mapping
+        dns = [dn for name in mapping.member_dn for dn in group.texts(name) if dn]
+        names = [one for name in mapping.member_name for one in group.texts(name) if one]
+        if len(dns) + len(names) > self._limit:
+            raise self._too_many(group)
+        for entry in (*self._by_dn(connection, dns, deadline), *self._by_name(connection, names, deadline)):
+            if self._reader.is_group(entry):
+                self._walk(connection, entry, deadline, walk, (*path, key))
+            else:
+                self._add_user(entry, group, walk)
+
+    def _by_dn(self, connection: LdapConnection, dns: Sequence[str], deadline: float) -> Iterable[LdapEntry]:
+        mapping = self._reader.mapping
+        wanted = mapping.wanted()
+        if not mapping.dn_attribute:
+            for dn in dns:
+                yield from connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+            return
+        for batch in _batches(dns):
+            what = any_of(equal(mapping.dn_attribute, dn) for dn in batch)
+            yield from connection.search(self._base, what, wanted, deadline, limit=len(batch))
+
+    def _by_name(self, connection: LdapConnection, names: Sequence[str], deadline: float) -> Iterable[LdapEntry]:
+        mapping = self._reader.mapping
+        for batch in _batches(names):
+            what = any_of(equal(mapping.member_name_of, name) for name in batch)
+            known = {name.lower() for name in batch}
+            found = connection.search(
+                self._base, all_of([self._reader.users(), what]), mapping.wanted(), deadline, limit=2 * len(batch)
+            )
+            for entry in found:
+                if any(text.lower() in known for text in entry.texts(mapping.member_name_of)):
+                    yield entry
+
+    def _add_user(self, entry: LdapEntry, group: LdapEntry, walk: _Walk) -> None:
+        user = self._reader.user(entry)
+        if user is None:
+            return
+        walk.users[entry.dn.lower()] = user
+        self._add([user.user.address], group, walk)
+
+    def _add_plain(self, group: LdapEntry, walk: _Walk) -> None:
+        for name in self._reader.mapping.member_address:
+            for text in group.texts(name):
+                try:
+                    self._add([parse_account_name(text, self._default_domain)], group, walk)
+                except ValueError:
+                    continue
+
+    def _add(self, addresses: Iterable[Address], group: LdapEntry, walk: _Walk) -> None:
+        walk.addresses.update(dict.fromkeys(addresses))
+        if len(walk.addresses) > self._limit:
+            raise self._too_many(group)
+
+    def _too_many(self, group: LdapEntry) -> RequestTrouble:
+        return RequestTrouble(f"group {group.dn} has more than {self._limit} members")
+
+
+def _batches(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    for start in range(0, len(items), _AT_A_TIME):
+        yield items[start : start + _AT_A_TIME]
+
+
+Expand = Callable[[LdapConnection, LdapEntry, float], Members]

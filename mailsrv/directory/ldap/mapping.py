@@ -1,0 +1,164 @@
+"""Which attribute means what: a preset (``presets/*.toml``) with the administrator's own changes."""
+
+from __future__ import annotations
+
+import enum
+import tomllib
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any, get_args, get_origin, get_type_hints
+
+from attrs import Attribute, evolve, field, fields, frozen
+
+from mailsrv.directory.ldap.filters import check_template, configured, is_attribute
+
+
+class ExpiryFormat(enum.Enum):
+    """How a directory writes when an account ends."""
+
+    GENERALIZED_TIME = "generalized-time"
+    """RFC 4517 3.3.13: 20271231235959Z."""
+    DAYS = "days"
+    """Days since 1970 (shadowExpire)."""
+    FILETIME = "filetime"
+    """Tenths of a microsecond since 1601 (accountExpires); 0 and 2^63-1 are never."""
+
+
+def _attributes(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
+    for name in (value,) if isinstance(value, str) else value:
+        if name and not is_attribute(name):
+            raise ValueError(f"{attribute.name}: {name!r} is no name of an attribute")
+
+
+def _filter(record: object, attribute: Attribute[Any], value: str) -> None:
+    if value:
+        configured(value)
+
+
+def _dn_template(record: object, attribute: Attribute[Any], value: str) -> None:
+    if value:
+        check_template(value)
+
+
+@frozen
+class LdapMapping:
+    """What every preset says and ``[directory.attributes]`` may change. Attributes in tuples are all looked at."""
+
+    user_classes: tuple[str, ...] = ()
+    """Entries with one of these object classes are users."""
+    user_filter: str = field(default="", validator=_filter)
+    """What users must fulfil besides."""
+    address: tuple[str, ...] = field(default=("mail",), validator=_attributes)
+    """Where the canonical address stands: the first attribute that has a value."""
+    alias: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Further addresses of a user or a group."""
+    alias_prefix: str = ""
+    """Values of ``alias`` begin with this (any case), and those that begin otherwise are no mail addresses."""
+    login: tuple[str, ...] = field(default=("uid",), validator=_attributes)
+    """Short names to log in with, without a domain."""
+    login_address: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Names with a domain to log in with that are no mail addresses (userPrincipalName)."""
+    dn_template: str = field(default="", validator=_dn_template)
+    """Users' DNs, where they are not to be searched for the password check; {local}, {domain}, {address}."""
+    display_name: tuple[str, ...] = field(default=("displayName", "cn"), validator=_attributes)
+    quota: str = field(default="", validator=_attributes)
+    """A number with or without a unit (2G)."""
+    quota_unit: int = 1
+    """Octets that a number without a unit counts in."""
+    forward: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Addresses a user's mail goes to instead of the mailbox."""
+    disabled: tuple[str, ...] = ()
+    """``attribute=value``, or ``attribute=*``: the user may not log in."""
+    account_control: str = field(default="", validator=_attributes)
+    """Bits; 2 is set: the user may not log in (MS-ADTS 2.2.16)."""
+    expires: str = field(default="", validator=_attributes)
+    expires_format: ExpiryFormat = ExpiryFormat.GENERALIZED_TIME
+    state: tuple[str, ...] = field(default=("modifyTimestamp",), validator=_attributes)
+    """When these change, verified log-ins are checked anew."""
+    group_classes: tuple[str, ...] = ()
+    """Entries with one of these object classes are groups: with an address, distribution lists."""
+    group_filter: str = field(default="", validator=_filter)
+    member_dn: tuple[str, ...] = field(default=("member",), validator=_attributes)
+    """DNs of users and of groups."""
+    member_name: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Users by what their ``member_name_of`` says."""
+    member_name_of: str = field(default="uid", validator=_attributes)
+    member_address: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Plain addresses, here or elsewhere."""
+    dn_attribute: str = field(default="entryDN", validator=_attributes)
+    """The attribute a server compares DNs by (RFC 5020); empty: members are read one by one."""
+    member_of: str = field(default="", validator=_attributes)
+    """The attribute of a user that names groups; with ``in_chain`` it is asked instead of the group's own."""
+    in_chain: bool = False
+    """The server follows ``member_of`` through nested groups itself."""
+    primary_group: str = field(default="", validator=_attributes)
+    """The attribute of a user that holds the last part of a group's objectSid."""
+
+    def wanted(self) -> tuple[str, ...]:
+        """All attributes a look-up asks for."""
+        names = [
+            "objectClass",
+            *self.address,
+            *self.alias,
+            *self.login,
+            *self.login_address,
+            *self.display_name,
+            self.quota,
+            *self.forward,
+            *(rule.partition("=")[0] for rule in self.disabled),
+            self.account_control,
+            self.expires,
+            *self.state,
+            *self.member_dn,
+            *self.member_name,
+            *self.member_address,
+            "objectSid" if self.primary_group else "",
+        ]
+        return tuple(dict.fromkeys(name for name in names if name))
+
+
+def preset_names() -> tuple[str, ...]:
+    """What there is."""
+    folder = resources.files("mailsrv.directory.ldap") / "presets"
+    return tuple(sorted(each.name.removesuffix(".toml") for each in folder.iterdir() if each.name.endswith(".toml")))
+
+
+def preset_text(name: str) -> str:
+    """The file of a preset. Raises ValueError for a name there is none of."""
+    if name not in preset_names():
+        raise ValueError(f"there is no preset {name!r}; there are {', '.join(preset_names())}")
+    return (resources.files("mailsrv.directory.ldap") / "presets" / f"{name}.toml").read_text("utf-8")
+
+
+@lru_cache
+def load_preset(name: str) -> LdapMapping:
+    """The mapping of a preset. Raises ValueError."""
+    return changed(LdapMapping(), tomllib.loads(preset_text(name)))
+
+
+def changed(mapping: LdapMapping, changes: Mapping[str, Any]) -> LdapMapping:
+    """The mapping with these values instead. Raises ValueError, naming the key."""
+    types = get_type_hints(LdapMapping)
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        if key not in types:
+            raise ValueError(f"unknown key {key!r}; known here: {', '.join(each.name for each in fields(LdapMapping))}")
+        values[key] = _converted(key, types[key], value)
+    return evolve(mapping, **values)
+
+
+def _converted(key: str, expected: Any, value: Any) -> Any:
+    if get_origin(expected) is tuple:
+        item = get_args(expected)[0]
+        if not isinstance(value, list | tuple) or not all(isinstance(each, item) for each in value):
+            raise ValueError(f"{key}: expected a list of texts")
+        return tuple(value)
+    if isinstance(expected, type) and issubclass(expected, enum.Enum):
+        try:
+            return value if isinstance(value, expected) else expected(value)
+        except ValueError:
+            raise ValueError(f"{key}: expected one of {', '.join(str(each.value) for each in expected)}") from None
+    if type(value) is not expected:
+        raise ValueError(f"{key}: expected {'true or false' if expected is bool else expected.__name__}")
+    return value

@@ -1,0 +1,216 @@
+"""A real OpenLDAP server on loopback, from a temporary folder, as a plain process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from attrs import define, field
+
+WAIT_SECONDS = 20
+BASE = "dc=example,dc=test"
+ADMIN = f"cn=admin,{BASE}"
+ADMIN_PASSWORD = "admin's own"
+SERVICE = f"cn=mailsrv,{BASE}"
+SERVICE_PASSWORD = "service's own"
+
+# Attributes that slapd has not: the usual mail schema, and the shapes of Active Directory and FreeIPA.
+SCHEMA = """\
+attributetype ( 1.3.6.1.4.1.55555.1.1 NAME 'mailAlternateAddress' EQUALITY caseIgnoreMatch
+    SUBSTR caseIgnoreSubstringsMatch SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.2 NAME 'mailQuota' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.3 NAME 'mailForwardingAddress' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.4 NAME 'sAMAccountName' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.5 NAME 'userPrincipalName' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.6 NAME 'proxyAddresses' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.7 NAME 'userAccountControl' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.8 NAME 'accountExpires' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.9 NAME 'nsAccountLock' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.10 NAME 'krbPrincipalName' EQUALITY caseExactMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.11 NAME 'krbPrincipalExpiration' EQUALITY generalizedTimeMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.24 SINGLE-VALUE )
+objectclass ( 1.3.6.1.4.1.55555.2.1 NAME 'mailUser' SUP top AUXILIARY
+    MAY ( mail $ mailAlternateAddress $ mailQuota $ mailForwardingAddress ) )
+objectclass ( 1.3.6.1.4.1.55555.2.2 NAME 'user' SUP inetOrgPerson STRUCTURAL
+    MAY ( sAMAccountName $ userPrincipalName $ proxyAddresses $ userAccountControl $ accountExpires ) )
+objectclass ( 1.3.6.1.4.1.55555.2.3 NAME 'group' SUP top STRUCTURAL
+    MUST cn MAY ( member $ mail $ proxyAddresses $ sAMAccountName $ description ) )
+objectclass ( 1.3.6.1.4.1.55555.2.4 NAME 'ipaPerson' SUP top AUXILIARY
+    MAY ( nsAccountLock $ krbPrincipalName $ krbPrincipalExpiration $ mailAlternateAddress ) )
+objectclass ( 1.3.6.1.4.1.55555.2.5 NAME 'ipaUserGroup' SUP top AUXILIARY MAY ( mail ) )
+"""
+
+ROOT_ENTRIES = f"""\
+dn: {BASE}
+objectClass: organization
+objectClass: dcObject
+o: Example
+dc: example
+
+dn: ou=people,{BASE}
+objectClass: organizationalUnit
+ou: people
+
+dn: ou=groups,{BASE}
+objectClass: organizationalUnit
+ou: groups
+
+dn: {SERVICE}
+objectClass: organizationalRole
+objectClass: simpleSecurityObject
+cn: mailsrv
+userPassword: {SERVICE_PASSWORD}
+"""
+
+
+def program(name: str) -> str:
+    """Where it is; servers are not in everybody's PATH."""
+    found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    assert found, f"{name} is not installed (tools/test.sh does it)"
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def person(uid: str, password: str = "", *, extra: str = "", mail: str | None = None) -> str:
+    """An inetOrgPerson as LDIF."""
+    address = f"{uid}@example.test" if mail is None else mail
+    return (
+        f"dn: uid={uid},ou=people,{BASE}\nobjectClass: inetOrgPerson\nobjectClass: mailUser\n"
+        f"uid: {uid}\ncn: {uid.title()} Example\nsn: Example\n"
+        + (f"mail: {address}\n" if address else "")
+        + (f"userPassword: {password}\n" if password else "")
+        + extra
+    )
+
+
+@define(eq=False)
+class Slapd:
+    """One server. Plain and StartTLS on ``port``, LDAPS on ``tls_port``, with the certificate given."""
+
+    folder: Path
+    certificate: Path
+    key: Path
+    entries: tuple[str, ...] = ()
+    port: int = field(factory=free_port)
+    tls_port: int = field(factory=free_port)
+    directives: str = ""
+    _process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Slapd:
+        self.load()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def uri(self) -> str:
+        return f"ldap://localhost:{self.port}"
+
+    @property
+    def tls_uri(self) -> str:
+        return f"ldaps://localhost:{self.tls_port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def load(self) -> None:
+        """Write the configuration and the entries."""
+        data = self.folder / "data"
+        data.mkdir(parents=True)
+        (self.folder / "own.schema").write_text(SCHEMA)
+        (self.folder / "slapd.conf").write_text(
+            "".join(
+                f"include /etc/ldap/schema/{name}.schema\n"
+                for name in ("core", "cosine", "inetorgperson", "nis", "misc")
+            )
+            + f"include {self.folder}/own.schema\n"
+            "modulepath /usr/lib/ldap\nmoduleload back_mdb\nmoduleload memberof\n"
+            f"pidfile {self.folder}/slapd.pid\nargsfile {self.folder}/slapd.args\n"
+            f"TLSCACertificateFile {self.certificate}\nTLSCertificateFile {self.certificate}\n"
+            f"TLSCertificateKeyFile {self.key}\nTLSVerifyClient try\n"
+            # A bind with a name and no password is let through here: it is we who must refuse it.
+            "allow bind_anon_dn\nsizelimit unlimited\nthreads 4\n"
+            'authz-regexp "^cn=client.*$" "' + SERVICE + '"\n'
+            "database mdb\nmaxsize 104857600\n"
+            f'suffix "{BASE}"\nrootdn "{ADMIN}"\nrootpw "{ADMIN_PASSWORD}"\ndirectory {data}\n'
+            "index objectClass,uid,mail,mailAlternateAddress,member eq\n"
+            "index sAMAccountName,proxyAddresses,userPrincipalName eq\n"
+            f'access to attrs=userPassword by dn.exact="{ADMIN}" write by anonymous auth by * none\n'
+            f'access to * by dn.exact="{SERVICE}" read by anonymous auth by * none\n'
+            "overlay memberof\nmemberof-group-oc groupOfNames\n" + self.directives
+        )
+        ldif = self.folder / "entries.ldif"
+        ldif.write_text("\n".join((ROOT_ENTRIES, *self.entries)) + "\n")
+        done = subprocess.run(
+            [program("slapadd"), "-q", "-f", self.folder / "slapd.conf", "-l", ldif],
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        with (self.folder / "slapd.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    program("slapd"),
+                    "-h",
+                    f"ldap://127.0.0.1:{self.port} ldaps://127.0.0.1:{self.tls_port}",
+                    "-f",
+                    self.folder / "slapd.conf",
+                    "-d",
+                    "0",
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.tls_port), 1).close()
+            except OSError:
+                assert self._process.poll() is None, (self.folder / "slapd.log").read_text()
+                time.sleep(0.02)
+            else:
+                return
+        raise AssertionError("slapd does not answer")
+
+    def kill(self) -> None:
+        """At once; it may be stopped."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def freeze(self) -> None:
+        """It hangs: connections are made, nothing is answered."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
