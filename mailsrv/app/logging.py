@@ -44,6 +44,8 @@ _encode = json.JSONEncoder(ensure_ascii=False, default=str, separators=(",", ":"
 _quote: Callable[[str], str] = json.encoder.encode_basestring
 _HIDDEN_TEXT = _quote(_HIDDEN)
 _ESCAPES = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)] if code not in (9,)}
+# Lone surrogates stand for octets of file names that are no UTF-8: no stream takes them.
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in [*range(127, 160), 0x2028, 0x2029, *range(0xD800, 0xE000)]}
 
 
 class ReopeningFile:
@@ -87,11 +89,16 @@ class StreamTarget:
 
     def write(self, text: str) -> None:
         try:
-            self.stream.write(text)
+            self.stream.write(text if text.isascii() else self._encodable(text))
             self.stream.flush()
         except (OSError, ValueError):
             # Nobody reads it any more (a closed terminal): that is no reason to stop serving mail.
             return
+
+    def _encodable(self, text: str) -> str:
+        """What the stream's encoding does not have is written as an escape: the line must not be lost for it."""
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
 
     def reopen(self) -> None:
         """Streams stay."""
@@ -175,7 +182,9 @@ def json_line(event: LogEvent, worker: str) -> str:
     if trace:
         pieces += (',"traceback":', _quote(trace))
     pieces.append("}\n")
-    return "".join(pieces)
+    line = "".join(pieces)
+    # JSON itself escapes only the controls of ASCII; a terminal takes others for commands too.
+    return line if line.isascii() else line.translate(_JSON_ESCAPES)
 
 
 _Labels = tuple[tuple[str, str], ...]

@@ -44,6 +44,25 @@ def test_text_lines_are_for_humans_and_cannot_be_forged(tmp_path):
     assert "ERROR broken" in lines[1]
 
 
+NASTY = "a\x9b31m\x7f\u2028\udcff\u00e4\n"
+
+
+@pytest.mark.parametrize("format_", [LogFormat.JSON, LogFormat.TEXT])
+def test_no_line_steers_a_terminal_or_is_lost_for_what_it_holds(tmp_path, format_):
+    log, path, _ = writer(tmp_path, format_)
+    log.info("file {name}", name=NASTY)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    to_stream = make_log_writer(LogSettings(format=format_), stream=stream)
+    Logger(namespace="x", observer=LogPublisher(to_stream)).info("file {name}", name=NASTY)
+    for octets in (path.read_bytes(), stream.buffer.getvalue()):
+        line = octets.decode("utf-8")
+        assert "file a" in line
+        assert not any(character in line for character in "\x9b\x7f\x1b")
+        assert "\u00e4" in line
+        if format_ is LogFormat.JSON:
+            assert json.loads(line)["name"] == NASTY
+
+
 @pytest.mark.parametrize("format_", [LogFormat.JSON, LogFormat.TEXT])
 def test_secrets_are_hidden_whoever_logged_them(tmp_path, format_):
     log, path, _ = writer(tmp_path, format_)
