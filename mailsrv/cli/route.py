@@ -191,9 +191,10 @@ def _parse(text: str, hint: str) -> Address:
 def route_command(context: CommandContext, address: str, sender: str, as_json: bool) -> None:
     """Explain where mail for ADDRESS goes."""
     reverse_path = None if sender in ("", "<>") else _parse(sender, "--from")
-    if address.lower() == "postmaster":
-        names = LocalDomains(context.settings.domain).names
-        address = f"postmaster@{names[0]}"
+    if "@" not in address:
+        # As local programs write it: root, postmaster.
+        domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).names[0]
+        address = f"{address}@{domain}"
     explanation = Explanation(_parse(address, "ADDRESS"), reverse_path)
     refusal = _run(_Explainer(context.settings, explanation))
     if as_json:

@@ -147,6 +147,11 @@ def test_elsewhere(run):
     assert out.endswith("  → smtp:relay.example:587 for carol@example.org, from <>\n")
 
 
+def test_names_without_a_domain_are_ours_as_local_programs_write_them(run):
+    assert run("alice")[:2] == run("alice@example.test")[:2]
+    assert run("nobody-here")[0] == 1
+
+
 def test_postmaster_is_never_refused(run):
     status, out, _ = run("postmaster")
     assert status == 0
