@@ -109,7 +109,7 @@ def test_smtplib_sends_utf8_addresses_and_large_messages(mail_server: MailServer
         assert {"pipelining", "size", "8bitmime", "smtputf8", "enhancedstatuscodes"} <= set(client.esmtp_features)
         client.send_message(message, mail_options=("SMTPUTF8", "BODY=8BITMIME"))
         with pytest.raises(smtplib.SMTPRecipientsRefused):
-            client.sendmail(ALICE, ["someone@example.net"], "Subject: never\r\n\r\n")
+            client.sendmail(ALICE, ["nobody@example.test"], "Subject: never\r\n\r\n")
         with pytest.raises(smtplib.SMTPSenderRefused):
             client.sendmail(BOB, [ALICE], "Subject: forged\r\n\r\n")
     assert len(mail_server.wait_for_subject(BOB, "smtplib")) > 240_000
