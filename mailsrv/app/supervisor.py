@@ -47,7 +47,7 @@ _STABLE_SECONDS = 60.0
 _BIND_PATIENCE_SECONDS = 3.0
 """Workers of a supervisor that was killed hold the ports for a moment longer."""
 _KILL_GRACE_SECONDS = 15.0
-"""How much longer than the drain a worker may take to stop before it is killed."""
+"""How much longer than sessions and attempts together a worker may take to stop before it is killed."""
 # These speak to twistd's process alone.
 _PRIVATE_ENVIRONMENT = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
@@ -190,7 +190,10 @@ class SupervisorService(Service):
         self._listeners: list[BoundSocket] = []
         self._workers: dict[int, WorkerProcess] = {}
         self._failures: dict[int, int] = {}
-        self._calls: set[Any] = set()
+        self._replacements: dict[int, Any] = {}
+        """Calls that will start a new worker where one died."""
+        self._leaving: set[WorkerProcess] = set()
+        """Replaced and not yet ended."""
         self._has_started = False
         self._is_stopping = False
         self._is_rolling = False
@@ -302,15 +305,11 @@ class SupervisorService(Service):
             end=worker.exit_text,
             delay=delay,
         )
-        self._later(delay, self._spawn, worker.number)
+        self._replacements[worker.number] = self._reactor.callLater(delay, self._replace, worker.number)
 
-    def _later(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
-        def run() -> None:
-            self._calls.discard(call)
-            function(*arguments)
-
-        call = self._reactor.callLater(seconds, run)
-        self._calls.add(call)
+    def _replace(self, number: int) -> None:
+        del self._replacements[number]
+        self._spawn(number)
 
     def _reload(self) -> None:
         self._manager.reloading()
@@ -353,27 +352,48 @@ class SupervisorService(Service):
 
     async def _roll(self) -> None:
         try:
-            for number, old in list(self._workers.items()):
-                seat = self._seats[number]
-                new = self._spawn(number, beside_old=True)
+            for number in sorted(self._workers):
+                # Who died meanwhile may have been replaced, or be about to be: two of a number would share a seat.
+                self._cancel_replacement(number)
+                old, seat = self._workers[number], self._seats[number]
+                new = self._spawn(number, beside_old=old.state is not WorkerState.ENDED)
+                self._leaving.add(old)
+                old.ended.addBoth(self._left, old)
                 while new.state in (WorkerState.STARTING, WorkerState.PREPARED):
                     await self._pause(0.05)
+                if self._must_stop():
+                    return
                 if new.state is not WorkerState.ACCEPTING:
                     _log.error("worker {worker}: the new one ended, the old one stays", worker=number)
                     if old.state is WorkerState.ACCEPTING:
-                        self._cancel_replacement()
+                        self._cancel_replacement(number)
+                        self._leaving.discard(old)
                         self._workers[number] = old
                         self._seats[number] = seat
                     return
-                await old.stop(self._configuration.settings.server.drain_seconds)
+                await old.stop(self._stop_seconds)
+                if self._must_stop():
+                    return
             _log.info("all workers were replaced")
         finally:
             self._is_rolling = False
 
-    def _cancel_replacement(self) -> None:
-        for call in self._calls:
+    def _left(self, _: object, worker: WorkerProcess) -> None:
+        self._leaving.discard(worker)
+
+    def _must_stop(self) -> bool:
+        return self._is_stopping
+
+    def _cancel_replacement(self, number: int) -> None:
+        call = self._replacements.pop(number, None)
+        if call is not None:
             call.cancel()
-        self._calls.clear()
+
+    @property
+    def _stop_seconds(self) -> float:
+        """What sessions and then delivery attempts may take."""
+        settings = self._configuration.settings
+        return settings.server.drain_seconds + settings.queue.schedule.stop_seconds
 
     def _pause(self, seconds: float) -> Deferred[None]:
         pause: Deferred[None] = Deferred()
@@ -385,11 +405,12 @@ class SupervisorService(Service):
         self._is_stopping = True
         self._manager.stopping()
         _log.info("stopping")
-        self._cancel_replacement()
+        for number in list(self._replacements):
+            self._cancel_replacement(number)
         for listener in self._listeners:
             listener.close()
-        drain_seconds = self._configuration.settings.server.drain_seconds
-        ended = DeferredList([worker.stop(drain_seconds) for worker in self._workers.values()], consumeErrors=True)
+        workers = {*self._workers.values(), *self._leaving}
+        ended = DeferredList([worker.stop(self._stop_seconds) for worker in workers], consumeErrors=True)
         return ended.addCallback(lambda _: _log.info("stopped"))
 
 

@@ -21,7 +21,15 @@ PROGRAM = Path(__file__).with_name("trivial_server.py")
 class Running:
     """The trivial server as a child process."""
 
-    def __init__(self, folder: Path, workers: int, extra: str = "", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int,
+        extra: str = "",
+        environment: dict[str, str] | None = None,
+        restart_delay: float = 0.05,
+    ) -> None:
+        self.restart_delay = restart_delay
         self.folder = folder
         self.socket_path = folder / "unix.sock"
         self.config = folder / "server.toml"
@@ -39,7 +47,7 @@ class Running:
         self.config.write_text(
             f'hostname = "mail.example.test"\nstate_dir = "state"\nworkers = {workers}\n'
             '[[domain]]\nname = "example.test"\n[[directory]]\ntype = "passwd-file"\npath = "users"\n'
-            "[server]\ndrain_seconds = 1.0\nrestart_delay_seconds = 0.05\n"
+            f"[server]\ndrain_seconds = 1.0\nrestart_delay_seconds = {self.restart_delay}\n"
             '[[listen]]\nservice = "lmtp"\nendpoint = "tcp:0:interface=127.0.0.1"\n'
             '[[listen]]\nservice = "lmtp"\nendpoint = "unix:unix.sock:mode=600"\n' + extra
         )
@@ -96,8 +104,8 @@ class Connection:
 def start(tmp_path):
     running: list[Running] = []
 
-    def _start(workers, extra="", environment=None):
-        running.append(Running(tmp_path, workers, extra, environment))
+    def _start(workers, extra="", environment=None, **more):
+        running.append(Running(tmp_path, workers, extra, environment, **more))
         return running[-1]
 
     yield _start
@@ -174,6 +182,22 @@ def test_sigusr2_replaces_all_workers_without_a_refused_connection(start):
         connections += 1
     assert connections > 1
     assert {server.connect().pid for _ in range(10)}.isdisjoint(before)
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_before_a_replacement_of_all_is_replaced_once(start):
+    """Two of a number would share a seat: each would free what the other has leased of the queue."""
+    server = start(2, restart_delay=1.0)
+    server.wait_for("mailsrv is ready")
+    for event in server.wait_for("started", count=2):
+        os.kill(event["process_id"], signal.SIGKILL)
+    server.wait_for("died (signal 9)", count=2)
+    server.process.send_signal(signal.SIGUSR2)
+    server.wait_for("all workers were replaced")
+    time.sleep(1.5)
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split()
+    assert len(children) == 2
     assert server.stop() == 0
 
 
