@@ -4,7 +4,7 @@ As a server it offers TLS only where it is asked for by ``broken_tls``: 6.8 keep
 process, in a way that OpenSSL 3 does not support, and every handshake fails.
 
 Its spool, its control socket and its delivery programs have fixed places, so one runs on a machine at
-a time: a lock is held from start to stop.
+a time: a lock is held from start to stop. What one left in the spool is not for the next: it is emptied.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -22,6 +23,9 @@ _USER, _QUEUE_USER = "opensmtpd", "opensmtpq"
 _DELIVERY_PROGRAMS = Path("/usr/libexec/opensmtpd")
 _EMPTY_FOLDER = Path("/var/lib/opensmtpd/empty")
 _SPOOL = Path("/var/spool/smtpd")
+
+_INSTALLED = Path("/usr/sbin/smtpd")
+"""Where the package has it."""
 
 _CONFIGURATION = """\
 pki peer cert "{folder}/cert.pem"
@@ -55,6 +59,8 @@ class OpenSmtpd(Peer):
     def start(self) -> None:
         self._lock = contextlib.ExitStack()
         self._lock.enter_context(locked("opensmtpd"))
+        _empty_spool()
+        self._lock.callback(_empty_spool)
         super().start()
 
     def stop(self) -> None:
@@ -125,3 +131,10 @@ class OpenSmtpd(Peer):
         if not sendmail.exists():
             sendmail.symlink_to(self._root / "usr/sbin/smtpctl")
         return [str(sendmail), "-f", sender, "--", *recipients]
+
+
+def _empty_spool() -> None:
+    """Never that of an OpenSMTPD which delivers somebody's mail."""
+    if _INSTALLED.exists():
+        raise CannotRun("OpenSMTPD is installed here: its spool is not ours to use")
+    shutil.rmtree(_SPOOL, ignore_errors=True)
