@@ -47,6 +47,9 @@ from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong
 class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
     """One connection. It begins with the greeting owed: ``reply()`` to greet, ``reply(refusal)`` to turn away."""
 
+    _is_introduced = False
+    """A proxy has named the client's address: once, for good (R-PROXY-1)."""
+
     # -- input
 
     def receive_octets(self, octets: bytes) -> None:
@@ -330,6 +333,12 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
             except ValueError:
                 self._reject(replies.BAD_XCLIENT)
             else:
+                if client.address is not None:
+                    if self._is_introduced:
+                        # Many proxies only pass octets on from here: it may be the client who speaks.
+                        self._reject(replies.NOT_A_PROXY)
+                        return
+                    self._is_introduced = True
                 self._ask(Owed.INTRODUCTION, ClientIntroduced(client))
 
     def _do_rset(self) -> None:
