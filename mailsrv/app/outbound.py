@@ -44,6 +44,7 @@ from mailsrv.message import format_return_path
 from mailsrv.queue.bounce import Notices
 from mailsrv.queue.local_agent import LocalAgent, Resolved
 from mailsrv.queue.runner import QueueRunner
+from mailsrv.queue.shared_downs import SharedDowns
 from mailsrv.relay.agent import make_relay_parts
 from mailsrv.relay.lmtp_agent import LmtpAgent
 from mailsrv.relay.mx_agent import MxAgent
@@ -81,9 +82,12 @@ class Outbound:
     agents: tuple[ITransportAgent, ...]
     tls_policies: TlsPolicies
     reports: TlsReports | None
+    downs: SharedDowns | None = None
 
     def start(self) -> None:
-        """After the storage."""
+        """After the storage. May wait for the disk, a moment."""
+        if self.downs is not None:
+            self.downs.open()
         if self.reports is not None:
             self.reports.start()
         self.runner.startService()
@@ -145,8 +149,10 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         Transport.LMTP: LmtpAgent(parts),
         Transport.LOCAL: local,
     }
-    runner = QueueRunner(settings.queue, storage.queue, storage.journal, agents, notices, clock=reactor)
-    return Outbound(runner, resolver, tuple(agents.values()), policies, reports)
+    runner = QueueRunner(
+        settings.queue, storage.queue, storage.journal, agents, notices, clock=reactor, downs=storage.downs
+    )
+    return Outbound(runner, resolver, tuple(agents.values()), policies, reports, storage.downs)
 
 
 class _CurrentSmarthosts(Mapping[Destination, Smarthost]):

@@ -17,6 +17,7 @@ from mailsrv.disk import RealDisk
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
 from mailsrv.queue.applier import SplitApplier
+from mailsrv.queue.shared_downs import SharedDowns
 from mailsrv.queue.store import QueueStore
 from mailsrv.store.account import AccountTable
 from mailsrv.store.apply import StoreApplier
@@ -37,6 +38,8 @@ class Storage:
     journal: Journal
     queue: QueueStore
     worker_bus: WorkerChangeBus | None = None
+    downs: SharedDowns | None = None
+    """Destinations that are down; None where one worker alone would know."""
 
     async def start(self) -> None:
         """The store first: the journal's replay delivers into it."""
@@ -78,16 +81,20 @@ def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: in
         workers=workers,
         journal_directory=directory,
     )
+    downs = None
+    if workers > 1:
+        path = os.path.join(settings.state_dir, "queue", "down")
+        downs = SharedDowns(path, run_id, settings.queue.schedule.remembered_destinations)
     if settings.store.type is RepositoryType.MEMORY:
         memory = MemoryMailStore(settings.store, bus)
         applier = _ReactorApplier(MemoryApplier(memory), reactor)
         journal = Journal(settings.journal, directory, disk, SplitApplier(applier, queue.applier), reactor)
         queue.live_segments = journal.live_segments
-        return Storage(memory, journal, queue)
+        return Storage(memory, journal, queue, downs=downs)
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
     journal = Journal(settings.journal, directory, disk, SplitApplier(StoreApplier(accounts), queue.applier), reactor)
     queue.live_segments = journal.live_segments
-    return Storage(MailStore(accounts, journal), journal, queue, worker_bus)
+    return Storage(MailStore(accounts, journal), journal, queue, worker_bus, downs)
 
 
 async def retry_stuck(journal: Journal) -> None:

@@ -58,6 +58,8 @@ class Lane:
     failed_at: float = 0.0
     """When the last of these ended."""
     probe_at: float = 0.0
+    shared_until: float = 0.0
+    """What this worker last noted for the others, or read of them."""
     review_at: float = math.inf
 
     @property

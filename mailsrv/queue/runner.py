@@ -40,6 +40,7 @@ from mailsrv.queue.recording import Recording
 from mailsrv.queue.retry import RetryTimes
 from mailsrv.queue.schedule import Schedule
 from mailsrv.queue.settings import QueueSettings
+from mailsrv.queue.shared_downs import SharedDowns
 from mailsrv.status import SYSTEM_ERROR, EnhancedStatus
 
 _STEPS_AT_A_TIME = 100
@@ -52,7 +53,7 @@ _NO_AGENT = EnhancedStatus(4, 3, 5)
 
 
 class QueueRunner(Service):
-    """Serves the queue. ``random`` gives numbers from 0 up to 1."""
+    """Serves the queue. ``random`` gives numbers from 0 up to 1; ``downs`` is what several workers share."""
 
     _log = Logger()
 
@@ -66,6 +67,7 @@ class QueueRunner(Service):
         *,
         clock: IReactorTime,
         random: Callable[[], float] = random_numbers.random,
+        downs: SharedDowns | None = None,
     ) -> None:
         self._settings = settings.schedule
         self._store = store
@@ -73,7 +75,7 @@ class QueueRunner(Service):
         self._clock = clock
         times = RetryTimes(settings.retry, random)
         self._concluding = Concluding(times)
-        self._schedule = Schedule(settings.schedule, times.jittered)
+        self._schedule = Schedule(settings.schedule, times.jittered, downs)
         self._recording = Recording(
             store,
             journal,

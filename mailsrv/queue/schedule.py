@@ -7,8 +7,9 @@ are leased ahead. It does no I/O and keeps no timer: it is told the time and ask
 * Destinations with something to do stand in a ring; each turn gives one attempt or one take.
 * Running attempts are bounded altogether. One that runs for long no longer counts (up to a bound of
   their own), so destinations that accept and never greet cannot fill the server.
-* A destination that is down costs one probe each interval, however much waits for it. What waits
-  there is looked through now and then, for delay notices and what is too old.
+* A destination that is down costs one probe each interval, however much waits for it and however many
+  workers there are (:class:`~mailsrv.queue.shared_downs.SharedDowns`). What waits there is looked through now
+  and then, for delay notices and what is too old.
 
 What it is told may be out of date (other workers take from the same queue). A wrong guess costs an empty
 take, after which the store is asked for the truth.
@@ -26,20 +27,26 @@ from mailsrv.interfaces.queue import AT_ONCE, Consignment, Destination, Destinat
 from mailsrv.queue.lane import Attempt, Contact, Lane, Purpose, TakeOrder
 from mailsrv.queue.retry import backoff_seconds
 from mailsrv.queue.settings import ScheduleSettings
+from mailsrv.queue.shared_downs import SharedDowns
 
 REVIEW_MESSAGES = 100
 _REVIEW_PACE_SECONDS = 0.02
 """A message: a million that wait for a dead destination take a hundredth of the processor, and some hours a round."""
 _FLUSHED_PROBE_SECONDS = 60.0
+_AFTER_OTHERS_SECONDS = 5.0
+"""So much later than the worker whose turn it is, the others would probe."""
 _RECHECK_SECONDS = 1.0
 """Where the store says something is due and gives nothing: another worker is about to take it."""
 
 
 class Schedule:
-    """``jittered`` varies a time span a little at random."""
+    """``jittered`` varies a time span a little at random; ``downs`` is what several workers share."""
 
-    def __init__(self, settings: ScheduleSettings, jittered: Callable[[float], float]) -> None:
+    def __init__(
+        self, settings: ScheduleSettings, jittered: Callable[[float], float], downs: SharedDowns | None = None
+    ) -> None:
         self._settings = settings
+        self._downs = downs
         self._jittered = jittered
         self._lanes: dict[Destination, Lane] = {}
         self._idle: dict[Destination, None] = {}
@@ -147,6 +154,9 @@ class Schedule:
         lane.active -= 1
         self._list(lane)
         if contact is Contact.UP:
+            if self._downs is not None and lane.shared_until:
+                self._downs.clear(lane.destination)
+                lane.shared_until = 0.0
             lane.went_up(settings.first_concurrency, settings.max_concurrency)
         elif contact is Contact.DOWN:
             if lane.contacts != attempt.contacts_before:
@@ -161,9 +171,34 @@ class Schedule:
         lane.failed_at = now
         interval = backoff_seconds(settings.first_probe_seconds, settings.longest_probe_seconds, lane.failures)
         lane.probe_at = now + self._jittered(interval)
+        if self._downs is not None:
+            lane.shared_until = self._downs.note(lane.destination, lane.probe_at, lane.failures)
         if lane.review_at == math.inf:
             lane.review_at = now + settings.review_seconds
         return self._give_up(lane, now)
+
+    def _is_down_elsewhere(self, lane: Lane, now: float) -> bool:
+        """Whether another worker found nobody there, or is about to look; then that is known here, too."""
+        settings = self._settings
+        # An administrator knows better than all workers.
+        if self._downs is None or lane.next_due <= AT_ONCE:
+            return False
+        known = self._downs.find(lane.destination, now, 2 * settings.longest_probe_seconds)
+        if known is None or known.until <= lane.shared_until:
+            return False
+        lane.shared_until = known.until
+        lane.failures, lane.failed_at = max(lane.failures, known.failures), now
+        lane.probe_at = known.until + self._jittered(_AFTER_OTHERS_SECONDS)
+        if lane.review_at == math.inf:
+            lane.review_at = now + settings.review_seconds
+        return True
+
+    def _claim(self, lane: Lane, now: float) -> None:
+        """The next probe is ours."""
+        if self._downs is not None:
+            settings = self._settings
+            interval = backoff_seconds(settings.first_probe_seconds, settings.longest_probe_seconds, lane.failures + 1)
+            lane.shared_until = self._downs.note(lane.destination, now + interval, lane.failures)
 
     def _give_up(self, lane: Lane, now: float) -> Sequence[Consignment]:
         returned = tuple(lane.leased or ())
@@ -233,11 +268,14 @@ class Schedule:
         room = self._settings.max_leased - self.leased
         if room <= 0:
             return None
+        if limit and not (lane.active or waiting) and self._is_down_elsewhere(lane, now):
+            limit = 0
         if not lane.failures:
             if waiting * 2 >= limit:
                 return None
             return self._order(lane, min(2 * limit - waiting, room), Purpose.ATTEMPT)
         if limit and not lane.active:
+            self._claim(lane, now)
             return self._order(lane, 1, Purpose.ATTEMPT)
         if not limit and lane.review_at <= now:
             return self._order(lane, min(REVIEW_MESSAGES, room), Purpose.REVIEW)
