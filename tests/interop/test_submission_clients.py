@@ -78,7 +78,7 @@ def by_nodemailer(server: MailServer, *messages: dict[str, Any], **options: obje
     }
     job = {"transport": transport, "ca": str(server.certificate), "messages": messages}
     done = subprocess.run(
-        ["node", nodemailer.installed()],
+        nodemailer.command(),
         input=json.dumps(job),
         text=True,
         capture_output=True,

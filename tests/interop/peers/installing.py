@@ -1,4 +1,4 @@
-"""Mail servers of Debian that cannot be installed side by side: unpacked into a folder and run from there.
+"""Mail software of Debian that cannot (or need not) be installed: unpacked into a folder and run from there.
 
 The folder (``/var/tmp/mailsrv-peers-UID``, or ``$MAILSRV_PEERS``) is kept between runs, and filled by one
 process at a time. Libraries that this machine lacks come along; nothing is installed but the system users
@@ -64,13 +64,13 @@ def require_root() -> None:
 
 def unpacked(name: str, packages: Sequence[str]) -> Path:
     """The folder with the files of these packages and of libraries that are missing here."""
-    require_root()
     with locked(f"unpack-{name}"):
         folder = cache_folder() / name
         done = folder / ".complete"
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
+            _know_packages(packages)
             for package in _download(name, [*packages, *_missing_libraries(packages)]):
                 _run("dpkg", "-x", str(package), str(folder))
                 package.unlink()
@@ -88,6 +88,7 @@ def library_path(root: Path) -> str:
 
 def ensure_user(name: str, *, groups: Sequence[str] = ()) -> None:
     """A system user with a group of its own, and these further groups, as the packages would make them."""
+    require_root()
     with locked("users"):
         for group in (name, *groups):
             try:
@@ -101,6 +102,22 @@ def ensure_user(name: str, *, groups: Sequence[str] = ()) -> None:
                 *("useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent"),
                 *("--shell", "/usr/sbin/nologin", "--gid", name, name),
             )
+
+
+def _know_packages(packages: Sequence[str]) -> None:
+    """The lists of a fresh machine are empty, and then nothing would be said of libraries either."""
+    try:
+        _run("apt-cache", "show", *packages)
+    except CannotRun:
+        _update()
+
+
+def _update() -> None:
+    try:
+        _run("apt-get", "update", "-qq")
+    except CannotRun:
+        time.sleep(5)
+        _run("apt-get", "update", "-qq")
 
 
 def _missing_libraries(packages: Sequence[str]) -> list[str]:
@@ -118,14 +135,14 @@ def _download(name: str, packages: Sequence[str]) -> list[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     # apt's own user fetches into it.
-    with contextlib.suppress(KeyError):
+    with contextlib.suppress(KeyError, PermissionError):
         os.chown(folder, pwd.getpwnam("_apt").pw_uid, 0)
     command = ("apt-get", "download", "-qq", *packages)
     try:
         _run(*command, cwd=folder)
     except CannotRun:
-        # The lists of a fresh machine are empty or old.
-        _run("apt-get", "update", "-qq")
+        # The lists are old, or the network failed for once.
+        _update()
         _run(*command, cwd=folder)
     return sorted(folder.glob("*.deb"))
 
