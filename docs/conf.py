@@ -1,8 +1,9 @@
-"""Sphinx configuration. The settings page is written anew from the records at every build."""
+"""Sphinx configuration. The pages of settings and of commands are written anew from the code at every build."""
 
 from pathlib import Path
 
 from mailsrv import __version__
+from mailsrv.cli.reference import write_commands
 from mailsrv.config.reference import write_reference
 
 project = "mailsrv"
@@ -18,8 +19,9 @@ exclude_patterns = ["_build"]
 root_doc = "index"
 nitpicky = False
 
-_page = Path(__file__).parent / "reference" / "settings.rst"
-_page.parent.mkdir(exist_ok=True)
-_text = write_reference()
-if not _page.exists() or _page.read_text() != _text:
-    _page.write_text(_text)
+_folder = Path(__file__).parent / "reference"
+_folder.mkdir(exist_ok=True)
+for _name, _text in (("settings.rst", write_reference()), ("commands.rst", write_commands())):
+    _page = _folder / _name
+    if not _page.exists() or _page.read_text() != _text:
+        _page.write_text(_text)
