@@ -27,6 +27,7 @@ from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
+from mailsrv.address import Address
 from mailsrv.app.control import Start
 from mailsrv.app.outbound import make_outbound, postmaster_of
 from mailsrv.app.policy import Policy, PolicyParts, load_policy_files, make_policy
@@ -34,6 +35,7 @@ from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
+from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission
@@ -41,6 +43,7 @@ from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
 from mailsrv.delivery.srs_secret import open_rewriting
 from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
 from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.errors import MailError
 from mailsrv.filters.loading import FilterNotFound
 from mailsrv.imap.factory import ImapServerFactory
 from mailsrv.mailauth.key_store import KeyStoreError
@@ -56,6 +59,7 @@ from mailsrv.wire.shared_table import NoColumn, SharedTable
 from mailsrv.wire.tls_mode import TlsMode
 
 _log = Logger()
+_NOBODY = Address("nobody", "invalid")
 
 ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
 
@@ -82,11 +86,18 @@ class MailServer:
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
             self._files = load_policy_files(settings)
-            self._policy = policy = make_policy(settings, self._files, self._parts, self._throttle, None)
+            self._policy = policy = make_policy(
+                settings,
+                self._files,
+                self._parts,
+                self._throttle,
+                None,
+                decoy_secret=secrets.token_bytes(SECRET_OCTETS),
+            )
             self._outbound = make_outbound(settings, reactor, storage, lambda: self._policy)
         except (TlsError, FilterNotFound, KeyStoreError) as error:
             raise CannotStart(str(error)) from error
-        self._portal = Portal(policy.realm, (policy.checker,))
+        self._portal = Portal(policy.realm, policy.checkers)
         self._pickup = Pickup(
             settings.sendmail,
             path=spool_path(settings.sendmail, settings.state_dir),
@@ -145,6 +156,7 @@ class MailServer:
             "plaintext_networks": plaintext_networks(self._settings, listen),
             "connections": self._connections,
             "clock": self._reactor,
+            "mechanisms": policy.mechanisms,
         }
         if listen.service is Service.IMAP:
             spool = self._storage.journal.spool
@@ -173,7 +185,11 @@ class MailServer:
         await self._storage.start()
         # Only now, as the user we run as: secrets of rewritten senders are made where there are none yet.
         rewriting = await self._run_in_thread(_open_rewriting, self._settings)
-        self._use(make_policy(self._settings, self._files, self._parts, self._throttle, rewriting), self._settings)
+        decoy_secret = await self._run_in_thread(open_decoy_secret, self._settings.state_dir)
+        policy = make_policy(
+            self._settings, self._files, self._parts, self._throttle, rewriting, decoy_secret=decoy_secret
+        )
+        self._use(policy, self._settings)
         self._outbound.start()
         self._pickup.start()
 
@@ -202,6 +218,7 @@ class MailServer:
         try:
             files = await self._run_in_thread(load_policy_files, settings)
             rewriting = await self._run_in_thread(_open_rewriting, settings)
+            decoy_secret = await self._run_in_thread(open_decoy_secret, settings.state_dir)
             if self._tls is not None:
                 await self._run_in_thread(self._tls.reload, settings.tls)
         except (TlsError, FilterNotFound, KeyStoreError) as error:
@@ -210,7 +227,7 @@ class MailServer:
             throttle = self._make_throttle(settings)
         self._throttle = throttle
         self._submission_rates.replace_settings(settings.submission)
-        self._use(make_policy(settings, files, self._parts, throttle, rewriting), settings)
+        self._use(make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret), settings)
         self._outbound.tls_policies.replace_rules(settings.tls_policy)
         if settings.limits != self._settings.limits:
             # Only then: the rates are counted anew.
@@ -233,13 +250,17 @@ class MailServer:
     def _use(self, policy: Policy, settings: Settings) -> None:
         """From now on this decides. Sessions that are under way keep what they have begun with."""
         self._policy = policy
+        # Not waited for: directories that are files are read at the first question, and tell then what can be offered.
+        policy.directory.find_user(_NOBODY).addErrback(lambda failure: failure.trap(MailError))
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
-        self._portal.registerChecker(policy.checker)
+        for checker in policy.checkers:
+            self._portal.registerChecker(checker)
         self._pickup.receiver = policy.receivers[SmtpService.SUBMISSION.value]
         self._pickup.peers = policy.local_peers
         for listen, factory in self._listening:
             factory.plaintext_networks = plaintext_networks(settings, listen)
+            factory.mechanisms = policy.mechanisms
             if isinstance(factory, SmtpServerFactory):
                 factory.receiver = policy.receivers[listen.service.value]
                 factory.admission = _admission(policy, listen)

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from attrs import field, frozen
+from twisted.cred.checkers import ICredentialsChecker
 
 from mailsrv.app.storage import Storage
 from mailsrv.auth.checker import PasswordChecker
 from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.realm import MailRealm
+from mailsrv.auth.sasl_checker import SaslChecker
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission, LocalPeers
@@ -31,9 +34,11 @@ from mailsrv.directory.resolve import AddressResolver
 from mailsrv.filters.loading import LoadedFilter, load_filters
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.delivery import IMessageReceiver
+from mailsrv.interfaces.directory import IDirectory
 from mailsrv.mailauth.key_store import SigningKeys, load_signing_keys
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
+from mailsrv.sasl import OfferedMechanisms
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
 
@@ -67,11 +72,13 @@ class Policy:
     """Made from one reading of the configuration by :func:`make_policy`."""
 
     realm: MailRealm
-    checker: PasswordChecker
+    checkers: Sequence[ICredentialsChecker]
+    mechanisms: OfferedMechanisms
     routes: TransportRules
     signer: MessageSigner
     queued_recipients: QueuedRecipients
     """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
+    directory: IDirectory
     local_peers: LocalPeers
     """Who programs on this machine are when they submit mail."""
     admission: Admission
@@ -85,6 +92,8 @@ def make_policy(
     parts: PolicyParts,
     throttle: LoginThrottle,
     rewriting: SenderRewriting | None,
+    *,
+    decoy_secret: bytes,
 ) -> Policy:
     """Does not wait. ``rewriting`` None: forwarded mail keeps its sender."""
     clock = parts.clock
@@ -106,6 +115,8 @@ def make_policy(
         throttle=throttle,
         cache=LoginCache(clock=clock, seconds=auth.cache_seconds, entries=auth.cache_entries),
     )
+    offer = MechanismOffer(auth, directory)
+    sasl_checker = SaslChecker(directory, auth, clock=clock, throttle=throttle, offer=offer, decoy_secret=decoy_secret)
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
     queued = RecipientPolicy(DeliveryService.SUBMISSION, resolver, routes, rewriting=rewriting, seconds=clock.seconds)
     peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
@@ -113,10 +124,12 @@ def make_policy(
     storage = parts.storage
     return Policy(
         realm=MailRealm(storage.store, resolver.may_send_as),
-        checker=checker,
+        checkers=(checker, sasl_checker),
+        mechanisms=offer,
         routes=routes,
         signer=signer,
         queued_recipients=QueuedRecipients(queued),
+        directory=directory,
         local_peers=peers,
         admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
         receivers={

@@ -16,18 +16,15 @@ from twisted.cred.credentials import ICredentials
 from twisted.cred.error import UnhandledCredentials
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
-from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
 from mailsrv.address import Address
 from mailsrv.auth.login_cache import LoginCache
-from mailsrv.auth.names import parse_user_name
+from mailsrv.auth.rules import LoginRules, find_login
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt, LoginThrottle
 from mailsrv.interfaces.account import InvalidCredentials, PasswordCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
-from mailsrv.wire.networks import NetworkSet
 
 MAX_PASSWORD_OCTETS = 4096
 _MECHANISM = "PLAIN"
@@ -42,7 +39,6 @@ class PasswordChecker:
     """
 
     credentialInterfaces: Sequence[type[Interface]] = (ICredentials,)
-    _log = Logger()
 
     def __init__(
         self,
@@ -54,7 +50,7 @@ class PasswordChecker:
         cache: LoginCache,
     ) -> None:
         self._directory = directory
-        self._default_domain = settings.default_domain
+        self._rules = LoginRules(settings, clock)
         self._clock = clock
         self._throttle = throttle
         self._cache = cache
@@ -68,8 +64,7 @@ class PasswordChecker:
 
     async def _check(self, credentials: PasswordCredentials) -> DirectoryUser:
         started = self._clock.seconds()
-        address = parse_user_name(credentials.authcid, self._default_domain)
-        name = ascii(credentials.authcid[:320]) if address is None else str(address)
+        address, name = self._rules.account_name(credentials.authcid)
         attempt = self._throttle.begin(name, credentials.client_address, credentials.password)
         try:
             user, reason = await self._find_out(credentials, address, attempt)
@@ -79,17 +74,7 @@ class PasswordChecker:
         if user is not None:
             attempt.succeeded()
             return user
-        wait = started + attempt.failed() - self._clock.seconds()
-        self._log.info(
-            "{service}: log-in as {name} from {address} failed: {reason}",
-            service=credentials.service,
-            name=name,
-            address=credentials.client_address,
-            reason=reason,
-            connection=credentials.connection_id,
-        )
-        if wait > 0:
-            await deferLater(self._clock, wait, lambda: None)
+        await self._rules.refuse(attempt, credentials, name=name, reason=reason, started=started)
         raise InvalidCredentials(cause=reason)
 
     async def _find_out(
@@ -104,8 +89,8 @@ class PasswordChecker:
             # The work is done all the same: a name that cannot be is as unknown as another.
             await self._directory.check_password(None, credentials.password)
             return None, "no user name"
-        user = await self._directory.find_user(address)
-        objection = self._objection(user, credentials)
+        user = await find_login(self._directory, address)
+        objection = self._rules.objection(user, credentials.authzid, credentials.client_address)
         if user is None or objection:
             await self._directory.check_password(None, credentials.password)
             return None, objection
@@ -117,21 +102,6 @@ class PasswordChecker:
         self._cache.add(key, user.fingerprint)
         return user, ""
 
-    def _objection(self, user: DirectoryUser | None, credentials: PasswordCredentials) -> str:
-        """Why a log-in fails whatever the password; "" if nothing speaks against it."""
-        if user is None:
-            return "unknown user"
-        if not user.may_log_in:
-            return "may not log in"
-        if user.networks and not _is_from(credentials.client_address, user.networks):
-            return "may not log in from there"
-        if credentials.authzid:
-            # RFC 4616 section 2: acting for somebody else is not supported; naming oneself twice is.
-            acting_for = parse_user_name(credentials.authzid, self._default_domain)
-            if acting_for is None or str(acting_for) != str(user.address):
-                return "asks to act for somebody else"
-        return ""
-
 
 def _is_possible(password: str) -> bool:
     """Not empty (R-AUTH-1: an LDAP bind without a password succeeds), not huge, text without NUL."""
@@ -140,9 +110,3 @@ def _is_possible(password: str) -> bool:
     except UnicodeEncodeError:
         return False
     return 0 < size <= MAX_PASSWORD_OCTETS and "\0" not in password
-
-
-def _is_from(client_address: str, networks: Sequence[str]) -> bool:
-    if not client_address:
-        return "local" in networks
-    return client_address in NetworkSet(network for network in networks if network != "local")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 from attrs import Attribute, field, frozen, validators
@@ -16,6 +17,14 @@ def _networks(record: object, attribute: Attribute[Any], value: tuple[str, ...])
         raise ValueError(f"{error}: expected networks such as 192.0.2.0/24", attribute) from error
 
 
+class ScramUse(enum.Enum):
+    """Whether SCRAM is offered."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
 @frozen
 class AuthSettings:
     """``[auth]``: who may log in how, and how guessing is slowed down."""
@@ -28,6 +37,14 @@ class AuthSettings:
     default_domain: str = field(
         default="",
         metadata={"help": "The domain of users who log in without one.", "example": "example.test"},
+    )
+    scram: ScramUse = field(
+        default=ScramUse.AUTO,
+        metadata={
+            "help": "auto: log-in by SCRAM is offered as soon as every user has keys for it (passwords set before "
+            "there were keys have to be set again); on: as soon as one user has, and others' clients may choose "
+            "what cannot work for them; off: never."
+        },
     )
     cache_seconds: float = field(
         default=60.0,

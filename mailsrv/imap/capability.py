@@ -33,13 +33,13 @@ _AFTER_LOGIN = (
 
 
 @lru_cache(maxsize=64)
-def before_login(mechanisms: tuple[bytes, ...], *, may_start_tls: bool, may_log_in: bool) -> bytes:
+def before_login(mechanisms: tuple[str, ...], *, may_start_tls: bool, may_log_in: bool) -> bytes:
     """Before log-in: LITERAL- of RFC 7888 is listed, for larger literals are not taken yet."""
     listed = [b"IMAP4rev1", b"LITERAL-", b"SASL-IR", b"ID"]
     if may_start_tls:
         listed.append(b"STARTTLS")
     if may_log_in:
-        listed += [b"AUTH=" + mechanism for mechanism in mechanisms]
+        listed += [b"AUTH=" + mechanism.encode("ascii") for mechanism in mechanisms]
     else:
         listed.append(b"LOGINDISABLED")
     return b" ".join(listed)

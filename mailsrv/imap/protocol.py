@@ -22,6 +22,7 @@ from zope.interface import implementer
 from mailsrv.imap.errors import PeerGone
 from mailsrv.imap.session import Session, Work
 from mailsrv.imap.state import State
+from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
 from mailsrv.wire.prompt_write import write_promptly
 from mailsrv.wire.tls_mode import TlsMode
@@ -239,6 +240,12 @@ class ImapProtocol(Protocol):
 
     def may_log_in(self) -> bool:
         return self.is_tls() or self.client_address in self.factory.plaintext_networks
+
+    def mechanisms(self) -> tuple[str, ...]:
+        return self.factory.mechanisms(self.is_tls())
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        return TlsChannel(self.transport)(kind)
 
     def start_tls(self) -> None:
         self.flush()

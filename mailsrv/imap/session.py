@@ -60,6 +60,12 @@ class Peer(Protocol):
     def may_log_in(self) -> bool:
         """Whether passwords may be sent as things are: over TLS, or from a network that is trusted (R-TRUST-1)."""
 
+    def mechanisms(self) -> tuple[str, ...]:
+        """The SASL mechanisms that can be had as things are."""
+
+    def channel_binding(self, kind: str) -> bytes | None:
+        """The data of a type of channel binding; None where there is none."""
+
     def start_tls(self) -> None:
         """Send what is there and begin TLS."""
 
@@ -272,12 +278,16 @@ class Session:
         """Between slices of a long answer: send, let others have their turn, wait for a slow peer."""
         await self.peer.breathe()
 
+    def mechanisms(self) -> tuple[str, ...]:
+        """Of log-in, that can be had now."""
+        return self.peer.mechanisms()
+
     def capability(self) -> bytes:
         """The capabilities as things are now."""
         if self.state is State.NOT_AUTHENTICATED:
             peer = self.peer
             return capability.before_login(
-                (b"PLAIN", b"LOGIN"), may_start_tls=peer.may_start_tls(), may_log_in=peer.may_log_in()
+                self.mechanisms(), may_start_tls=peer.may_start_tls(), may_log_in=peer.may_log_in()
             )
         return capability.after_login(self.services.settings.append_octets)
 

@@ -10,6 +10,8 @@ answer is not known. Failure delays happen inside: the Deferred simply fires lat
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from attrs import field, frozen
 from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred
@@ -41,6 +43,34 @@ class PasswordCredentials:
     """``submission``, ``imap`` or ``pop3``."""
     authzid: str = ""
     connection_id: str = ""
+
+
+class ISaslCredentials(Interface):
+    """What :class:`SaslCredentials` are; no ``ICredentials``, for another checker decides about them."""
+
+
+def _no_channel(_kind: str) -> None:
+    """A connection without TLS is bound to nothing."""
+
+
+@implementer(ISaslCredentials)
+@frozen(eq=False)
+class SaslCredentials:
+    """The beginning of a SASL exchange; who decides about it asks the client further questions itself."""
+
+    mechanism: str
+    response: bytes = field(repr=False)
+    """The client's first, decoded."""
+    converse: Callable[[bytes], Awaitable[bytes]] = field(repr=False)
+    """Sends a challenge and gives the response to it. Raises SaslError and SaslCancelled, which end the log-in."""
+    client_address: str
+    """As of :class:`PasswordCredentials`."""
+    service: str
+    connection_id: str = ""
+    offered: tuple[str, ...] = ()
+    """The mechanisms the client could choose from."""
+    channel: Callable[[str], bytes | None] = field(default=_no_channel, repr=False)
+    """The data of a type of channel binding, None where there is none."""
 
 
 class IAccount(Interface):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any, cast
 
 from twisted.cred.portal import Portal
 
 from mailsrv.address import Address
-from mailsrv.interfaces.account import IAccount, PasswordCredentials
+from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailbox, Uid
 from mailsrv.pop3.maildrop import Maildrop
 
@@ -35,13 +36,15 @@ class OpenMaildrop:
         self._ending.close()
 
 
-async def open_maildrop(portal: Portal, credentials: PasswordCredentials, count: Callable[[str], None]) -> OpenMaildrop:
+async def open_maildrop(
+    portal: Portal, credentials: PasswordCredentials | SaslCredentials, count: Callable[[str], None]
+) -> OpenMaildrop:
     """Log in and open INBOX.
 
     ``count`` is told the account and may refuse it (too many connections). Fails with
     InvalidCredentials, Unavailable, MailboxInUse, or another MailError.
     """
-    _, avatar, log_out = await portal.login(credentials, None, IAccount)
+    _, avatar, log_out = await portal.login(cast(Any, credentials), None, IAccount)  # cred has no type for ours
     with ExitStack() as taken:
         taken.callback(log_out)
         account = IAccount(avatar)

@@ -12,6 +12,7 @@ from mailsrv.interfaces.service import IDrainable
 from mailsrv.pop3.protocol import Pop3Protocol
 from mailsrv.pop3.session import Pop3Session
 from mailsrv.pop3.settings import Pop3Settings
+from mailsrv.sasl import OfferedMechanisms, password_mechanisms
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.open_connections import OpenConnections
@@ -35,7 +36,10 @@ class Pop3ServerFactory(ServerFactory):
         plaintext_networks: NetworkSet,
         connections: ConnectionTable,
         clock: IReactorTime,
+        mechanisms: OfferedMechanisms = password_mechanisms,
     ) -> None:
+        self.mechanisms = mechanisms
+        """Of log-in. A reload puts another here."""
         self.settings = settings
         self.hostname = hostname
         self.portal = portal
@@ -62,6 +66,7 @@ class Pop3ServerFactory(ServerFactory):
             is_encrypted=self.tls_mode is TlsMode.IMPLICIT,
             may_start_tls=self.tls_mode is TlsMode.STARTTLS and self.context_factory is not None,
             may_log_in_plainly=client_address in self.plaintext_networks,
+            mechanisms=self.mechanisms,
         )
 
     def open_slot(self, client_address: str) -> ConnectionSlot:

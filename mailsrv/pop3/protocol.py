@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.errors import MailError, Unavailable
-from mailsrv.interfaces.account import PasswordCredentials
+from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.content import IContent
 from mailsrv.pop3.authorization import OpenMaildrop, open_maildrop
 from mailsrv.pop3.prefetch import ContentPrefetcher
@@ -34,9 +34,12 @@ from mailsrv.pop3.session import (
     LoginRequested,
     MessageRequested,
     Pop3Session,
+    ResponseOffered,
     UpdateRequested,
 )
+from mailsrv.sasl import Conversation
 from mailsrv.status import BAD_MAILBOX
+from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.connection_limits import ConnectionSlot
 from mailsrv.wire.prompt_write import write_promptly
 
@@ -66,6 +69,7 @@ class Pop3Protocol(Protocol):
         self._slot: ConnectionSlot | None = None
         self._drop: OpenMaildrop | None = None
         self._contents: ContentPrefetcher | None = None
+        self._conversation: Conversation | None = None
         self._timer: IDelayedCall | None = None
         self._deadline = 0.0
         self._writable: Deferred[None] | None = None
@@ -102,6 +106,8 @@ class Pop3Protocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing that was marked is deleted: only QUIT does that (RFC 1939 6)."""
         self._is_lost = True
+        if self._conversation is not None:
+            self._conversation.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -260,6 +266,8 @@ class Pop3Protocol(Protocol):
                     self._run(engine, self._send_message(engine, number))
             case LoginRequested():
                 self._run(engine, self._log_in(engine, event))
+            case ResponseOffered():
+                self._take_response(engine, event)
             case UpdateRequested():
                 self._run(engine, self._update(engine, event))
             case _ if event is TLS_REQUESTED:
@@ -292,6 +300,40 @@ class Pop3Protocol(Protocol):
         if engine.tls_started():
             self.abort()
 
+    def _take_response(self, engine: Pop3Session, event: ResponseOffered) -> None:
+        if not event.is_first:
+            # Whoever waits for it runs in its own coroutine, and pumps when it is done.
+            if self._conversation is not None:
+                self._conversation.respond(event.response)
+            elif isinstance(event.response, MailError):
+                engine.refuse(event.response)
+            return
+        conversation = self._conversation = Conversation(lambda octets: self._challenge(engine, octets))
+        self._run(engine, self._converse(engine, conversation, event))
+
+    def _challenge(self, engine: Pop3Session, octets: bytes) -> None:
+        engine.challenge(octets)
+        self._pump()
+
+    async def _converse(self, engine: Pop3Session, conversation: Conversation, event: ResponseOffered) -> None:
+        """A log-in by a mechanism with questions of its own."""
+        if isinstance(event.response, MailError):
+            raise event.response
+        credentials = SaslCredentials(
+            event.mechanism,
+            event.response,
+            conversation.converse,
+            self._client_address,
+            "pop3",
+            connection_id=self.connection_id,
+            offered=engine.mechanisms,
+            channel=TlsChannel(self.transport),
+        )
+        try:
+            await self._enter(engine, credentials)
+        finally:
+            self._conversation = None
+
     async def _log_in(self, engine: Pop3Session, event: LoginRequested) -> None:
         credentials = PasswordCredentials(
             authcid=event.authcid,
@@ -301,6 +343,9 @@ class Pop3Protocol(Protocol):
             authzid=event.authzid,
             connection_id=self.connection_id,
         )
+        await self._enter(engine, credentials)
+
+    async def _enter(self, engine: Pop3Session, credentials: PasswordCredentials | SaslCredentials) -> None:
         drop = await open_maildrop(self._shared.portal, credentials, self._count_user)
         if self._is_lost:
             drop.close()

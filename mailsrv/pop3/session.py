@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator
+from types import UnionType
 
 from attrs import field, frozen
 
@@ -48,7 +49,15 @@ from mailsrv.pop3.replies import (
 )
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
-from mailsrv.sasl import MECHANISM_NAMES, Challenge, PasswordGiven, SaslExchange, encode_challenge
+from mailsrv.sasl import (
+    Challenge,
+    OfferedMechanisms,
+    ResponseGiven,
+    SaslExchange,
+    Step,
+    encode_challenge,
+    password_mechanisms,
+)
 from mailsrv.wire.dot_stuffing import DotEncoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
 
@@ -81,6 +90,16 @@ class LoginRequested:
 
 
 @frozen
+class ResponseOffered:
+    """A step of a SASL exchange: answer as to :class:`LoginRequested`, or ``challenge`` once more."""
+
+    mechanism: str
+    response: bytes | MailError = field(repr=False)
+    """An error where the client cancelled or sent what is no response: it will be the answer."""
+    is_first: bool
+
+
+@frozen
 class MessageRequested:
     """RETR or TOP: answer with ``send_message``; or ``begin_message``, ``send_part`` …, ``end_message``; or ``refuse``.
 
@@ -98,7 +117,7 @@ class UpdateRequested:
     uids: list[Uid]
 
 
-Event = Signal | LoginRequested | MessageRequested | UpdateRequested
+Event = Signal | LoginRequested | ResponseOffered | MessageRequested | UpdateRequested
 
 
 class Pop3Session:
@@ -112,11 +131,14 @@ class Pop3Session:
         is_encrypted: bool,
         may_start_tls: bool,
         may_log_in_plainly: bool,
+        mechanisms: OfferedMechanisms = password_mechanisms,
     ) -> None:
         """``may_log_in_plainly``: the client's network may log in without TLS (R-TRUST-1)."""
         self._settings = settings
         self._may_start_tls = may_start_tls and not is_encrypted
         self._may_log_in = is_encrypted or may_log_in_plainly
+        self._is_encrypted = is_encrypted
+        self._mechanisms = mechanisms
         self._buffer = ReceiveBuffer()
         self._output: list[bytes] = []
         self._output_octets = 0
@@ -124,6 +146,8 @@ class Pop3Session:
         self._state = State.AUTHORIZATION
         self._name: str | None = None
         self._exchange: SaslExchange | None = None
+        self._is_conversing = False
+        """A response of the exchange was handed out already."""
         self._owed: Event | None = None
         self._encoder: DotEncoder | None = None
         self._top: TopReader | None = None
@@ -241,7 +265,7 @@ class Pop3Session:
         """Carry a line out, or answer with what the shell has to do for it."""
         exchange = self._exchange
         if exchange is not None:
-            return self._exchange_step(lambda: exchange.receive(line))
+            return self._exchange_step(exchange, lambda: exchange.receive(line))
         try:
             return self._carry_out(parse_command(line, self._state))
         except MailError as error:
@@ -283,10 +307,15 @@ class Pop3Session:
 
     # Authorization state
 
+    @property
+    def mechanisms(self) -> tuple[str, ...]:
+        """Of log-in, that can be had now."""
+        return self._mechanisms(self._is_encrypted)
+
     def _send_capabilities(self) -> None:
         may_log_in = self._may_log_in and self._state is State.AUTHORIZATION
         may_start_tls = self._may_start_tls and self._state is State.AUTHORIZATION
-        self._send(format_capabilities(may_log_in=may_log_in, may_start_tls=may_start_tls, mechanisms=MECHANISM_NAMES))
+        self._send(format_capabilities(may_log_in=may_log_in, may_start_tls=may_start_tls, mechanisms=self.mechanisms))
 
     def _may_not_log_in(self) -> bool:
         if not self._may_log_in:
@@ -312,32 +341,46 @@ class Pop3Session:
         if self._may_not_log_in():
             return None
         if not mechanism:
-            self._send(("+OK Mechanisms\r\n" + "".join(f"{name}\r\n" for name in MECHANISM_NAMES) + ".\r\n").encode())
+            self._send(("+OK Mechanisms\r\n" + "".join(f"{name}\r\n" for name in self.mechanisms) + ".\r\n").encode())
             return None
-        if mechanism not in MECHANISM_NAMES:
+        if mechanism not in self.mechanisms:
             self._refuse_command("No such mechanism")
             return None
         self._exchange = exchange = SaslExchange(mechanism)
-        return self._exchange_step(lambda: exchange.begin(initial_response))
+        self._is_conversing = False
+        return self._exchange_step(exchange, lambda: exchange.begin(initial_response))
 
-    def _exchange_step(self, step: Callable[[], Challenge | PasswordGiven]) -> Event | None:
+    def _exchange_step(self, exchange: SaslExchange, step: Callable[[], Step]) -> Event | None:
         """One step of RFC 5034 4; what is no answer of the mechanism ends the exchange and is no failed log-in."""
+        is_first = not self._is_conversing
         try:
             answer = step()
         except MailError as error:
             self._exchange = None
+            if not is_first:
+                # Somebody waits for the response; the error comes back as the answer.
+                return ResponseOffered(exchange.mechanism_name, error, is_first=False)
             self._refuse_command(error.text)
             return None
         if isinstance(answer, Challenge):
             self._send(b"+ " + encode_challenge(answer) + b"\r\n")
             return None
-        self._exchange = None
         self._name = None
+        if isinstance(answer, ResponseGiven):
+            self._is_conversing = True
+            return ResponseOffered(exchange.mechanism_name, answer.octets, is_first)
+        self._exchange = None
         return LoginRequested(answer.authcid, answer.password, answer.authzid)
 
+    def challenge(self, octets: bytes) -> None:
+        """Ask the client once more, instead of an answer to :class:`ResponseOffered`."""
+        self._settle(ResponseOffered)
+        self._send(b"+ " + encode_challenge(Challenge(octets)) + b"\r\n")
+
     def login_succeeded(self, maildrop: Maildrop) -> None:
-        """Answer to :class:`LoginRequested`."""
-        self._settle(LoginRequested)
+        """Answer to :class:`LoginRequested` and to :class:`ResponseOffered`."""
+        self._settle(LoginRequested | ResponseOffered)
+        self._exchange = None
         self._maildrop = maildrop
         self._state = State.TRANSACTION
         self._send(format_ok(f"Maildrop has {len(maildrop)} messages ({maildrop.octets_left} octets)"))
@@ -359,6 +402,7 @@ class Pop3Session:
         self._name = None
         self._may_start_tls = False
         self._may_log_in = True
+        self._is_encrypted = True
         return self._buffer.clear() > 0
 
     # Transaction state
@@ -456,10 +500,11 @@ class Pop3Session:
         if not self.may_refuse:
             raise RuntimeError("nothing to refuse")
         self._owed = None
+        self._exchange = None
         reply = format_refusal(error)
         if isinstance(owed, UpdateRequested):
             self._end(reply)
-        elif isinstance(owed, LoginRequested) and isinstance(error, InvalidCredentials):
+        elif isinstance(owed, LoginRequested | ResponseOffered) and isinstance(error, InvalidCredentials):
             self._login_failures += 1
             self._finish_if(self._login_failures >= self._settings.login_failure_limit, reply)
         else:
@@ -481,7 +526,7 @@ class Pop3Session:
         self.has_ended = True
         self._buffer.clear()
 
-    def _settle(self, kind: type[object]) -> None:
+    def _settle(self, kind: type[object] | UnionType) -> None:
         if not isinstance(self._owed, kind):
-            raise RuntimeError(f"{kind.__name__} is not owed")
+            raise RuntimeError(f"{kind} is not owed")
         self._owed = None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mailsrv.sasl import MECHANISM_NAMES, Challenge, SaslCancelled, SaslError, SaslExchange, encode_challenge
+from mailsrv.sasl import Challenge, ResponseGiven, SaslCancelled, SaslError, SaslExchange, encode_challenge
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Auth
-from mailsrv.smtp.events import PasswordOffered
+from mailsrv.smtp.events import PasswordOffered, ResponseOffered
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.state import Owed, SessionState, State
 from mailsrv.status import AUTHENTICATION_REQUIRED, BAD_SYNTAX
@@ -30,10 +30,11 @@ class AuthSteps(SessionState):
             self._reject(replies.NESTED_MAIL)
         elif not self._may_authenticate:
             self._reject(replies.ENCRYPT_FIRST)
-        elif command.mechanism not in MECHANISM_NAMES:
+        elif command.mechanism not in self.mechanisms:
             self._reject(replies.UNKNOWN_MECHANISM)
         else:
             self._exchange = SaslExchange(command.mechanism)
+            self._is_conversing = False
             self._advance_auth(command.initial_response, is_first=True)
 
     def _continue_auth(self, line: bytes) -> None:
@@ -48,26 +49,50 @@ class AuthSteps(SessionState):
             return
         try:
             step = exchange.begin(response) if is_first else exchange.receive(response or b"")
-        except SaslCancelled as error:
-            self._end_auth()
-            self._reject(make_reply(501, AUTHENTICATION_REQUIRED, error.text))
-            return
-        except SaslError as error:
-            self._end_auth()
-            self._count_auth_failure(make_reply(501, BAD_SYNTAX, error.text))
+        except (SaslCancelled, SaslError) as error:
+            self._refuse_response(exchange, error)
             return
         if isinstance(step, Challenge):
             self._state = State.SASL
             self._out.append(b"334 " + encode_challenge(step) + b"\r\n")
+        elif isinstance(step, ResponseGiven):
+            self._state = State.COMMAND
+            is_first, self._is_conversing = not self._is_conversing, True
+            self._ask(Owed.AUTH, ResponseOffered(exchange.mechanism_name, step.octets, is_first))
         else:
             self._end_auth()
             self._ask(Owed.AUTH, PasswordOffered(step, exchange.mechanism_name))
 
+    def _refuse_response(self, exchange: SaslExchange, error: SaslCancelled | SaslError) -> None:
+        is_conversing = self._is_conversing
+        self._end_auth()
+        if is_conversing:
+            # Somebody waits for the response; the error comes back as the answer.
+            self._ask(Owed.AUTH, ResponseOffered(exchange.mechanism_name, error, is_first=False))
+        elif isinstance(error, SaslCancelled):
+            self._reject(make_reply(501, AUTHENTICATION_REQUIRED, error.text))
+        else:
+            self._count_auth_failure(make_reply(501, BAD_SYNTAX, error.text))
+
+    def challenge(self, octets: bytes) -> None:
+        """Ask the client once more, instead of an answer to :class:`ResponseOffered`."""
+        if self._owed is not Owed.AUTH or self._state is State.CLOSED:
+            return
+        self._owed = Owed.NOTHING
+        if len(self._buffer):
+            # The client could not know the challenge yet (R-SMTP-6).
+            self._send(replies.NOT_SYNCHRONISED)
+            return
+        self._state = State.SASL
+        self._out.append(b"334 " + encode_challenge(Challenge(octets)) + b"\r\n")
+
     def _end_auth(self) -> None:
         self._exchange = None
+        self._is_conversing = False
         self._state = State.COMMAND
 
     def _answer_auth(self, answers: tuple[Reply, ...]) -> None:
+        self._end_auth()
         answer = answers[0] if answers else replies.AUTHENTICATED
         if answer.is_positive:
             self.is_authenticated = True

@@ -10,6 +10,7 @@ import enum
 from attrs import define, field, frozen
 
 from mailsrv.address import Address
+from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import MailParameters
 from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.sasl import PasswordGiven
@@ -106,6 +107,16 @@ class PasswordOffered:
 
 
 @frozen
+class ResponseOffered:
+    """A SASL exchange that is judged step by step has come further: answer, or ``challenge`` once more."""
+
+    mechanism: str
+    response: bytes | MailError = field(repr=False)
+    """An error where the client cancelled or sent what is no response: it will be the answer."""
+    is_first: bool
+
+
+@frozen
 class AddressQueried:
     """VRFY or EXPN. Answer."""
 
@@ -141,6 +152,7 @@ Event = (
     | CommandRejected
     | TlsRequested
     | PasswordOffered
+    | ResponseOffered
     | AddressQueried
     | ClientIntroduced
     | ReplyDelayed

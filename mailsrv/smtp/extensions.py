@@ -34,6 +34,8 @@ class Standing:
     """From limits by address."""
     is_proxy: bool = False
     """May say XCLIENT."""
+    mechanisms: tuple[str, ...] = MECHANISM_NAMES
+    """Of log-in."""
 
 
 @frozen(eq=False)
@@ -107,7 +109,7 @@ def _announcement(name: str, settings: SmtpSettings, standing: Standing) -> str 
         "EXPN": "" if may_verify(settings.expand, standing) else None,
         "HELP": "",
         "STARTTLS": "" if standing.offers_tls and not standing.is_tls else None,  # RFC 3207
-        "AUTH": " ".join(MECHANISM_NAMES) if standing.may_authenticate else None,  # RFC 4954
+        "AUTH": " ".join(standing.mechanisms) if standing.may_authenticate else None,  # RFC 4954
     }
     return texts[name]
 

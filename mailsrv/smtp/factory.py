@@ -14,6 +14,7 @@ from zope.interface import implementer
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.service import IDrainable
+from mailsrv.sasl import OfferedMechanisms, password_mechanisms
 from mailsrv.smtp.protocol import SmtpProtocol
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
@@ -50,7 +51,10 @@ class SmtpServerFactory(ServerFactory):
         connections: ConnectionTable,
         clock: IReactorTime,
         admission: Admission | None = None,
+        mechanisms: OfferedMechanisms = password_mechanisms,
     ) -> None:
+        self.mechanisms = mechanisms
+        """Of log-in. A reload puts another here."""
         self.admission = admission
         """For submission: who needs no log-in. A reload puts another here."""
         self.replace_settings(settings)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from attrs import evolve
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from mailsrv.interfaces.account import IAccount, PasswordCredentials
+from mailsrv.errors import MailError
+from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.filter import SessionView
+from mailsrv.sasl import Conversation
 from mailsrv.smtp.asking import Asking
-from mailsrv.smtp.events import ClientIntroduced, PasswordOffered, TlsRequested
+from mailsrv.smtp.events import ClientIntroduced, PasswordOffered, ResponseOffered, TlsRequested
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Stage, make_reply
 from mailsrv.smtp.settings import Service
 from mailsrv.smtp.xclient import Xclient
+from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.connection_limits import TooManyConnections
 
 log = Logger()
@@ -69,6 +75,55 @@ class IdentityEvents(Asking):
         )
         self._await(Stage.AUTH, given.authcid, self._logged_in, self.factory.portal.login, credentials, None, IAccount)
 
+    def _response_offered(self, event: ResponseOffered) -> None:
+        conversation = self._conversation
+        if event.is_first or conversation is None:
+            self._end_conversation()
+            self._await(Stage.AUTH, event.mechanism, self._logged_in, self._begin_conversation, event)
+        else:
+            conversation.respond(event.response)
+
+    def _begin_conversation(self, event: ResponseOffered) -> Deferred[Any]:
+        """Fires when the log-in is decided; never if the client went on to something else before that."""
+        if isinstance(event.response, MailError):
+            return fail(event.response)
+        conversation = self._conversation = Conversation(self._challenge)
+        session = self._session
+        credentials = SaslCredentials(
+            event.mechanism,
+            event.response,
+            conversation.converse,
+            self.view.client_address,
+            "submission",
+            connection_id=self.connection_id,
+            offered=session.mechanisms if session is not None else (),
+            channel=TlsChannel(self.transport),
+        )
+        decided: Deferred[Any] = Deferred()
+
+        def decide(result: Any) -> None:
+            if self._conversation is conversation:
+                self._conversation = None
+                decided.callback(result)
+            elif not isinstance(result, Failure):
+                result[2]()
+
+        self.factory.portal.login(credentials, None, IAccount).addBoth(decide)
+        return decided
+
+    def _challenge(self, octets: bytes) -> None:
+        if self._session is not None:
+            self._session.challenge(octets)
+            if not self._is_running:
+                # The wait was ours; the client's silence begins now.
+                self._active_at = self._clock.seconds()
+                self._run()
+
+    def _end_conversation(self) -> None:
+        conversation, self._conversation = self._conversation, None
+        if conversation is not None:
+            conversation.end()
+
     def _logged_in(self, avatar: tuple[object, IAccount, Callable[[], object]]) -> None:
         _interface, account, logout = avatar
         if self._is_ended or self._slot is None:
@@ -90,6 +145,7 @@ class IdentityEvents(Asking):
         self._answer()
 
     def _log_out(self) -> None:
+        self._end_conversation()
         logout, self._logout, self._account = self._logout, None, None
         if logout is not None:
             logout()

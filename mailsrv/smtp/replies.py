@@ -13,6 +13,7 @@ from attrs import field, frozen
 
 from mailsrv import status
 from mailsrv.errors import MailError
+from mailsrv.sasl import SaslCancelled, SaslError
 from mailsrv.status import EnhancedStatus
 
 TEXT_LIMIT = 400
@@ -134,6 +135,8 @@ def reply_for_error(error: MailError, stage: Stage) -> Reply:
     code = _CODES.get(enhanced) or (451 if temporary else 550)
     if stage is Stage.CONNECT:
         code = 421 if temporary else 554
+    elif isinstance(error, SaslError | SaslCancelled):
+        code = 501  # RFC 4954 4
     elif stage is Stage.AUTH and temporary and code != 421:
         # RFC 4954 6: whatever is out of order, it is the log-in that cannot be had now (R-AUTH-7).
         code, enhanced = 454, status.TEMPORARY_AUTHENTICATION_FAILURE

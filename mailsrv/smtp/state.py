@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from attrs import define
 
-from mailsrv.sasl import SaslExchange
+from mailsrv.sasl import OfferedMechanisms, SaslExchange, password_mechanisms
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Helo, Query
 from mailsrv.smtp.events import CommandRejected, Event, MailGiven, ReplyDelayed, TransactionAborted
@@ -101,6 +101,7 @@ class SessionState:
         is_exempt: bool = False,
         is_proxy: bool = False,
         patience: Patience | None = None,
+        mechanisms: OfferedMechanisms = password_mechanisms,
         seconds: Callable[[], float] = time.time,
     ) -> None:
         """``seconds`` since the epoch. ``is_proxy``: the client may say by XCLIENT whose connection this is."""
@@ -122,6 +123,9 @@ class SessionState:
         """The last word, where we had it."""
         self.transaction = TransactionState()
         self._seconds = seconds
+        self._offered_mechanisms = mechanisms
+        self.mechanisms: tuple[str, ...] = ()
+        """Of log-in, that can be had now."""
         self._offers_tls = offers_tls and "STARTTLS" not in settings.extensions_off
         self._offers_authentication = (
             offers_authentication and service is Service.SUBMISSION and "AUTH" not in settings.extensions_off
@@ -151,6 +155,8 @@ class SessionState:
         self._junk = 0
         self._auth_failures = 0
         self._exchange: SaslExchange | None = None
+        self._is_conversing = False
+        """A response of the exchange was handed out already."""
         self._decoder: DotDecoder | None = None
         self._line_breaks: LineBreaks | None = None
         """Of chunks that hold lines."""
@@ -168,15 +174,18 @@ class SessionState:
 
     def _make_offer(self) -> None:
         """Which extensions there are depends on what the session has come to."""
+        may_authenticate = self._may_authenticate
+        self.mechanisms = self._offered_mechanisms(self.is_tls) if may_authenticate else ()
         standing = Standing(
             self.service,
             self.hostname,
             self.is_tls,
             self._offers_tls,
-            self._may_authenticate,
+            may_authenticate,
             self.is_authenticated,
             self._is_exempt,
             self._is_proxy,
+            self.mechanisms,
         )
         self._offer = make_offer(self.settings, standing)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from attrs import field, frozen
 
@@ -10,7 +10,7 @@ from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused, ConnectionOver
 from mailsrv.imap.grammar import Cursor
 from mailsrv.imap.responses import Ok, status_line
-from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials
+from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials, SaslCredentials
 
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session
@@ -47,7 +47,7 @@ def check_login_allowed(session: Session) -> None:
 
 
 async def log_in(session: Session, authcid: str, password: str, authzid: str = "") -> Ok:
-    """Ask the portal. The right answer is the account; a wrong one is counted, and told apart from "cannot say"."""
+    """Log in with a password."""
     peer = session.peer
     credentials = PasswordCredentials(
         authcid=authcid,
@@ -57,8 +57,14 @@ async def log_in(session: Session, authcid: str, password: str, authzid: str = "
         authzid=authzid,
         connection_id=peer.connection_id,
     )
+    return await enter(session, credentials)
+
+
+async def enter(session: Session, credentials: PasswordCredentials | SaslCredentials) -> Ok:
+    """Ask the portal. The right answer is the account; a wrong one is counted, and told apart from "cannot say"."""
+    peer = session.peer
     try:
-        _, avatar, logout = await session.services.portal.login(credentials, None, IAccount)
+        _, avatar, logout = await session.services.portal.login(cast(Any, credentials), None, IAccount)
     except InvalidCredentials:
         session.login_failures += 1
         if session.login_failures >= session.services.settings.login_failures:

@@ -1,0 +1,237 @@
+"""SCRAM as the checker decides about it: who gets in, and what the others can see."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from scramp import ScramClient
+from twisted.cred.error import UnhandledCredentials
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from mailsrv.auth.decoy_secret import open_decoy_secret, secret_path
+from mailsrv.auth.offer import MechanismOffer
+from mailsrv.auth.sasl_checker import SaslChecker
+from mailsrv.auth.settings import AuthSettings, ScramUse
+from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.directory.chain import DirectoryChain
+from mailsrv.directory.passwd_file import PasswdFile
+from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.settings import PasswordSettings
+from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
+from mailsrv.sasl import Conversation, SaslCancelled, SaslError
+from mailsrv.sasl.scram_keys import ScramKeys
+
+KEYS = ScramKeys.derive("SCRAM-SHA-256", "sesame", 5000)
+FIELD = f"scram_sha_256={KEYS.format()}"
+USERS = f"""\
+alice@example.test:{{PLAIN}}sesame::::::{FIELD}
+blocked@example.test:{{PLAIN}}sesame::::::{FIELD} nologin=
+elsewhere@example.test:{{PLAIN}}sesame::::::{FIELD} allow_nets=198.51.100.0/24
+"""
+
+
+def at_once(function: Any, *arguments: Any) -> Any:
+    from twisted.internet.defer import maybeDeferred
+
+    return maybeDeferred(function, *arguments)
+
+
+class Case:
+    def __init__(self, folder: Any, users: str = USERS, **settings: Any) -> None:
+        self.clock = Clock()
+        path = folder / "passwd"
+        path.write_text(users)
+        hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=at_once)  # type: ignore[arg-type]
+        self.file = PasswdFile(str(path), hashing=hashing, clock=self.clock, run_in_thread=at_once)
+        self.directory = DirectoryChain([self.file])
+        self.settings = AuthSettings(default_domain="example.test", **settings)
+        self.offer = MechanismOffer(self.settings, self.directory)
+        self.throttle = LoginThrottle(self.settings, clock=self.clock)
+        self.checker = self.make_checker(b"s" * 32)
+        self.file.list_users()
+
+    def make_checker(self, secret: bytes) -> SaslChecker:
+        return SaslChecker(
+            self.directory,
+            self.settings,
+            clock=self.clock,
+            throttle=self.throttle,
+            offer=self.offer,
+            decoy_secret=secret,
+        )
+
+    def begin(self, first: bytes, mechanism: str = "SCRAM-SHA-256", **values: Any) -> tuple[list[Any], list[bytes]]:
+        """What becomes of the log-in, and the challenges."""
+        answers: list[Any] = []
+        self.challenges: list[bytes] = []
+        self.conversation = Conversation(self.challenges.append)
+        credentials = SaslCredentials(
+            mechanism, first, self.conversation.converse, values.pop("client_address", "192.0.2.1"), "imap", **values
+        )
+        self.deferred: Deferred[Any] = self.checker.requestAvatarId(credentials)
+        self.deferred.addBoth(answers.append)
+        return answers, self.challenges
+
+    def log_in(self, name: str = "alice", password: str = "sesame", **values: Any) -> Any:
+        """The user, or the error; waits out the delay."""
+        client = ScramClient(["SCRAM-SHA-256"], name, password)
+        answers, challenges = self.begin(client.get_client_first().encode(), **values)
+        client.set_server_first(challenges[0].decode())
+        self.conversation.respond(client.get_client_final().encode())
+        if len(challenges) > 1:
+            client.set_server_final(challenges[1].decode())
+            self.conversation.respond(b"")
+        self.waited = 0
+        while not answers and self.waited < 30:
+            self.clock.advance(1)
+            self.waited += 1
+        return getattr(answers[0], "value", answers[0])
+
+
+@pytest.fixture
+def case(tmp_path):
+    return Case(tmp_path)
+
+
+def test_the_right_password_lets_in_at_once(case):
+    assert str(case.log_in().address) == "alice@example.test"
+    assert case.waited == 0
+    assert str(case.log_in("Alice@Example.Test").address) == "alice@example.test"
+
+
+def test_r_auth_6_all_failures_are_alike(case):
+    failures = [case.log_in(password="wrong")]
+    failures += [case.log_in(name) for name in ("nobody", "blocked", "elsewhere", "no such name@")]
+    assert {type(error) for error in failures} == {InvalidCredentials}
+    assert len({str(error.text) for error in failures}) == 1
+
+
+def salt_of(case, name):
+    _, challenges = case.begin(f"n,,n={name},r=abc".encode())
+    fields = dict(part.split("=", 1) for part in challenges[0].decode().split(","))
+    return fields["s"], fields["i"]
+
+
+def test_r_auth_4_an_unknown_user_has_a_salt_that_stays(case):
+    salt, iterations = salt_of(case, "nobody")
+    assert iterations == "5000"
+    assert len(base64.b64decode(salt)) == len(KEYS.salt)
+    assert salt_of(case, "nobody") == (salt, iterations)
+    assert salt_of(case, "somebody")[0] != salt
+    case.checker = case.make_checker(b"s" * 32)
+    assert salt_of(case, "NOBODY@example.test") == (salt, iterations)
+    case.checker = case.make_checker(b"t" * 32)
+    assert salt_of(case, "nobody")[0] != salt
+
+
+def test_r_auth_4_the_secret_is_kept(tmp_path):
+    state = str(tmp_path / "state")
+    secret = open_decoy_secret(state)
+    assert open_decoy_secret(state) == secret
+    assert len(secret) == 32
+    assert (tmp_path / "state" / "login.secret").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["login.secret"]
+    (tmp_path / "state" / "login.secret").write_bytes(b"short")
+    assert secret_path(state).endswith("login.secret")
+    assert open_decoy_secret(state) != open_decoy_secret(state)
+
+
+def test_failures_are_counted_and_end_in_a_refusal(tmp_path):
+    case = Case(tmp_path, failures_per_user=3)
+    for _ in range(3):
+        assert isinstance(case.log_in(password="wrong"), InvalidCredentials)
+    assert isinstance(case.log_in(), InvalidCredentials)
+    assert case.throttle.refused == 1
+
+
+def test_r_nat_1_keys_that_were_right_here_stay_right(tmp_path):
+    case = Case(tmp_path, failures_per_user=3)
+    case.log_in()
+    for _ in range(5):
+        case.log_in(password="wrong")
+    assert str(case.log_in().address) == "alice@example.test"
+    assert isinstance(case.log_in(client_address="203.0.113.9"), object)
+
+
+def test_failures_are_delayed(case):
+    case.log_in(password="wrong")
+    assert case.waited == 2
+    case.log_in(password="wrong")
+    assert case.waited > 2
+
+
+def test_a_user_without_keys_fails_like_others(tmp_path):
+    case = Case(tmp_path, USERS + "bob@example.test:{PLAIN}sesame\n")
+    assert isinstance(case.log_in("bob"), InvalidCredentials)
+
+
+def test_naming_oneself_twice_is_allowed_and_nobody_else(case):
+    for authzid, expected in (("alice", True), ("bob", False)):
+        client = ScramClient(["SCRAM-SHA-256"], "alice", "sesame")
+        first = client.get_client_first()
+        # The header is part of what is proven: a foreign identity cannot be put in on the way.
+        answers, challenges = case.begin(first.replace("n,,", f"n,a={authzid},", 1).encode())
+        client.set_server_first(challenges[0].decode())
+        case.conversation.respond(client.get_client_final().encode())
+        case.clock.advance(20)
+        assert isinstance(answers[0].value, InvalidCredentials), expected
+
+
+def test_cancelling_and_nonsense_end_the_exchange(case):
+    answers, _ = case.begin(b"n,,n=alice,r=abc")
+    case.conversation.respond(SaslCancelled())
+    assert isinstance(answers[0].value, SaslCancelled)
+    answers, _ = case.begin(b"n,,n=alice,r=abc")
+    case.conversation.respond(b"nonsense")
+    assert isinstance(answers[0].value, SaslError)
+    answers, _ = case.begin(b"nonsense")
+    assert isinstance(answers[0].value, SaslError)
+    answers, _ = case.begin(b"n,,n=alice,r=abc")
+    case.conversation.end()
+    assert isinstance(answers[0].value, SaslCancelled)
+
+
+def test_what_is_said_after_the_last_word_is_no_log_in(case):
+    client = ScramClient(["SCRAM-SHA-256"], "alice", "sesame")
+    answers, challenges = case.begin(client.get_client_first().encode())
+    client.set_server_first(challenges[0].decode())
+    case.conversation.respond(client.get_client_final().encode())
+    assert not answers
+    case.conversation.respond(b"more")
+    assert isinstance(answers[0].value, SaslError)
+
+
+def test_other_mechanisms_are_for_others(case):
+    answers, _ = case.begin(b"", mechanism="GSSAPI")
+    assert isinstance(answers[0].value, UnhandledCredentials)
+
+
+@pytest.mark.parametrize(
+    ("use", "users", "offered"),
+    [
+        (ScramUse.AUTO, USERS, True),
+        (ScramUse.AUTO, USERS + "bob@example.test:{PLAIN}x\n", False),
+        (ScramUse.ON, USERS + "bob@example.test:{PLAIN}x\n", True),
+        (ScramUse.ON, "bob@example.test:{PLAIN}x\n", False),
+        (ScramUse.OFF, USERS, False),
+    ],
+)
+def test_scram_is_offered_where_it_can_be_had(tmp_path, use, users, offered):
+    case = Case(tmp_path, users, scram=use)
+    assert case.offer(True) == (("SCRAM-SHA-256-PLUS", "SCRAM-SHA-256") if offered else ()) + ("PLAIN", "LOGIN")
+    assert case.offer(False) == (("SCRAM-SHA-256",) if offered else ()) + ("PLAIN", "LOGIN")
+
+
+def test_nothing_is_offered_before_the_file_was_read(tmp_path):
+    case = Case(tmp_path)
+    assert "SCRAM-SHA-256" in case.offer(False)
+    fresh = PasswdFile(
+        str(tmp_path / "passwd"),
+        hashing=None,
+        clock=case.clock,
+        run_in_thread=at_once,  # type: ignore[arg-type]
+    )
+    assert MechanismOffer(case.settings, DirectoryChain([fresh]))(True) == ("PLAIN", "LOGIN")
