@@ -54,7 +54,7 @@ class Queue:
 
     def __init__(self, folder: Path, run: bytes) -> None:
         self.workers: list[Worker] = []
-        storage = StorageSettings(free_space_floor=0, memory_octets=1 << 40)
+        storage = StorageSettings(free_space_floor=0, memory_octets=1 << 40, gather_seconds=0.0)
         self.store = QueueStore(
             QueueSettings(storage=storage),
             str(folder / "queue"),
@@ -71,6 +71,9 @@ class Queue:
         return self.workers[-1]
 
     def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None:
+        function(*arguments)
+
+    def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> None:
         function(*arguments)
 
     def wait(self, *deferreds: Any) -> Any:

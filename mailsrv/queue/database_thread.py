@@ -2,10 +2,13 @@
 
 What waits in its inbox when it gets there is one transaction, with one sync where anything of it has to be
 durable; answers go back in one call. A batch that fails is taken apart, so that only the guilty one fails.
+While much mail leaves, results that nobody is in a hurry for gather a moment before they are given to the
+thread, together: a transaction costs more than all else that is done for a message here.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -26,6 +29,14 @@ class IQueueReactor(Protocol):
 
     def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
 
+    def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> object: ...
+
+
+_PACE_HALF_LIFE = 0.1
+_BUSY_PACE = 15.0
+"""About a hundred results a second."""
+_MOST_GATHERED = 64
+
 
 @frozen(eq=False)
 class Job:
@@ -44,6 +55,7 @@ Results = list[tuple[Deferred[Any], Any]]
 class DatabaseThread:
     """See the module. ``idle`` is called in the thread after every batch; it says when it wants to be called again.
 
+    ``gather_seconds`` (0: never) is how long results gather, ``seconds`` a clock that is never set.
     ``db``, ``told`` and ``after_commit`` belong to the thread.
     """
 
@@ -54,10 +66,18 @@ class DatabaseThread:
         worker_factory: WorkerFactory[Any],
         reactor: IQueueReactor,
         idle: Callable[[QueueDatabase], float],
+        *,
+        gather_seconds: float = 0.0,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._reactor = reactor
         self._idle = idle
-        self.worker: IWorker[Job] = worker_factory("queue-database", self._handle)
+        self._gather_seconds = gather_seconds
+        self._seconds = seconds
+        self._gathered: list[Job] = []
+        # Results of late, old ones counting less and less.
+        self._pace = self._paced_at = 0.0
+        self.worker: IWorker[Job | list[Job]] = worker_factory("queue-database", self._handle)
         self.db: QueueDatabase | None = None
         self.told = 0
         """Mail that came to wait up to this wake number is known to the process."""
@@ -73,6 +93,33 @@ class DatabaseThread:
         """The same in a transaction; fires when that is committed."""
         return self._post(function, is_durable=is_durable, is_transaction=True)
 
+    def change_soon(self, function: Callable[[], Any]) -> Deferred[Any]:
+        """As a durable ``change``; where many come, within a moment, or with whatever else is asked before."""
+        if self._is_stopped or not self._is_busy():
+            return self.change(function, is_durable=True)
+        waiter: Deferred[Any] = Deferred()
+        gathered = self._gathered
+        gathered.append(Job(function, waiter, True, True))
+        if len(gathered) == 1:
+            self._reactor.callLater(self._gather_seconds, self._hand_over, gathered)
+        elif len(gathered) >= _MOST_GATHERED:
+            self._hand_over(gathered)
+        return waiter
+
+    def _is_busy(self) -> bool:
+        if not self._gather_seconds:
+            return False
+        now = self._seconds()
+        self._pace = self._pace * 0.5 ** ((now - self._paced_at) / _PACE_HALF_LIFE) + 1.0
+        self._paced_at = now
+        return self._pace >= _BUSY_PACE
+
+    def _hand_over(self, gathered: list[Job]) -> None:
+        """Unless that was done before."""
+        if gathered and gathered is self._gathered:
+            self._gathered = []
+            self.worker.post(gathered)
+
     def post(self, function: Callable[[], Any]) -> None:
         """As ``ask``, and nobody waits. From any thread."""
         self.worker.post(Job(function, is_transaction=False))
@@ -81,12 +128,14 @@ class DatabaseThread:
         if self._is_stopped:
             return fail(Unavailable(cause="the queue has stopped"))
         waiter: Deferred[Any] = Deferred()
+        self._hand_over(self._gathered)
         self.worker.post(Job(function, waiter, is_durable, is_transaction))
         return waiter
 
     def stop(self) -> None:
         """Do what was asked before, then end; whoever asks later is refused."""
         self._is_stopped = True
+        self._hand_over(self._gathered)
         self.worker.stop()
 
     def open_database(self) -> QueueDatabase:
@@ -97,8 +146,14 @@ class DatabaseThread:
 
     # -- in the thread ----------------------------------------------------------------
 
-    def _handle(self, jobs: list[Job]) -> float | None:
+    def _handle(self, items: list[Job | list[Job]]) -> float | None:
         """One batch (a handler of :class:`~mailsrv.journal.worker.IWorker`)."""
+        jobs: list[Job] = []
+        for item in items:
+            if isinstance(item, list):
+                jobs += item
+            else:
+                jobs.append(item)
         results: Results = []
         together = [job for job in jobs if job.is_transaction]
         if together:

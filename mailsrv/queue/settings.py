@@ -120,6 +120,14 @@ class StorageSettings:
     lease_seconds: float = _seconds(
         1800.0, "Mail a worker took and said nothing more of is given to others after this time: a last resort."
     )
+    gather_seconds: float = field(
+        default=0.01,
+        validator=validators.ge(0),
+        metadata={
+            "help": "While much mail leaves, how long results gather to be written and synced together.",
+            "unit": "seconds",
+        },
+    )
     poll_seconds: float = _seconds(1.0, "How often a worker looks for what others have put into the queue.")
     busy_seconds: float = _seconds(30.0, "How long a worker waits for another one that is writing.")
 

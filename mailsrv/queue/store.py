@@ -115,7 +115,9 @@ class QueueStore:
             seconds=clock,
         )
         self.applier.on_enqueued = self._applied
-        self._thread = DatabaseThread(worker_factory, reactor, self._idle)
+        self._thread = DatabaseThread(
+            worker_factory, reactor, self._idle, gather_seconds=self._storage.gather_seconds, seconds=seconds
+        )
         self._content_worker: IWorker[ContentJob] = worker_factory("queue-content", _run_jobs)
         self._enqueued: Callable[[Sequence[DestinationState]], None] | None = None
         self._is_open = False
@@ -324,7 +326,7 @@ class QueueStore:
         )
 
     def settle(self, entry: QueueEntry, settlements: Sequence[Settlement]) -> Deferred[None]:
-        return self._thread.change(lambda: self._settle(entry.id, settlements), is_durable=True)
+        return self._thread.change_soon(lambda: self._settle(entry.id, settlements))
 
     def _settle(self, message: int, settlements: Sequence[Settlement]) -> None:
         if self._settler is not None and self._settler.settle(message, settlements, self._clock()):

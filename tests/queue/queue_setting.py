@@ -76,6 +76,9 @@ class DirectReactor:
     def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None:
         function(*arguments)
 
+    def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> None:
+        function(*arguments)
+
 
 class QueueSetting:
     """One worker's store on a folder; several of them may share one."""

@@ -217,6 +217,7 @@ class ThreadReactor(Clock):
         deferred.addBoth(results.append)
         deadline = time.monotonic() + 30
         while not results:
+            self.advance(0.01)
             function, arguments = self.posted.get(timeout=max(0.0, deadline - time.monotonic()))
             function(*arguments)
         if isinstance(results[0], Failure):
