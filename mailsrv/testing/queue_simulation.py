@@ -407,7 +407,11 @@ class Account:
             if told != is_told:
                 self._fail(f"{key}: {ending}, {recipient.notify!r}: told {told} times")
             successes = notices[entry.transaction_id, str(recipient.address), "relayed"]
-            if successes > (ending is Ending.DELIVERED and bool(recipient.notify & Notify.SUCCESS)):
+            # With DELIVERBY, also who asked for nothing learns where it is not kept (RFC 2852 4.1.4.2).
+            may_be_told = recipient.notify & Notify.SUCCESS or (
+                entry.parameters.deliver_by is not None and not recipient.notify & Notify.NEVER
+            )
+            if successes > (ending is Ending.DELIVERED and bool(may_be_told)):
                 self._fail(f"{key}: {successes} notices of success")
             if notices[entry.transaction_id, str(recipient.address), "delayed"] > 1:
                 self._fail(f"{key}: told of the delay more than once")
