@@ -90,10 +90,12 @@ def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: in
         applier = _ReactorApplier(MemoryApplier(memory), reactor)
         journal = Journal(settings.journal, directory, disk, SplitApplier(applier, queue.applier), reactor)
         queue.live_segments = journal.live_segments
+        queue.recover_journal = journal.recover
         return Storage(memory, journal, queue, downs=downs)
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
     journal = Journal(settings.journal, directory, disk, SplitApplier(StoreApplier(accounts), queue.applier), reactor)
     queue.live_segments = journal.live_segments
+    queue.recover_journal = journal.recover
     return Storage(MailStore(accounts, journal), journal, queue, worker_bus, downs)
 
 

@@ -351,6 +351,22 @@ class Journal:
     def _wake_keeper(self) -> None:
         self._keeper_worker.post(_nothing)
 
+    def recover(self) -> Deferred[None]:
+        """Replay the slots of processes that ended, now; fires when that is done, well or not."""
+        if self._refusal is not None:
+            return succeed(None)
+        recovered: Deferred[None] = Deferred()
+
+        def job() -> None:
+            self._next_recovery = 0.0
+            try:
+                self._recover_others()
+            finally:
+                self._reactor.callFromThread(recovered.callback, None)
+
+        self._apply_worker.post(job)
+        return recovered
+
     def _recover_others(self) -> None:
         """In the apply thread, now and then: the slots of processes that ended since."""
         now = self._seconds()

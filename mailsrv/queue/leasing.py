@@ -190,9 +190,10 @@ class Leases:
         """All leases of a worker that has ended; how many. What was leased is not due ``not_before``."""
         return self._free("owner=?", owner, not_before)
 
-    def free_other_runs(self, run: int) -> int:
-        """All leases of earlier runs of the server."""
-        return self._free("owner>>10<>?", run)
+    def free_other_runs(self, run: int, living: Sequence[int] = ()) -> int:
+        """All leases of earlier runs of the server, except those of workers that live."""
+        marks = ",".join(str(owner) for owner in living)
+        return self._free(f"owner>>10<>? AND owner NOT IN ({marks})", run)
 
     def free_expired(self, now: float) -> int:
         """Leases nobody said anything more of."""

@@ -55,11 +55,13 @@ from mailsrv.queue.leasing import Leases
 from mailsrv.queue.reading import Where, is_there, look_up, open_message
 from mailsrv.queue.rows import owner_number, run_number
 from mailsrv.queue.salvage import DAMAGED
+from mailsrv.queue.seats import Seats
 from mailsrv.queue.settings import QueueSettings
 from mailsrv.queue.settling import Settler, hold_damaged
 
 _HOUSEKEEPING_SECONDS = 60.0
 _AFTER_DEATH_SECONDS = 5.0
+_FORGET_WORKER = "DELETE FROM worker WHERE run=? AND number=?"
 
 
 ContentJob = Callable[[], object]
@@ -106,6 +108,9 @@ class QueueStore:
         self._seconds = seconds
         self._journal_reader = JournalReader(disk, journal_directory) if journal_directory else None
         self._lock = threading.Lock()
+        self._seats = Seats(directory)
+        self.recover_journal: Callable[[], Deferred[Any]] = lambda: succeed(None)
+        """The journal's ``recover``, to be set before ``start``: applies what those who died left in theirs."""
         self.content = ContentFolder(disk, directory, self._storage.memory_octets)
         self.applier = QueueApplier(
             self._open_database,
@@ -129,6 +134,7 @@ class QueueStore:
         self._data_version: object = None
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
+        self._mourned: set[int] = set()
         self._unreturned: list[Consignment] = []
         self._is_poll_posted = False
         # Read by the reactor thread.
@@ -155,6 +161,8 @@ class QueueStore:
 
     def _start_in_thread(self) -> None:
         db = self._thread.db = self._open_database()
+        if not self._seats.claim(self._owner):
+            self._log.error("another process says that it is this worker")
         self._disk.watch_file_system(self._directory)
         self._leases = Leases(db, self._owner, self._storage.lease_seconds)
         self._settler = Settler(db, self._owner, self._storage.events_per_message)
@@ -176,17 +184,55 @@ class QueueStore:
     def _free_leases(self, db: QueueDatabase, leases: Leases) -> tuple[int, bool]:
         """How many; whether no other worker of this run was here before."""
         with db.transaction(is_durable=False) as connection:
-            connection.execute("DELETE FROM worker WHERE run<>?", (self._run,))
-            is_first = not db.row("SELECT count(*) FROM worker")[0]
+            others = self._other_workers(db)
+            dead = [other for other in others if not self._seats.is_alive(owner_number(*other))]
+            connection.executemany(_FORGET_WORKER, [other for other in dead if other[0] != self._run])
+            is_first = not db.row("SELECT count(*) FROM worker WHERE run=?", (self._run,))[0]
             connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
             # Another worker may be replaying the journal of the one before us at this moment; alone there is none.
-            not_before = self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
-            freed = leases.free_worker(self._owner, not_before)
+            freed = leases.free_worker(self._owner, self._after_death())
             # A worker of the last run may have left a settlement in a journal that another one of this run is
-            # still replaying: only when all have done that its leases mean nothing any more.
-            if db.row("SELECT count(*) FROM worker")[0] >= self._workers:
-                freed += leases.free_other_runs(self._run)
+            # still replaying: only when all have done that its leases mean nothing any more. Where it still lives
+            # (its supervisor was killed), they mean something until it has ended.
+            if db.row("SELECT count(*) FROM worker WHERE run=?", (self._run,))[0] >= self._workers:
+                living = [owner_number(*other) for other in others if other not in dead]
+                freed += leases.free_other_runs(self._run, living)
         return freed, is_first
+
+    def _after_death(self) -> float:
+        """When what a dead worker had leased is due at the earliest."""
+        return self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
+
+    def _other_workers(self, db: QueueDatabase) -> list[tuple[int, int]]:
+        rows: list[Any] = db.connection.execute("SELECT run, number FROM worker").fetchall()
+        return [(row[0], row[1]) for row in rows if row != (self._run, self._worker_number)]
+
+    def _look_for_dead(self, db: QueueDatabase) -> None:
+        """Leases of workers that died and whose place nobody took go back, after what their journals hold."""
+        for run, number in self._other_workers(db):
+            owner = owner_number(run, number)
+            if owner not in self._mourned and not self._seats.is_alive(owner):
+                self._mourned.add(owner)
+                self._reactor.callFromThread(self._bury, run, number)
+
+    def _bury(self, run: int, number: int) -> None:
+        """In the reactor thread."""
+        self.recover_journal().addBoth(
+            lambda _: self._thread.change(lambda: self._forget_worker(run, number), is_durable=False)
+        ).addErrback(lambda failure: self._log.warn("leases stay: {error}", error=failure.getErrorMessage()))
+
+    def _forget_worker(self, run: int, number: int) -> None:
+        owner = owner_number(run, number)
+        self._mourned.discard(owner)
+        if self._seats.is_alive(owner):
+            # Its place was taken meanwhile, and its leases freed by who took it.
+            return
+        db = self._thread.open_database()
+        db.connection.execute(_FORGET_WORKER, (run, number))
+        freed = self._open_leases().free_worker(owner, self._after_death())
+        if freed:
+            self._log.info("{count} recipients an ended process had taken wait again", count=freed)
+            self._thread.after_commit.append(lambda: self._thread.post(self._tell_news))
 
     def _sweep(self) -> None:
         """In a thread of its own, once."""
@@ -220,6 +266,7 @@ class QueueStore:
         if self._thread.db is not None:
             self._thread.db.close()
             self._thread.db = None
+        self._seats.release()
 
     # -- the database thread -----------------------------------------------------------
 
@@ -254,6 +301,8 @@ class QueueStore:
         if version != self._data_version:
             self._tell_news()
             self._data_version = version
+        if self._workers > 1:
+            self._look_for_dead(db)
         self._refresh(db)
         space = self._disk.space_left(self._directory)
         self._is_disk_low = space.free_octets < self._storage.free_space_floor

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import succeed
 from zope.interface.verify import verifyObject
 
 from mailsrv.disk import RealDisk
@@ -210,6 +212,7 @@ def test_leases_of_an_earlier_run_end_when_all_workers_have_replayed(tmp_path: P
     old = QueueSetting(tmp_path, worker=1, workers=2).start()
     old.enqueue(("u@a.test", A))
     old.take()
+    die(old)
     zero = QueueSetting(tmp_path, run_id=b"run-2", worker=0, workers=2).start()
     assert zero.waiting() == {}
     one = QueueSetting(tmp_path, run_id=b"run-2", worker=1, workers=2)
@@ -224,6 +227,44 @@ def zero_id(setting: QueueSetting) -> int:
     db = setting.store._thread.db
     assert db is not None
     return int(db.row("SELECT min(id) FROM message")[0])
+
+
+def test_leases_of_a_worker_that_died_and_is_not_replaced_go_back_after_its_journal(tmp_path: Path):
+    first, second = (QueueSetting(tmp_path, worker=number, workers=2).start() for number in range(2))
+    first.enqueue(("u@a.test", A))
+    assert first.take()
+    steps: list[str] = []
+    second.store.recover_journal = lambda: succeed(steps.append("recovered"))
+    second.tick()
+    assert steps == second.take() == []
+    die(first)
+    second.tick()
+    assert steps == ["recovered"]
+    assert second.take() == []
+    second.now += 10
+    assert names(second.take()) == [["u@a.test"]]
+    second.tick(2)
+    assert steps == ["recovered"]
+
+
+def die(queue: QueueSetting) -> None:
+    """Its lock ends with the process."""
+    held = queue.store._seats._held
+    assert held is not None
+    os.close(held[0])
+
+
+def test_leases_of_a_worker_of_the_last_run_that_still_lives_are_left_to_it(tmp_path: Path):
+    old = QueueSetting(tmp_path, run_id=b"run-1", worker=1, workers=2).start()
+    old.enqueue(("u@a.test", A), ("v@b.test", B))
+    [taken] = old.take()
+    new = [QueueSetting(tmp_path, run_id=b"run-2", worker=number, workers=2).start() for number in range(2)]
+    new[0].tick()
+    assert new[0].take() == new[1].take() == []
+    assert names(new[0].take(B)) == [["v@b.test"]]
+    old.settle(taken, Postponed(0, NOW, True, "450 later"))
+    assert names(new[1].take()) == [["u@a.test"]]
+    old.stop()
 
 
 def test_a_lease_nobody_speaks_of_expires(queue: QueueSetting):

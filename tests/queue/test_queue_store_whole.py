@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue as queues
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -74,6 +75,9 @@ class Server:
 
     def die(self) -> None:
         """As a kill: only the locks go."""
+        held = self.queue.store._seats._held
+        assert held is not None
+        os.close(held[0])
         self.rig.slot.close()
 
 
