@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import email
 import imaplib
+import os
 import random
+import signal
 import smtplib
 import threading
 import time
@@ -119,6 +121,25 @@ def unfinished(server: WholeServer, hop: FlakyNextHop, senders: Senders) -> tupl
     return missing, returned
 
 
+def settle(server: WholeServer, hop: FlakyNextHop, senders: Senders, kills: list[float]) -> int:
+    """Stop sending and wait for the end of all mail; each came exactly once, or (so many) twice for a reason."""
+    senders.stop()
+    hop.moods = Moods(refuse_for_good=MOODY.refuse_for_good)
+    deadline = time.monotonic() + 60
+    missing, returned = unfinished(server, hop, senders)
+    while missing and time.monotonic() < deadline:
+        time.sleep(0.5)
+        missing, returned = unfinished(server, hop, senders)
+    assert len(senders.acknowledged) >= 150, (senders.refused, server.log_text()[-4000:])
+    assert not missing, (missing, server.log_text()[-4000:])
+    # Exactly once: a notice, or an arrival; twice only for a reason.
+    for identifier, (_, recipient) in senders.acknowledged.items():
+        times = returned[identifier]
+        assert times == (1 if hop.refuses(recipient) else 0), (identifier, recipient, times)
+    assert duplicates_without_reason(hop, kills, SETTLE_WINDOW_SECONDS) == []
+    return sum(len(arrivals) - 1 for arrivals in hop.arrived().values())
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_r_dur_1_r_q_2_kill_9_while_relaying_to_a_flaky_next_hop(
     make_server: MakeServer, workers: int, record_property: Callable[[str, object], None]
@@ -139,22 +160,47 @@ def test_r_dur_1_r_q_2_kill_9_while_relaying_to_a_flaky_next_hop(
         deadline = time.monotonic() + 60
         while len(senders.acknowledged) < 150 and time.monotonic() < deadline:
             time.sleep(0.1)
-        senders.stop()
-        hop.moods = Moods(refuse_for_good=MOODY.refuse_for_good)
-        deadline = time.monotonic() + 60
-        missing, returned = unfinished(server, hop, senders)
-        while missing and time.monotonic() < deadline:
-            time.sleep(0.5)
-            missing, returned = unfinished(server, hop, senders)
-        assert len(senders.acknowledged) >= 150, (senders.refused, server.log_text()[-4000:])
-        assert not missing, (missing, server.log_text()[-4000:])
-        # Exactly once: a notice, or an arrival; twice only for a reason.
-        for identifier, (_, recipient) in senders.acknowledged.items():
-            times = returned[identifier]
-            assert times == (1 if hop.refuses(recipient) else 0), (identifier, recipient, times)
-        assert duplicates_without_reason(hop, kills, SETTLE_WINDOW_SECONDS) == []
-        twice = sum(len(arrivals) - 1 for arrivals in hop.arrived().values())
+        twice = settle(server, hop, senders, kills)
         record_property("acknowledged", len(senders.acknowledged))
         record_property("came twice for a reason", twice)
+        server.check_log()
+        server.stop()
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_r_dur_1_r_q_2_single_workers_die_and_all_are_replaced_while_relaying(
+    make_server: MakeServer, seed: int, record_property: Callable[[str, object], None]
+) -> None:
+    with FlakyNextHop(MOODY, seed=seed) as hop:
+        route = f'\n[[route]]\nto = "{ELSEWHERE}"\nvia = "smtp:127.0.0.1:{hop.port}"\n'
+        server = make_server(users=USERS, workers=2, sections=SECTIONS, extra=route)
+        server.start()
+        senders = Senders(server, seed=seed)
+        senders.start()
+        rng = random.Random(seed)
+        kills: list[float] = []
+        rolls = 0
+        for number in range(10):
+            time.sleep(rng.uniform(0.4, 1.5))
+            if number % 3 == 2:
+                os.kill(server.processes()[0], signal.SIGUSR2)
+                rolls += 1
+                time.sleep(rng.uniform(0.0, 3.0))
+            workers = server.processes()[1:]
+            if workers:
+                kills.append(time.monotonic())
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(rng.choice(workers), signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while len(senders.acknowledged) < 150 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        twice = settle(server, hop, senders, kills)
+        record_property("acknowledged", len(senders.acknowledged))
+        record_property("came twice for a reason", twice)
+        record_property("replacements of all", rolls)
+        deadline = time.monotonic() + 60
+        while len(server.processes()) > 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert len(server.processes()) == 3
         server.check_log()
         server.stop()
