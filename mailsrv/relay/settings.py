@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import enum
+import ipaddress
+from collections.abc import Callable
 
 from attrs import field, frozen, validators
 
+from mailsrv.address import AddressError, parse_domain
 from mailsrv.smtp.client.settings import SmtpClientSettings
 
 
@@ -27,6 +30,27 @@ class LongLines(enum.Enum):
     """They go out as they came: some servers break such lines, others refuse them."""
 
 
+def _is_address(version: int = 0) -> Callable[[object, object, str], None]:
+    """A check for an IP address, of this version if one is given; empty is good."""
+
+    def check(_: object, __: object, text: str) -> None:
+        try:
+            if text and ipaddress.ip_address(text).version not in (version or 4, version or 6):
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"expected an IPv{version} address" if version else "expected IP addresses") from None
+
+    return check
+
+
+def _check_helo(_: object, __: object, text: str) -> None:
+    try:
+        if text:
+            parse_domain(text)
+    except AddressError as error:
+        raise ValueError("expected a host name, or an address in brackets") from error
+
+
 @frozen
 class RelaySettings(SmtpClientSettings):
     """Connections to the next hop, with what the client on them waits for."""
@@ -41,9 +65,15 @@ class RelaySettings(SmtpClientSettings):
         validator=[validators.ge(1), validators.le(65535)],
         metadata={"help": "The port at which MX hosts are spoken to."},
     )
-    helo_name: str = field(default="", metadata={"help": "What EHLO says; empty: the server's host name."})
-    bind_ipv4: str = field(default="", metadata={"help": "The local address of connections over IPv4."})
-    bind_ipv6: str = field(default="", metadata={"help": "The local address of connections over IPv6."})
+    helo_name: str = field(
+        default="", validator=_check_helo, metadata={"help": "What EHLO says; empty: the server's host name."}
+    )
+    bind_ipv4: str = field(
+        default="", validator=_is_address(4), metadata={"help": "The local address of connections over IPv4."}
+    )
+    bind_ipv6: str = field(
+        default="", validator=_is_address(6), metadata={"help": "The local address of connections over IPv6."}
+    )
     address_families: AddressFamilies = field(
         default=AddressFamilies.BOTH, metadata={"help": "Which addresses of other hosts are tried."}
     )
@@ -53,6 +83,7 @@ class RelaySettings(SmtpClientSettings):
     )
     own_addresses: tuple[str, ...] = field(
         default=(),
+        validator=validators.deep_iterable(_is_address()),
         metadata={"help": "Addresses under which this server is reached, for instance before address translation."},
     )
     refuses_private_addresses: bool = field(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from attrs import field, frozen, validators
 
+from mailsrv.address import AddressError, parse_mailbox
+
 
 @frozen
 class TlsClientSettings:
@@ -67,6 +69,14 @@ class MtaStsSettings:
     )
 
 
+def _check_contact(_: object, __: object, text: str) -> None:
+    try:
+        if text:
+            parse_mailbox(text)
+    except AddressError as error:
+        raise ValueError("expected an address such as postmaster@example.test") from error
+
+
 @frozen
 class TlsReportSettings:
     """``[tls_reports]``: telling domains once a day how TLS to them went (RFC 8460)."""
@@ -81,6 +91,7 @@ class TlsReportSettings:
     )
     contact: str = field(
         default="",
+        validator=_check_contact,
         metadata={"help": "Who can be asked about them: an address.", "example": "postmaster@example.test"},
     )
     max_domains: int = field(

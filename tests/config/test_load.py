@@ -117,6 +117,10 @@ def test_every_mistake_is_told_at_once_with_file_key_value_and_what_is_right():
         (("auth", "[tls]", '[auth]\ndefault_domain = "other.test"\n[tls]'), "auth.default_domain", "[[domain]]"),
         (("store", "[tls]", '[store]\npath = "/all/in/one"\n[tls]'), "store.path", "{local}"),
         (("filter", "[tls]", "[[filter]]\n[tls]"), "filter[0].use", "missing"),
+        (("bind", "[tls]", '[relay]\nbind_ipv4 = "::1"\n[tls]'), "relay.bind_ipv4", "an IPv4 address"),
+        (("own", "[tls]", '[relay]\nown_addresses = ["mail"]\n[tls]'), "relay.own_addresses", "IP addresses"),
+        (("helo", "[tls]", '[relay]\nhelo_name = "a b"\n[tls]'), "relay.helo_name", "a host name"),
+        (("contact", "[tls]", '[tls_reports]\ncontact = "me"\n[tls]'), "tls_reports.contact", "an address"),
         (("table", "state_dir", "imap = 3\nstate_dir"), "imap", "a table"),
     ],
 )
@@ -226,6 +230,7 @@ def test_paths_are_recognised():
         "directory.path",
         "dkim.key_dir",
         "log.path",
+        "oauth.jwks_file",
         "route.password_file",
         "sendmail.spool_dir",
         "store.path",
