@@ -20,7 +20,7 @@ fi
 PATH=$PATH:/usr/sbin:/sbin # servers are there
 declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
     [msmtp]=msmtp [node]=nodejs [openssl]=openssl [unbound]=unbound [knotd]=knot
-    [systemd-analyze]=systemd [unshare]=util-linux)
+    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd)
 missing=()
 perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl) # swaks needs it for TLS
 for program in "${!package_of[@]}"; do
@@ -57,7 +57,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         start_services_again
     fi
     for package in "${missing[@]}"; do
-        if [[ $package =~ ^(unbound|knot)$ ]] && command -v systemctl >/dev/null 2>&1; then
+        if [[ $package =~ ^(unbound|knot|slapd)$ ]] && command -v systemctl >/dev/null 2>&1; then
             "${as_root[@]}" systemctl --quiet disable "$package.service" >/dev/null 2>&1 || true
         fi
     done

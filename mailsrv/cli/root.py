@@ -21,6 +21,7 @@ _GROUPS = {
     "dkim": ("mailsrv.cli.dkim", "dkim_group"),
     "dns": ("mailsrv.cli.dns", "dns_group"),
     "journal": ("mailsrv.cli.journal", "journal_group"),
+    "ldap": ("mailsrv.cli.ldap", "ldap_group"),
     "mailbox": ("mailsrv.cli.mailbox", "mailbox_group"),
     "queue": ("mailsrv.cli.queue", "queue_group"),
     "rates": ("mailsrv.cli.rates", "rates_group"),

@@ -137,6 +137,10 @@ class Slapd:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def load(self) -> None:
         """Write the configuration and the entries."""
         data = self.folder / "data"
@@ -154,7 +158,7 @@ class Slapd:
             f"TLSCertificateKeyFile {self.key}\nTLSVerifyClient try\n"
             # A bind with a name and no password is let through here: it is we who must refuse it.
             "allow bind_anon_dn\nsizelimit unlimited\nthreads 4\n"
-            'authz-regexp "^cn=client.*$" "' + SERVICE + '"\n'
+            'authz-regexp "^cn=ldap[.]example[.]test$" "' + SERVICE + '"\n'
             "database mdb\nmaxsize 104857600\n"
             f'suffix "{BASE}"\nrootdn "{ADMIN}"\nrootpw "{ADMIN_PASSWORD}"\ndirectory {data}\n'
             "index objectClass,uid,mail,mailAlternateAddress,member eq\n"

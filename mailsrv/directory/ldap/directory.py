@@ -139,6 +139,11 @@ class LdapDirectory:
             known = await self._answer(address, may_be_old=False)
         return known.dn if known.user is not None else f"{_NOBODY},{self._base}"
 
+    def known_entry(self, address: Address) -> str:
+        """The DN of the entry that was asked for lately; "" if it was not."""
+        known = self._cache.fresh(address)
+        return "" if known is None else known.dn
+
     def list_users(self) -> Deferred[Sequence[DirectoryUser]]:
         return run_coroutine(self._list_users())
 
