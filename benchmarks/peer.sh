@@ -84,6 +84,9 @@ messages_per_day = 0
 recipients_per_hour = 0
 recipients_per_day = 0
 
+[delivery]
+check_from_field = false
+
 TOML
     if [ -n "${SINK_PORT:-}" ]; then
         printf '[[route]]\nto = "*"\nvia = "smtp:%s:%s"\n\n' "${SINK_ADDR:-127.0.0.1}" "$SINK_PORT"

@@ -13,7 +13,7 @@ from mailsrv.delivery.quota import check_room
 from mailsrv.delivery.recipients import Found, Recipient, Service
 from mailsrv.delivery.transaction_state import Abandoned, State, TransactionState
 from mailsrv.errors import MailError
-from mailsrv.interfaces.envelope import Notify, RecipientParameters
+from mailsrv.interfaces.envelope import NOTIFY_UNSAID, Notify, RecipientParameters
 from mailsrv.interfaces.filter import Phase
 from mailsrv.status import TOO_MANY_RECIPIENTS
 
@@ -73,7 +73,8 @@ class RecipientSteps(TransactionState):
         self._recipients.append(recipient)
         for local in recipient.targets:
             self._accounts.add(local.user.address)
-        if recipient.parameters.notify & Notify.SUCCESS:
+        notify = recipient.parameters.notify
+        if notify is not NOTIFY_UNSAID and notify & Notify.SUCCESS:
             self._wants_notice = True
         if not recipient.onward:
             return

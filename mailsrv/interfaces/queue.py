@@ -30,6 +30,9 @@ from mailsrv.status import EnhancedStatus
 class Transport(enum.Enum):
     """How mail leaves the queue."""
 
+    # Part of every destination, which is looked up several times a message; an Enum's own hash is computed in Python.
+    __hash__ = object.__hash__
+
     MX = "mx"
     """By the MX records of a domain, or to an address literal."""
     SMTP = "smtp"

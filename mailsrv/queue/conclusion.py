@@ -120,12 +120,13 @@ def success_action(entry: QueueEntry, recipient: QueuedRecipient, taken: Taken) 
     "relayed" also goes to all who did not say NOTIFY=NEVER: at each hop where a trace was asked for (RFC 2852 4.1.4),
     and in mode N where the next hop does not know it, so that nobody waits for its notice of delay (4.1.4.2).
     """
-    if entry.reverse_path is None or recipient.notify & Notify.NEVER:
+    by = entry.parameters.deliver_by
+    notify = recipient.notify
+    if entry.reverse_path is None or (by is None and notify is NOTIFY_UNSAID) or notify & Notify.NEVER:
         return None
-    wants_success = bool(recipient.notify & Notify.SUCCESS)
+    wants_success = bool(notify & Notify.SUCCESS)
     if taken.is_local:
         return Action.DELIVERED if wants_success else None
-    by = entry.parameters.deliver_by
     is_told = by is not None and (by.is_traced or not (by.must_return or taken.offers_deliver_by))
     return Action.RELAYED if is_told or (wants_success and not taken.offers_dsn) else None
 

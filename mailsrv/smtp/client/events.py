@@ -13,6 +13,9 @@ from mailsrv.smtp.client.replies import ServerReply
 class Phase(enum.Enum):
     """What is being waited for; each has its own timeout (RFC 5321 4.5.3.2)."""
 
+    # As for Asked: every reply begins a phase.
+    __hash__ = object.__hash__
+
     GREETING = "greeting"
     COMMAND = "command"
     TLS = "TLS handshake"
