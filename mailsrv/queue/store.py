@@ -61,6 +61,7 @@ from mailsrv.queue.settling import Settler, hold_damaged
 
 _HOUSEKEEPING_SECONDS = 60.0
 _AFTER_DEATH_SECONDS = 5.0
+_CLOCK_JUMP_SECONDS = 5.0
 _FORGET_WORKER = "DELETE FROM worker WHERE run=? AND number=?"
 
 
@@ -134,6 +135,7 @@ class QueueStore:
         self._data_version: object = None
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
+        self._clock_ahead = clock() - seconds()
         self._mourned: set[int] = set()
         self._unreturned: list[Consignment] = []
         self._is_poll_posted = False
@@ -321,7 +323,12 @@ class QueueStore:
     def _keep_house(self, db: QueueDatabase) -> bool:
         """Whether there is more to do."""
         if self._leases is not None:
+            ahead = self._clock() - self._seconds()
+            jumped, self._clock_ahead = ahead - self._clock_ahead, ahead
             with db.transaction(is_durable=False):
+                if jumped > _CLOCK_JUMP_SECONDS:
+                    # The system's time was set: what is under way took no longer for that.
+                    self._leases.lengthen(jumped)
                 freed = self._leases.free_expired(self._clock())
             if freed:
                 self._log.error("{count} recipients were taken and never settled; they wait again", count=freed)
