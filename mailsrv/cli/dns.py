@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from mailsrv.cli.dkim import fail, key_store, own_domain
 from mailsrv.cli.dns_check import DomainCheck, Finding, Outcome
 from mailsrv.cli.dns_records import DomainRecords, Need, RecordType, WantedRecord, wanted_records
-from mailsrv.cli.output import to_json
+from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.zone import quote_text, zone_line
 from mailsrv.config.schema import Settings
@@ -93,7 +93,7 @@ def check(context: CommandContext, domain: str, *, addresses: tuple[str, ...], a
     else:
         for finding in findings:
             for line in _finding_lines(finding):
-                click.echo(line)
+                say(line)
     if has_failed:
         raise SystemExit(1)
 

@@ -17,6 +17,7 @@ from twisted.internet.task import react
 
 from mailsrv.address import parse_domain
 from mailsrv.address.errors import AddressError
+from mailsrv.cli.output import printable
 from mailsrv.dns.resolver import Resolver
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.tls.certificates import TlsError
@@ -78,7 +79,7 @@ def tls_policy_command(context: TlsPolicyContext, domain: str, port: int, *, con
             click.echo(f"mailsrvctl: {error}", err=True)
             status.append(1)
             return
-        click.echo(json.dumps(table, indent=2) if as_json else "\n".join(describe(table)))
+        click.echo(json.dumps(table, indent=2) if as_json else "\n".join(map(printable, describe(table))))
         status.append(0 if is_good else 1)
 
     _react(lambda reactor: Deferred.fromCoroutine(run(reactor)), status)

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from click.testing import CliRunner
 from twisted.internet.defer import Deferred, execute, fail, succeed
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.address import Address
+from mailsrv.cli import tls_policy
 from mailsrv.cli.output import printable, to_json
 from mailsrv.cli.sendmail import read_places
 from mailsrv.cli.sendmail_message import PreparedMessage, prepare
@@ -349,3 +351,25 @@ def test_what_others_wrote_steers_no_terminal() -> None:
     assert all(line.isprintable() for line in shown.splitlines())
     assert to_json("x") == '"x"'
     assert printable("\x9bm\x1b\n\u00e4") == "\N{REPLACEMENT CHARACTER}m" + 2 * "\N{REPLACEMENT CHARACTER}" + "\u00e4"
+
+
+class _Settings:
+    settings = None
+
+
+def test_what_a_domain_publishes_steers_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies, names in certificates and errors come from the other side."""
+
+    async def find_out(*_: object, **__: object) -> tuple[dict[str, object], bool]:
+        return {}, True
+
+    def react(run: Callable[[object], Deferred[None]], status: list[int]) -> None:
+        run(None)
+        raise SystemExit(status[0])
+
+    monkeypatch.setattr(tls_policy, "find_out", find_out)
+    monkeypatch.setattr(tls_policy, "describe", lambda _: ["policy \x9b31m\x1b]0;x\x07 enforce", "mx a.test"])
+    monkeypatch.setattr(tls_policy, "_react", react)
+    result = CliRunner().invoke(tls_policy.tls_policy_command, ["example.test"], obj=_Settings())
+    assert "enforce\nmx a.test\n" in result.output
+    assert all(line.isprintable() for line in result.output.splitlines())
