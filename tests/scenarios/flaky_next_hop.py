@@ -91,21 +91,27 @@ class _Session(socketserver.StreamRequestHandler):
             return
         self._say("220 flaky.example.org ESMTP")
         recipients: list[str] = []
+        is_begun = False
         while line := self.rfile.readline():
             verb = line[:4].upper()
             if hop.happens(hop.moods.hang_up_in_command):
                 return
+            if verb == b"MAIL":
+                is_begun, recipients = False, []
             if verb in {b"MAIL", b"RCPT", b"DATA"} and hop.happens(hop.moods.defer_command):
                 self._say("451 4.3.0 Try again later")
                 continue
             if verb == b"EHLO":
                 self._say("250-flaky.example.org\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 DSN")
             elif verb == b"MAIL":
-                recipients = []
+                is_begun = True
                 self._say("250 2.1.0 OK")
             elif verb == b"RCPT":
                 address = line[line.index(b"<") + 1 : line.index(b">")].decode()
-                if hop.refuses(address):
+                # A client that sends commands ahead would have to end an empty message (RFC 2920 3.1).
+                if not is_begun:
+                    self._say("503 5.5.1 MAIL first")
+                elif hop.refuses(address):
                     self._say("550 5.1.1 No such user")
                 else:
                     recipients.append(address)
@@ -121,7 +127,7 @@ class _Session(socketserver.StreamRequestHandler):
                     return
                 hop.remember(content, recipients, Certainty.CERTAIN)
                 self._say("250 2.0.0 Taken")
-                recipients = []
+                is_begun, recipients = False, []
             elif verb == b"QUIT":
                 self._say("221 2.0.0 Bye")
                 return
