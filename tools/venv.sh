@@ -20,12 +20,14 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 
 pip() { "$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check "$@"; }
+# The network may fail once.
+twice() { "$@" || { echo "failed, once more in 5 s: $*" >&2; sleep 5; "$@"; }; }
 
 # Dependency groups need pip 25.1, and Python 3.11 brings an older one.
 if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(tuple(int(n) for n in pip.__version__.split(".")[:2]) < (25, 1))'; then
-    pip install --upgrade 'pip>=25.1'
+    twice pip install --upgrade 'pip>=25.1'
 fi
 groups=()
 for group in "$@"; do groups+=(--group "$group"); done
 echo "installing mailsrv and what it needs into $venv"
-pip install --config-settings editable_mode=compat -e . "${groups[@]}"
+twice pip install --config-settings editable_mode=compat -e . "${groups[@]}"

@@ -31,11 +31,19 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     return result.stdout
 
 
+def run_online(*command: object, cwd: Path) -> str:
+    """The network may fail once."""
+    try:
+        return run(*command, cwd=cwd)
+    except (AssertionError, subprocess.TimeoutExpired):
+        return run(*command, cwd=cwd)
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made as a release is: from the source distribution, so that this one is whole too."""
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    run_online(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
     [built] = folder.glob("*.whl")
     return built
 
@@ -54,8 +62,12 @@ def test_the_wheel_carries_the_plugin_and_nothing_it_should_not(wheel: Path) -> 
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     run(sys.executable, "-m", "venv", venv, cwd=tmp_path)
-    run(venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)
+    run_online(venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", wheel, cwd=tmp_path)
     assert "--config" in run(venv / "bin" / "twistd", "mailsrv", "--help", cwd=tmp_path)
+    sendmail = subprocess.run(
+        [venv / "bin" / "mailsrv-sendmail"], cwd=tmp_path, capture_output=True, text=True, input=""
+    )
+    assert (sendmail.returncode, sendmail.stderr.partition(":")[0]) == (os.EX_USAGE, "mailsrv-sendmail")
     sample = run(venv / "bin" / "mailsrvctl", "config", "sample", cwd=tmp_path)
     (tmp_path / "mailsrv.toml").write_text(sample)
     assert "is good" in run(venv / "bin" / "mailsrvctl", "config", "check", "mailsrv.toml", cwd=tmp_path)
