@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import imaplib
 import json
+import re
 import smtplib
 import socket
+import textwrap
 import threading
 import time
 import tomllib
@@ -636,3 +638,34 @@ def test_where_mail_goes_is_explained_with_ldap_too(site, tmp_path):
     status, text = ctl("--config", write_config(site, tmp_path), "route", "staff@example.test")
     assert status == 0, text
     assert "bob@example.test" in text
+
+
+def test_the_recipe_for_openldap_leads_to_a_working_directory(tmp_path):
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ldap.rst").read_text()
+    steps = page[page.index("step by step") :]
+    ldif = re.search(r"::\n\n((?:      .*\n|\n)+)", steps)
+    assert ldif is not None
+    entries = textwrap.dedent(ldif[1])
+    table = re.search(r"::\n\n((?:   .*\n)+)", page)
+    assert table is not None
+    account, _, others = entries.partition("\n\n")
+    assert SERVICE in account
+    assert SERVICE_PASSWORD in account
+    made = make_site(tmp_path, entries=(others,))
+    try:
+        text = textwrap.dedent(table[1])
+        text = text.replace("/etc/mailsrv/ldap-ca.pem", made.certificate).replace(
+            "/etc/mailsrv/ldap.secret", made.secret
+        )
+        text = text.replace('"ldap://ldap1.example.test", "ldap://ldap2.example.test"', f'"{made.servers[0].uri}"')
+        config = write_config(made, tmp_path)
+        config.write_text(config.read_text().replace(ldap_table(made, *made.servers), text))
+        status, told = ctl("--config", config, "ldap", "test")
+        assert status == 0, told
+        status, told = ctl("--config", config, "ldap", "check", "navy@example.test")
+        assert status == 0, told
+        assert "grace@example.test" in told
+        status, told = ctl("--config", config, "ldap", "check", "amazing", "--password-stdin", stdin="nanosecond\n")
+        assert status == 0, told
+    finally:
+        made.servers[0].kill()

@@ -152,7 +152,8 @@ class EntryReader:
         mapping = self.mapping
         may_log_in = not self.objection(entry)
         state = hashlib.blake2b(digest_size=16)
-        for part in (entry.dn, str(may_log_in), *(text for name in mapping.state for text in entry.texts(name))):
+        stamps = [part for name in mapping.state for part in (name, *entry.texts(name))]
+        for part in (entry.dn, str(may_log_in), *stamps):
             octets = part.encode("utf-8")
             state.update(len(octets).to_bytes(4) + octets)
         user = DirectoryUser(
