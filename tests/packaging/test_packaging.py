@@ -67,7 +67,7 @@ def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) ->
     sendmail = subprocess.run(
         [venv / "bin" / "mailsrv-sendmail"], cwd=tmp_path, capture_output=True, text=True, input=""
     )
-    assert (sendmail.returncode, sendmail.stderr.partition(":")[0]) == (os.EX_USAGE, "mailsrv-sendmail")
+    assert (sendmail.returncode, sendmail.stderr.partition(":")[0]) == (os.EX_CONFIG, "mailsrv-sendmail")
     sample = run(venv / "bin" / "mailsrvctl", "config", "sample", cwd=tmp_path)
     (tmp_path / "mailsrv.toml").write_text(sample)
     assert "is good" in run(venv / "bin" / "mailsrvctl", "config", "check", "mailsrv.toml", cwd=tmp_path)
