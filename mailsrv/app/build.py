@@ -36,6 +36,7 @@ from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
+from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission
@@ -53,6 +54,7 @@ from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.contexts import TlsContexts
+from mailsrv.tls.https import HttpsClient, HttpsError
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.shared_table import NoColumn, SharedTable
@@ -60,6 +62,8 @@ from mailsrv.wire.tls_mode import TlsMode
 
 _log = Logger()
 _NOBODY = Address("nobody", "invalid")
+_KEYS_OCTETS = 262_144
+"""Of the public keys of an issuer of tokens."""
 
 ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
 
@@ -82,7 +86,9 @@ class MailServer:
         self._connections = ConnectionTable(settings.limits, reactor.seconds, shared)
         self._submission_rates = SubmissionRates(settings.submission, rates_path(settings.state_dir), reactor.seconds)
         self._throttle = self._make_throttle(settings)
-        self._parts = PolicyParts(storage, self._hashing, self._submission_rates, reactor, self._run_in_thread)
+        self._parts = PolicyParts(
+            storage, self._hashing, self._submission_rates, reactor, self._run_in_thread, self._fetch_keys
+        )
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
             self._files = load_policy_files(settings)
@@ -270,6 +276,22 @@ class MailServer:
             else:
                 factory.replace_settings(settings.pop3)
 
+    def _fetch_keys(self, issuer: OAuthSettings) -> Deferred[bytes]:
+        """The JWKS document of an issuer of tokens, from its file or its server."""
+        if issuer.jwks_file:
+            answer: Deferred[bytes] = self._run_in_thread(_read_keys, issuer.jwks_file)
+            return answer
+        return Deferred.fromCoroutine(self._fetch_from_server(issuer))
+
+    async def _fetch_from_server(self, issuer: OAuthSettings) -> bytes:
+        ca_file = self._settings.tls_client.ca_file
+        https = await self._run_in_thread(HttpsClient, self._reactor, self._outbound.resolver, ca_file)
+        answer = await https.request("GET", issuer.jwks_uri, timeout=issuer.fetch_seconds, max_octets=_KEYS_OCTETS)
+        if answer.status != 200:
+            raise HttpsError(f"answer {answer.status}")
+        octets: bytes = answer.body
+        return octets
+
     def _retry_stuck(self) -> None:
         """Mail that was put aside is tried again: a reload is what an administrator does after mending a mailbox."""
         Deferred.fromCoroutine(retry_stuck(self._storage.journal)).addErrback(
@@ -285,6 +307,11 @@ def _admission(policy: Policy, listen: ListenSettings) -> Admission | None:
     if listen.service is not Service.SUBMISSION:
         return None
     return policy.admission.behind_proxy if listen.proxy_protocol_from else policy.admission
+
+
+def _read_keys(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_KEYS_OCTETS)
 
 
 def _open_rewriting(settings: Settings) -> SenderRewriting | None:

@@ -6,15 +6,18 @@ is handed in as :class:`PolicyParts`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker
+from twisted.internet.defer import Deferred
 
 from mailsrv.app.storage import Storage
 from mailsrv.auth.checker import PasswordChecker
 from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.sasl_checker import SaslChecker
@@ -42,6 +45,9 @@ from mailsrv.sasl import OfferedMechanisms
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
 
+if TYPE_CHECKING:
+    from mailsrv.auth.tokens import TokenJudge
+
 
 @frozen
 class PolicyFiles:
@@ -65,6 +71,8 @@ class PolicyParts:
     submission_rates: SubmissionRates
     clock: Any
     run_in_thread: Any
+    fetch_keys: Callable[[OAuthSettings], Deferred[bytes]]
+    """The public keys of an issuer of tokens."""
 
 
 @frozen(eq=False)
@@ -115,8 +123,16 @@ def make_policy(
         throttle=throttle,
         cache=LoginCache(clock=clock, seconds=auth.cache_seconds, entries=auth.cache_entries),
     )
-    offer = MechanismOffer(auth, directory)
-    sasl_checker = SaslChecker(directory, auth, clock=clock, throttle=throttle, offer=offer, decoy_secret=decoy_secret)
+    offer = MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth))
+    sasl_checker = SaslChecker(
+        directory,
+        auth,
+        clock=clock,
+        throttle=throttle,
+        offer=offer,
+        decoy_secret=decoy_secret,
+        tokens=_make_token_judge(settings, parts),
+    )
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
     queued = RecipientPolicy(DeliveryService.SUBMISSION, resolver, routes, rewriting=rewriting, seconds=clock.seconds)
     peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
@@ -153,6 +169,15 @@ def make_policy(
             for service in SmtpService
         },
     )
+
+
+def _make_token_judge(settings: Settings, parts: PolicyParts) -> TokenJudge | None:
+    if not settings.oauth:
+        return None
+    # It needs a library that not everybody installs; the settings have seen to it that it is there.
+    from mailsrv.auth.tokens import TokenJudge
+
+    return TokenJudge(settings.oauth, parts.fetch_keys, clock=parts.clock, seconds=time.time)
 
 
 def default_domain(settings: Settings) -> str:

@@ -1,15 +1,16 @@
-"""Decides about mechanisms that do not hand a password over: SCRAM (RFC 5802).
+"""Decides about mechanisms that do not hand a password over: SCRAM (RFC 5802), OAUTHBEARER (RFC 7628), XOAUTH2.
 
 A user without keys, an unknown one and one who may not log in get a believable challenge, the same each time
 (R-AUTH-4), and after it the answer that a wrong proof gets. The throttle counts the proof: a right one is known
 again by its key, as a right password would be; of two wrong ones nobody can tell whether they are of the same
-password, so each counts.
+password, so each counts. A token that is good is never refused: nobody can guess one.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.error import UnhandledCredentials
@@ -21,11 +22,17 @@ from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules, find_login
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.auth.token_errors import TokenRefused
 from mailsrv.interfaces.account import InvalidCredentials, ISaslCredentials, SaslCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.sasl import SaslError
+from mailsrv.sasl.bearer import BEARER_MECHANISMS, parse_bearer, refusal
 from mailsrv.sasl.scram import PLUS, ScramServer
 from mailsrv.sasl.scram_keys import DIGESTS, SALT_OCTETS, ScramKeys, find_keys, make_decoy
+
+if TYPE_CHECKING:
+    # It needs a library that not everybody installs.
+    from mailsrv.auth.tokens import TokenJudge
 
 
 @implementer(ICredentialsChecker)
@@ -46,6 +53,7 @@ class SaslChecker:
         throttle: LoginThrottle,
         offer: MechanismOffer,
         decoy_secret: bytes,
+        tokens: TokenJudge | None = None,
     ) -> None:
         self._directory = directory
         self._rules = LoginRules(settings, clock)
@@ -53,13 +61,17 @@ class SaslChecker:
         self._throttle = throttle
         self._offer = offer
         self._decoy_secret = decoy_secret
+        self._tokens = tokens
 
     # cred's interface speaks of octets as avatar id; its portal hands on whatever it gets.
     def requestAvatarId(self, credentials: object) -> Deferred[DirectoryUser]:  # type: ignore[override]
         """The user, or InvalidCredentials, Unavailable, SaslError or SaslCancelled."""
-        if not isinstance(credentials, SaslCredentials) or credentials.mechanism.removesuffix(PLUS) not in DIGESTS:
-            return fail(UnhandledCredentials())
-        return Deferred.fromCoroutine(self._scram(credentials))
+        if isinstance(credentials, SaslCredentials):
+            if credentials.mechanism.removesuffix(PLUS) in DIGESTS:
+                return Deferred.fromCoroutine(self._scram(credentials))
+            if credentials.mechanism in BEARER_MECHANISMS and self._tokens is not None:
+                return Deferred.fromCoroutine(self._bearer(credentials, self._tokens))
+        return fail(UnhandledCredentials())
 
     async def _scram(self, credentials: SaslCredentials) -> DirectoryUser:
         mechanism = credentials.mechanism.removesuffix(PLUS)
@@ -91,6 +103,30 @@ class SaslChecker:
         if await credentials.converse(scram.signature):
             raise SaslError
         return user
+
+    async def _bearer(self, credentials: SaslCredentials, tokens: TokenJudge) -> DirectoryUser:
+        given = parse_bearer(credentials.mechanism, credentials.response)
+        user, name = None, self._rules.account_name(given.name)[1] if given.name else "whoever a token is for"
+        try:
+            account = await tokens.account_of(given.token)
+        except TokenRefused as error:
+            reason = f"token: {error}"
+        else:
+            address, name = self._rules.account_name(account)
+            user = None if address is None else await find_login(self._directory, address)
+            reason = self._rules.objection(user, given.name, credentials.client_address)
+        started = self._clock.seconds()
+        if user is not None and not reason:
+            self._throttle.begin(name, credentials.client_address, given.token).succeeded()
+            return user
+        # The client has to answer once more (RFC 7628 3.2.3); what it says then means nothing.
+        issuer = tokens.issuers[0]
+        await credentials.converse(
+            refusal(credentials.mechanism, scope=issuer.scope, openid_configuration=issuer.openid_configuration)
+        )
+        attempt = self._throttle.begin(name, credentials.client_address, given.token)
+        await self._rules.refuse(attempt, credentials, name=name, reason=reason, started=started)
+        raise InvalidCredentials(cause=reason)
 
     def _decoy(self, mechanism: str, name: str) -> ScramKeys:
         """Like most users' keys, or like a recommended user's where nobody has any."""

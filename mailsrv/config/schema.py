@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
+from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.delivery.settings import DeliverySettings, SendmailSettings
 from mailsrv.delivery.submission_settings import SubmissionSettings
@@ -60,6 +61,7 @@ class Settings:
     filter: tuple[FilterSettings, ...] = ()
     route: tuple[RouteSettings, ...] = ()
     tls_policy: tuple[TlsPolicySettings, ...] = ()
+    oauth: tuple[OAuthSettings, ...] = ()
     tls: TlsSettings = field(factory=TlsSettings)
     auth: AuthSettings = field(factory=AuthSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)

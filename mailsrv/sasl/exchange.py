@@ -23,6 +23,8 @@ _MECHANISMS: dict[str, type[Plain] | type[Login] | type[Conversing]] = {
     "SCRAM-SHA-256-PLUS": Conversing,
     "SCRAM-SHA-256": Conversing,
     "SCRAM-SHA-1": Conversing,
+    "OAUTHBEARER": Conversing,
+    "XOAUTH2": Conversing,
     "PLAIN": Plain,
     "LOGIN": Login,
 }

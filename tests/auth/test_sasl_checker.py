@@ -228,10 +228,7 @@ def test_scram_is_offered_where_it_can_be_had(tmp_path, use, users, offered):
 def test_nothing_is_offered_before_the_file_was_read(tmp_path):
     case = Case(tmp_path)
     assert "SCRAM-SHA-256" in case.offer(False)
-    fresh = PasswdFile(
-        str(tmp_path / "passwd"),
-        hashing=None,
-        clock=case.clock,
-        run_in_thread=at_once,  # type: ignore[arg-type]
-    )
+    hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=at_once)  # type: ignore[arg-type]
+    path = str(tmp_path / "passwd")
+    fresh = PasswdFile(path, hashing=hashing, clock=case.clock, run_in_thread=at_once)
     assert MechanismOffer(case.settings, DirectoryChain([fresh]))(True) == ("PLAIN", "LOGIN")

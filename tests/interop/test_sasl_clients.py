@@ -5,22 +5,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import imaplib
+import json
 import poplib
 import smtplib
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from joserfc import jwt
+from joserfc.jwk import ECKey
 from scramp import ScramClient
 
+from tests.interop.peers import nodemailer
 from tests.interop.running import ALICE, BOB, MailServer, run
 
 MAILSRVCTL = (Path(sys.executable).with_name("mailsrvctl"),)
+ISSUER = "https://login.example.test"
+SIGNING_KEY = ECKey.generate_key("P-256", {"kid": "one"})
 pytestmark = pytest.mark.interop
 
 
@@ -49,7 +56,12 @@ def mail_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MailServer
             "passwords": 'scram = ["SCRAM-SHA-256", "SCRAM-SHA-1"]\nscram_iterations = 4096',
         },
         plaintext_networks="[]",
+        extra=(
+            f'[[oauth]]\nissuer = "{ISSUER}"\naudience = ["mail"]\nscope = "mail"\njwks_file = "keys.json"\n'
+            'algorithms = ["ES256"]\n'
+        ),
     )
+    (server.folder / "keys.json").write_text(json.dumps({"keys": [SIGNING_KEY.as_dict(private=False)]}))
     with server:
         yield server
     server.check_log()
@@ -66,10 +78,10 @@ class Dialogue:
     def answer(self, challenge: bytes | None) -> bytes:
         self.stage += 1
         if self.stage == 1:
-            return self.client.get_client_first().encode()
+            return str(self.client.get_client_first()).encode()
         if self.stage == 2:
             self.client.set_server_first((challenge or b"").decode())
-            return self.client.get_client_final().encode()
+            return str(self.client.get_client_final()).encode()
         self.client.set_server_final((challenge or b"").decode())
         return b""
 
@@ -186,3 +198,94 @@ def test_mbsync_by_scram(mail_server: MailServer, tmp_path: Path, mechanism: str
     run("mbsync", "-c", settings(mail_server.password), "all")
     assert any(b"Subject: synced" in path.read_bytes() for path in tmp_path.glob("mail/INBOX/*/*"))
     assert "NO" in run("mbsync", "-c", settings("wrong"), "all", expect=1)
+
+
+def token(address: str = ALICE, audience: str = "mail") -> str:
+    """As the provider of the users' identities would give one to the client."""
+    now = int(time.time())
+    claims = {"iss": ISSUER, "aud": audience, "exp": now + 300, "iat": now, "scope": "mail", "email": address}
+    return jwt.encode({"alg": "ES256", "kid": "one"}, claims, SIGNING_KEY)
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+@pytest.mark.parametrize("service", ["imaps", "pop3s"])
+def test_curl_reads_with_a_token(mail_server: MailServer, service: str, mechanism: str) -> None:
+    def read(bearer: str, expect: int = 0) -> str:
+        return run(
+            *("curl", "-sS", "--insecure", "--user", f"{ALICE}:", "--oauth2-bearer", bearer),
+            *("--login-options", f"AUTH={mechanism}", f"{service}://127.0.0.1:{mail_server.ports[service]}/"),
+            expect=expect,
+        )
+
+    assert ("INBOX" in read(token())) is (service == "imaps")
+    read(token(audience="another"), expect=67)
+    read(token(BOB), expect=67)
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+def test_curl_submits_with_a_token(mail_server: MailServer, tmp_path: Path, mechanism: str) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text(f"From: {ALICE}\nTo: {BOB}\nSubject: curl {mechanism}\n\nHello\n")
+
+    def send(bearer: str, expect: int = 0) -> None:
+        run(
+            *("curl", "-sS", "--insecure", "--user", f"{ALICE}:", "--oauth2-bearer", bearer),
+            *("--login-options", f"AUTH={mechanism}", "--mail-from", ALICE, "--mail-rcpt", BOB),
+            *("--upload-file", letter, f"smtps://127.0.0.1:{mail_server.ports['submissions']}"),
+            expect=expect,
+        )
+
+    send(token())
+    mail_server.wait_for_subject(BOB, f"curl {mechanism}")
+    send(token(audience="another"), expect=67)
+
+
+@pytest.mark.parametrize("mechanism", ["oauthbearer", "xoauth2"])
+def test_msmtp_submits_with_a_token(mail_server: MailServer, tmp_path: Path, mechanism: str) -> None:
+    letter = tmp_path / "letter"
+    letter.write_text(f"From: {ALICE}\nTo: {BOB}\nSubject: msmtp {mechanism}\n\nHello\n")
+    with letter.open() as text:
+        run(
+            *("msmtp", "--host=127.0.0.1", f"--port={mail_server.ports['submission']}", "--tls=on"),
+            *("--tls-starttls=on", "--tls-certcheck=off", f"--auth={mechanism}", f"--user={ALICE}"),
+            *(f"--passwordeval=echo {token()}", f"--from={ALICE}", BOB),
+            stdin=text,
+        )
+    mail_server.wait_for_subject(BOB, f"msmtp {mechanism}")
+
+
+def test_nodemailer_submits_with_a_token(mail_server: MailServer) -> None:
+    def send(bearer: str) -> str:
+        job = {
+            "ca": str(mail_server.certificate),
+            "transport": {
+                "host": "localhost",
+                "port": mail_server.ports["submissions"],
+                "secure": True,
+                "tls": {},
+                "auth": {"type": "OAuth2", "user": ALICE, "accessToken": bearer},
+            },
+            "messages": [{"from": ALICE, "to": BOB, "subject": "node token", "text": "Hello"}],
+        }
+        done = subprocess.run(
+            nodemailer.command(),
+            input=json.dumps(job).encode(),
+            capture_output=True,
+            check=True,
+            timeout=60,
+        )
+        [answer] = json.loads(done.stdout)
+        return str(answer)
+
+    assert send(token()).startswith("250 2.")
+    assert "EAUTH" in send(token(audience="another"))
+
+
+@pytest.mark.parametrize(("mechanism", "head"), [("OAUTHBEARER", f"n,a={ALICE},"), ("XOAUTH2", f"user={ALICE}")])
+def test_python_clients_with_a_token(mail_server: MailServer, mechanism: str, head: str) -> None:
+    def answer(_challenge: bytes) -> bytes:
+        return f"{head}\1auth=Bearer {token()}\1\1".encode()
+
+    with imaplib.IMAP4_SSL("127.0.0.1", mail_server.ports["imaps"], ssl_context=insecure()) as client:
+        client.authenticate(mechanism, answer)
+        assert client.select()[0] == "OK"

@@ -7,9 +7,9 @@ import base64
 import pytest
 
 from mailsrv.sasl import SaslCancelled, SaslError
-from mailsrv.smtp.events import CommandRejected, ResponseOffered
+from mailsrv.smtp.events import PAUSED, CommandRejected, ResponseOffered
 from mailsrv.smtp.replies import Stage, make_reply, reply_for_error
-from mailsrv.smtp.session import PAUSED, SmtpSession
+from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings
 
 
