@@ -28,8 +28,10 @@ class Seats:
 
     def claim(self, owner: int) -> bool:
         """Hold ours; whether that succeeded. False: somebody else holds it, against all order."""
-        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         path = self._path(owner)
+        if self._held is not None:
+            return self._held[1] == path
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         for _ in range(_ATTEMPTS):
             descriptor = os.open(path, _FLAGS | os.O_CREAT, 0o600)
             # Somebody may just be looking whether it is free, or removing it.

@@ -133,6 +133,7 @@ class QueueStore:
         self._leases: Leases | None = None
         self._settler: Settler | None = None
         self._data_version: object = None
+        self._has_seat = False
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
         self._clock_ahead = clock() - seconds()
@@ -163,25 +164,34 @@ class QueueStore:
 
     def _start_in_thread(self) -> None:
         db = self._thread.db = self._open_database()
-        if not self._seats.claim(self._owner):
-            self._log.error("another process says that it is this worker")
         self._disk.watch_file_system(self._directory)
         self._leases = Leases(db, self._owner, self._storage.lease_seconds)
         self._settler = Settler(db, self._owner, self._storage.events_per_message)
         try:
-            freed, is_first = self._free_leases(db, self._leases)
+            self._take_seat(db, self._leases)
+        except (apsw.FullError, apsw.IOError, OSError) as error:
+            # A full disk is no reason not to start: who reads mail can make room. Nothing is sent until then.
+            self._log.error("the queue waits for its disk: {error}", log_alarm="queue", error=repr(error))
+        self._thread.told = db.wake_number()
+        self._refresh(db)
+        self._is_open = True
+
+    def _take_seat(self, db: QueueDatabase, leases: Leases) -> None:
+        """Free what the dead had leased: before it nothing may be taken. Raises OSError and apsw.Error."""
+        if not self._seats.claim(self._owner):
+            self._log.error("another process says that it is this worker")
+        try:
+            freed, is_first = self._free_leases(db, leases)
         except DAMAGED:
             # What could be read is in another database now.
-            freed, is_first = self._free_leases(db, self._leases)
+            freed, is_first = self._free_leases(db, leases)
+        self._has_seat = True
         if freed:
             self._log.info("{count} recipients an ended process had taken wait again", count=freed)
         if is_first:
             forget_destinations(db)
             self._sweeper = threading.Thread(target=self._sweep, name="queue-sweep", daemon=True)
             self._sweeper.start()
-        self._thread.told = db.wake_number()
-        self._refresh(db)
-        self._is_open = True
 
     def _free_leases(self, db: QueueDatabase, leases: Leases) -> tuple[int, bool]:
         """How many; whether no other worker of this run was here before."""
@@ -290,6 +300,8 @@ class QueueStore:
         return max(0.0, self._next_poll - self._seconds())
 
     def _poll(self, db: QueueDatabase) -> None:
+        if not self._has_seat and self._leases is not None:
+            self._take_seat(db, self._leases)
         if self._unreturned:
             unreturned = tuple(self._unreturned)
             with db.transaction(is_durable=False):
@@ -372,6 +384,8 @@ class QueueStore:
     def _open_leases(self) -> Leases:
         if self._leases is None or self._thread.db is None:
             raise Unavailable(cause="the queue is not open")
+        if not self._has_seat:
+            raise InsufficientStorage(cause="the queue waits for its disk")
         return self._leases
 
     def take(
