@@ -14,7 +14,7 @@ from tests.scenarios.server import ALICE, BOB, DOMAIN, WholeServer
 
 __all__ = ["ALICE", "BOB", "MailServer", "run"]
 
-WAIT_SECONDS = 20
+WAIT_SECONDS = 60
 
 
 class MailServer(WholeServer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,23 @@ MakeServer = Callable[..., WholeServer]
 
 
 @pytest.fixture
-def make_server(tmp_path: Path) -> Iterator[MakeServer]:
+def make_server() -> Iterator[MakeServer]:
     """Make servers that are not started yet; whatever still runs at the end is killed.
 
-    Short folder names: the path of a Unix socket has 107 octets.
+    Short folder names: the path of a Unix socket has 107 octets, and those of pytest have a test's name in them.
     """
     made: list[WholeServer] = []
+    base = Path(tempfile.mkdtemp(prefix="mailsrv-"))
 
     def make(**settings: Any) -> WholeServer:
-        server = WholeServer(tmp_path / f"s{len(made)}", **settings)
+        server = WholeServer(base / f"s{len(made)}", **settings)
         made.append(server)
         return server
 
     yield make
     for server in made:
         server.kill()
+    shutil.rmtree(base, ignore_errors=True)
 
 
 @pytest.fixture(params=[1, 2], ids=["one process", "two workers"])

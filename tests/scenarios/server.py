@@ -1,8 +1,8 @@
 """A whole mailsrv as a child process: ``twistd mailsrv`` with a generated configuration in a folder of its own.
 
-Ports are the system's choice at the first start and stay the same at every further one, so that clients
-find the server again after a crash. ``ports`` by service: ``mx``, ``submission``, ``submissions``, ``imap``,
-``imaps``, ``pop3``, ``pop3s``; ``lmtp_path`` is a Unix socket. All users have one password.
+Ports are free ones, and stay the same at every start, so that clients find the server again after a crash.
+``ports`` by service: ``mx``, ``submission``, ``submissions``, ``imap``, ``imaps``, ``pop3``, ``pop3s``; ``lmtp_path``
+is a Unix socket. All users have one password.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import imaplib
 import json
 import os
 import poplib
+import random
 import signal
 import smtplib
+import socket
 import ssl
 import subprocess
 import sys
@@ -29,7 +31,7 @@ DOMAIN = "example.test"
 PASSWORD = "correct horse"
 ALICE = f"alice@{DOMAIN}"
 BOB = f"bob@{DOMAIN}"
-START_SECONDS = 30
+START_SECONDS = 90
 STOP_SECONDS = 60
 
 LISTENERS = {
@@ -41,6 +43,15 @@ LISTENERS = {
     "pop3": ("pop3", "starttls"),
     "pop3s": ("pop3", "implicit"),
 }
+
+
+def lasting_port() -> int:
+    """A port that is still free after a restart: below those that the system gives to connections."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class ServerDied(AssertionError):
@@ -79,7 +90,7 @@ class WholeServer:
         self.mail_folder = folder / "mail"
         self.password = PASSWORD
         self.trusts_loopback = plaintext_networks != "[]"
-        self.ports: dict[str, int] = {}
+        self.ports = {name: lasting_port() for name in LISTENERS}
         self.process: subprocess.Popen[bytes] | None = None
         self._twistd = twistd or Path(sys.executable).with_name("twistd")
         self._cwd = cwd
@@ -97,7 +108,7 @@ class WholeServer:
     # Configuration
 
     def write_config(self, *, workers: int | None = None, extra: str | None = None) -> None:
-        """Write the configuration, with the ports that are known by now."""
+        """Write the configuration, with our ports."""
         self.workers = self.workers if workers is None else workers
         self._extra = self._extra if extra is None else extra
         tables = {
@@ -112,7 +123,7 @@ class WholeServer:
         text += "".join(f"\n[{name}]\n{lines}\n" for name, lines in tables.items())
         text += f'\n[[domain]]\nname = "{DOMAIN}"\n\n[[directory]]\ntype = "passwd-file"\npath = "passwd"\n'
         for name, (service, tls) in LISTENERS.items():
-            endpoint = f"tcp:{self.ports.get(name, 0)}:interface=127.0.0.1"
+            endpoint = f"tcp:{self.ports[name]}:interface=127.0.0.1"
             text += f'\n[[listen]]\nservice = "{service}"\nendpoint = "{endpoint}"\ntls = "{tls}"\n'
         text += '\n[[listen]]\nservice = "lmtp"\nendpoint = "unix:lmtp.sock:mode=600"\n'
         self.config_path.write_text(text + "\n" + self._extra)
@@ -138,12 +149,6 @@ class WholeServer:
                 stderr=log,
             )
         self.wait_for_event("mailsrv is ready", START_SECONDS)
-        if not self.ports:
-            listening = [event for event in self.events() if "listens at 127." in event["text"]]
-            # Workers name every listener each; the first round is in the order of the file.
-            for name, event in zip(LISTENERS, _first_round(listening), strict=True):
-                self.ports[name] = int(event["address"].rpartition(":")[2])
-            self.write_config()
 
     def stop(self) -> None:
         """SIGTERM; the server must end in good order, with status 0."""
@@ -311,11 +316,6 @@ class WholeServer:
         else:
             # The test's own failure is the one to show.
             self.kill()
-
-
-def _first_round(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    first = events[0].get("worker") if events else None
-    return [event for event in events if event.get("worker") == first][: len(LISTENERS)]
 
 
 def _is_running(pid: int) -> bool:
