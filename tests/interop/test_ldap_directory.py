@@ -28,7 +28,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailsrv.address import Address
 from mailsrv.cli.root import root
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
+from mailsrv.directory.ldap.connection import LdapConnection
 from mailsrv.directory.ldap.filters import dn_from_template, equal
+from mailsrv.directory.ldap.trouble import OutOfTime
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.errors import Unavailable
 from mailsrv.tls.self_signed import write_self_signed
@@ -669,3 +671,22 @@ def test_the_recipe_for_openldap_leads_to_a_working_directory(tmp_path):
         assert status == 0, told
     finally:
         made.servers[0].kill()
+
+
+def test_a_request_of_many_answers_does_not_count_against_the_server(site):
+    parts = site.parts()
+
+    def ask_thrice(connection: LdapConnection, deadline: float) -> int:
+        # Each answer comes in time; all of them together take longer than an attempt may.
+        found = 0
+        for _ in range(3):
+            time.sleep(0.25)
+            found += len(connection.search(BASE, equal("uid", "alice"), ("uid",), deadline, limit=5))
+        return found
+
+    assert result(Deferred.fromCoroutine(parts.client.with_connection(ask_thrice, seconds=10.0))) == 3
+    assert parts.servers.all[0].is_up
+    # A request whose own time is over says nothing about the server, either.
+    with pytest.raises(OutOfTime):
+        result(Deferred.fromCoroutine(parts.client.with_connection(ask_thrice, seconds=0.3)))
+    assert parts.servers.all[0].is_up

@@ -99,7 +99,7 @@ def make_ldap_directory(
         group,
         TlsFiles(settings.ca_file, settings.client_certificate_file, settings.client_key_file),
         ServiceAccount(settings.bind_dn, settings.bind_password_file, settings.bind_external),
-        attempt_seconds=settings.attempt_seconds,
+        attempt_seconds=min(settings.attempt_seconds, settings.deadline_seconds),
     )
     searches: IWorkers
     binds: IWorkers

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from mailsrv.directory.ldap.connection import BindOutcome, Credentials, LdapConnection, LdapEntry
 from mailsrv.directory.ldap.filters import Filter, present
 from mailsrv.directory.ldap.servers import LdapServer, Servers
-from mailsrv.directory.ldap.trouble import ConnectionLost, NoServer, ServerTrouble
+from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, ServerTrouble
 from mailsrv.directory.ldap.workers import IWorkers, Lane
 
 T = TypeVar("T")
@@ -91,11 +91,10 @@ class Attempts:
         """Do it on the first server that can. Raises LdapTrouble."""
         trouble: ServerTrouble | None = None
         for server in self.servers.usable():
-            now = time.monotonic()
-            if now >= deadline:
+            if time.monotonic() >= deadline:
                 break
             try:
-                return self._on(server, lane, min(deadline, now + self._attempt_seconds), work, as_service)
+                return self._on(server, lane, deadline, work, as_service)
             except ServerTrouble as error:
                 lane.close()
                 self.servers.mark_down(server, str(error))
@@ -112,14 +111,15 @@ class Attempts:
     ) -> T:
         kept = lane.connection
         if kept is not None:
-            if kept.server is server and kept.generation == server.generation:
+            if kept.server is server and kept.generation == server.generation and not kept.is_spent:
                 try:
                     return work(kept, deadline)
                 except ConnectionLost:
                     # Servers close connections that were idle: that says nothing about the server.
                     pass
             lane.close()
-        lane.connection = self.open(server, deadline, as_service=as_service)
+        end = min(deadline, time.monotonic() + self._attempt_seconds)
+        lane.connection = self.open(server, end, as_service=as_service)
         return work(lane.connection, deadline)
 
     def open(self, server: LdapServer, deadline: float, *, as_service: bool) -> LdapConnection:
@@ -129,7 +129,7 @@ class Attempts:
             # Two threads may both make one; either will do.
             context = self._context = self._tls.context()
         credentials = self._account.credentials() if as_service else None
-        connection = LdapConnection(server, context, deadline)
+        connection = LdapConnection(server, context, deadline, patience=self._attempt_seconds)
         try:
             if credentials is not None and (credentials.dn or credentials.external):
                 outcome = connection.bind(credentials, deadline)
@@ -154,7 +154,7 @@ class Attempts:
                     )
                 finally:
                     connection.close()
-            except ServerTrouble as error:
+            except LdapTrouble as error:
                 self.servers.mark_down(server, str(error))
             else:
                 self.servers.mark_up(server)

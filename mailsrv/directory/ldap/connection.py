@@ -13,6 +13,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any
 
 from attrs import field, frozen
@@ -23,7 +24,7 @@ from ldap3.strategy.safeSync import SafeSyncStrategy
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
 from mailsrv.directory.ldap.filters import Filter
 from mailsrv.directory.ldap.servers import LdapServer
-from mailsrv.directory.ldap.trouble import ConnectionLost, RequestTrouble, ServerTrouble
+from mailsrv.directory.ldap.trouble import ConnectionLost, OutOfTime, RequestTrouble, ServerTrouble
 
 # ldap3 2.9.1 uses names that pyasn1 has renamed and still knows.
 warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ldap3|pyasn1)\.")
@@ -99,10 +100,16 @@ class _OwnSocketStrategy(SafeSyncStrategy):  # type: ignore[misc]
 class LdapConnection:
     """Open from the start. Raises ServerTrouble, ConnectionLost where it was of use before, RequestTrouble."""
 
-    def __init__(self, server: LdapServer, context: ssl.SSLContext | None, deadline: float) -> None:
+    def __init__(
+        self, server: LdapServer, context: ssl.SSLContext | None, deadline: float, *, patience: float = 10.0
+    ) -> None:
+        """``patience``: seconds for each answer. A request of many questions may take as long as its deadline says."""
         self.server = server
+        self._patience = patience
         self.generation = server.generation
         """What the server's was when this was opened: what broke since is not to be reused."""
+        self.is_spent = False
+        """An answer may be under way that nobody waits for: not to be used again."""
         self._answered = False
         try:
             self._socket = DeadlineSocket(_connect(server, deadline))
@@ -218,11 +225,18 @@ class LdapConnection:
         raise RequestTrouble(f"the search below {base!r} failed: {_describe(result)}")
 
     def _ask(self, deadline: float, operation: Any) -> Any:
-        self._socket.expect(deadline, ANSWER_OCTETS)
+        began = monotonic()
+        if began >= deadline:
+            raise OutOfTime("the request took too long")
+        self._socket.expect(min(deadline, began + self._patience), ANSWER_OCTETS)
         try:
             answer = operation()
         except (OSError, LDAPException) as error:
             was_late = isinstance(error, TimeoutError) or "in time" in str(error) or "timed out" in str(error)
+            if was_late and monotonic() - began < self._patience / 2:
+                # The connection is of no use any more: the answer may still come.
+                self.is_spent = True
+                raise OutOfTime("the request took too long") from error
             kind = ConnectionLost if self._answered and not was_late else ServerTrouble
             raise kind("no answer in time" if was_late else f"the connection broke: {_say(error)}") from error
         except (IndexError, KeyError, TypeError, ValueError) as error:
@@ -238,8 +252,6 @@ class LdapConnection:
 
 def _connect(server: LdapServer, deadline: float) -> socket.socket:
     """A TCP connection to the first of the host's addresses that takes one, or a Unix socket's (``ldapi``)."""
-    from time import monotonic
-
     if server.socket_path:
         local = socket.socket(socket.AF_UNIX)
         try:

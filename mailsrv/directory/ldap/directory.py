@@ -21,10 +21,10 @@ from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
 from mailsrv.directory.ldap.client import LdapClient
-from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
+from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter, dn_from_template
-from mailsrv.directory.ldap.groups import GroupReader, Members
+from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.trouble import LdapTrouble
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import IPeekable, Peeked
@@ -34,6 +34,8 @@ from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirect
 T = TypeVar("T")
 
 LIST_LIMIT = 100_000
+MANY_SECONDS = 30.0
+"""What has thousands of entries (a large group, the list of all users) may take longer than one question."""
 _ENTRIES_OF_A_NAME = 5
 """More than one is a mistake already; a few are read to tell which."""
 _NOBODY = "cn=nobody at all"
@@ -151,7 +153,7 @@ class LdapDirectory:
         now = self._clock.seconds()
         if self._listed is not None and now - self._listed[0] < self._list_seconds:
             return self._listed[1]
-        entries = await self._ask(self._search(self._reader.users(), limit=LIST_LIMIT))
+        entries = await self._ask(self._search(self._reader.users(), limit=LIST_LIMIT, seconds=MANY_SECONDS))
         users = {found.user.address: found.user for entry in entries if (found := self._reader.user(entry)) is not None}
         listed = tuple(users[address] for address in sorted(users, key=str))
         self._listed = (now, listed)
@@ -198,32 +200,27 @@ class LdapDirectory:
         return answer
 
     async def _look_up(self, address: Address) -> Answer:
-        what = self._reader.by_address(address)
-        entries, members = await self._client.with_connection(
-            lambda connection, deadline: self._read(connection, deadline, what, address), seconds=self._seconds
-        )
+        found = await self._search(self._reader.by_address(address))
+        entries = [entry for entry in found if address in self._reader.addresses(entry)]
         if len(entries) > 1:
             raise self._ambiguous(address, [entry.dn for entry in entries])
         if not entries:
             return NOBODY
-        if members is not None:
-            for dn in members.loops:
-                self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
-            for member in members.users:
-                self._keep_user(member)
-            return Answer(dn=entries[0].dn, targets=members.addresses)
+        if self._reader.is_group(entries[0]):
+            return await self._expand(entries[0])
         user = self._reader.user(entries[0])
         return NOBODY if user is None else self._of_user(user, address)
 
-    def _read(
-        self, connection: LdapConnection, deadline: float, what: Filter, address: Address
-    ) -> tuple[Sequence[LdapEntry], Members | None]:
-        """In a thread."""
-        found = connection.search(self._base, what, self._reader.mapping.wanted(), deadline, limit=_ENTRIES_OF_A_NAME)
-        entries = [entry for entry in found if address in self._reader.addresses(entry)]
-        if len(entries) != 1 or not self._reader.is_group(entries[0]):
-            return entries, None
-        return entries, self._groups.expand(connection, entries[0], deadline)
+    async def _expand(self, group: LdapEntry) -> Answer:
+        members = await self._client.with_connection(
+            lambda connection, deadline: self._groups.expand(connection, group, deadline),
+            seconds=max(self._seconds, MANY_SECONDS),
+        )
+        for dn in members.loops:
+            self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
+        for member in members.users:
+            self._keep_user(member)
+        return Answer(dn=group.dn, targets=members.addresses)
 
     def _of_user(self, user: LdapUser, address: Address) -> Answer:
         if address != user.user.address:
@@ -233,9 +230,11 @@ class LdapDirectory:
     def _keep_user(self, user: LdapUser) -> None:
         self._cache.add(user.user.address, self._of_user(user, user.user.address))
 
-    async def _search(self, what: Filter, *, limit: int = _ENTRIES_OF_A_NAME) -> Sequence[LdapEntry]:
+    async def _search(
+        self, what: Filter, *, limit: int = _ENTRIES_OF_A_NAME, seconds: float = 0.0
+    ) -> Sequence[LdapEntry]:
         return await self._client.search(
-            self._base, what, self._reader.mapping.wanted(), seconds=self._seconds, limit=limit
+            self._base, what, self._reader.mapping.wanted(), seconds=max(self._seconds, seconds), limit=limit
         )
 
     async def _ask(self, question: Awaitable[T]) -> T:

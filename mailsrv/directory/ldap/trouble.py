@@ -19,5 +19,9 @@ class RequestTrouble(LdapTrouble):
     """The server works and says no (a base that does not exist, no right to read): another would say the same."""
 
 
+class OutOfTime(LdapTrouble):
+    """The request's time was over before the server had its share of it: that says nothing about the server."""
+
+
 class NoServer(LdapTrouble):
     """All servers are down; nobody was asked."""
