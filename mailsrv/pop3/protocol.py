@@ -301,13 +301,15 @@ class Pop3Protocol(Protocol):
             self.abort()
 
     def _take_response(self, engine: Pop3Session, event: ResponseOffered) -> None:
-        if not event.is_first:
+        known = self._conversation
+        if not event.is_first and known is not None:
             # Whoever waits for it runs in its own coroutine, and pumps when it is done.
-            if self._conversation is not None:
-                self._conversation.respond(event.response)
-            elif isinstance(event.response, MailError):
-                engine.refuse(event.response)
+            known.respond(event.response)
             return
+        self._conversation = None
+        if known is not None:
+            # The client gave it up without a word, by a line that was too long.
+            known.end()
         conversation = self._conversation = Conversation(lambda octets: self._challenge(engine, octets))
         self._run(engine, self._converse(engine, conversation, event))
 
@@ -331,8 +333,12 @@ class Pop3Protocol(Protocol):
         )
         try:
             await self._enter(engine, credentials)
+        except MailError:
+            if not self._is_lost and self._conversation is conversation:
+                raise
         finally:
-            self._conversation = None
+            if self._conversation is conversation:
+                self._conversation = None
 
     async def _log_in(self, engine: Pop3Session, event: LoginRequested) -> None:
         credentials = PasswordCredentials(

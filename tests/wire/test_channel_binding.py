@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
@@ -29,7 +30,9 @@ def connected(version):
     certificate = x509.load_pem_x509_certificate(pem)
     server_context = SSL.Context(SSL.TLS_SERVER_METHOD)
     server_context.use_certificate(certificate)
-    server_context.use_privatekey(serialization.load_pem_private_key(key, None))
+    private = serialization.load_pem_private_key(key, None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    server_context.use_privatekey(private)
     client_context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     for context in (server_context, client_context):
         context.set_min_proto_version(version)
