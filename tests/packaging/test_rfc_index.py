@@ -11,7 +11,26 @@ ROOT = Path(__file__).resolve().parents[2]
 INDEX = (ROOT / "docs" / "rfc-index.txt").read_text()
 LINE = re.compile(r"  (?P<number>\d{4})  (?P<title>\S.*?\S) {2,}(?P<state>whole|part|no)(?: {2,}(?P<rest>\S.*))?")
 # Named for one number or one sentence of theirs; nothing of them is implemented.
-MENTIONED = {"1035", "1123", "2307", "5248", "5280", "5598", "5802", "7525", "8098", "8264", "9260"}
+MENTIONED = {
+    "1035",
+    "1123",
+    "2307",
+    "3454",
+    "4512",
+    "4517",
+    "4518",
+    "5020",
+    "5248",
+    "5280",
+    "5598",
+    "5802",
+    "6750",
+    "7525",
+    "8098",
+    "8264",
+    "9068",
+    "9260",
+}
 
 ENTRIES = [line for line in INDEX.splitlines() if line.startswith("  ")]
 
