@@ -34,7 +34,9 @@ class TokenJudge:
     ) -> None:
         self.issuers = tuple(issuers)
         self._seconds = seconds
-        self._keys = {one.issuer: (one, TokenKeys(one, fetch, clock)) for one in issuers}
+        self._keys: dict[str, list[tuple[OAuthSettings, TokenKeys]]] = {}
+        for one in issuers:
+            self._keys.setdefault(one.issuer, []).append((one, TokenKeys(one, fetch, clock)))
 
     async def account_of(self, token: str) -> str:
         """The value of the account's claim. Raises TokenRefused, and Unavailable where keys cannot be had."""
@@ -43,11 +45,17 @@ class TokenJudge:
             raise TokenRefused("no signed JWT")
         # Not believed yet: it tells whose keys to look among.
         issuer = _decode(rest[0]).get("iss")
-        known = self._keys.get(issuer) if isinstance(issuer, str) else None
-        if known is None:
-            raise TokenRefused("unknown issuer")
-        settings, keys = known
-        key_id = _decode(header).get("kid")
+        refusal = TokenRefused("unknown issuer")
+        for settings, keys in self._keys.get(issuer, ()) if isinstance(issuer, str) else ():
+            try:
+                return await self._judge(token, _decode(header), settings, keys)
+            except TokenRefused as error:
+                refusal = error
+        raise refusal
+
+    async def _judge(self, token: str, header: Mapping[str, Any], settings: OAuthSettings, keys: TokenKeys) -> str:
+        """By one table of the issuer's."""
+        key_id = header.get("kid")
         if key_id is not None and not isinstance(key_id, str):
             raise TokenRefused("a key id that is no text")
         key = await keys.find(key_id)

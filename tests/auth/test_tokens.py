@@ -264,3 +264,12 @@ def test_tokens_are_offered_under_tls_alone():
 def test_settings_that_would_let_anybody_in_are_refused(changes):
     with pytest.raises(ValueError, match=r"expected|Length|needed"):
         Case(**changes)
+
+
+def test_an_issuer_may_have_several_tables(case):
+    values: Any = {"issuer": ISSUER, "scope": "mail", "jwks_file": "keys.json"}
+    tables = (OAuthSettings(audience=("webmail",), **values), OAuthSettings(audience=("mail",), **values))
+    case.judge = TokenJudge(tables, case.fetch, clock=case.clock, seconds=case.clock.seconds)
+    assert case.account(mint()) == "alice@example.test"
+    assert case.account(mint(aud="webmail")) == "alice@example.test"
+    assert case.account(mint(aud="other")) == "refused: audience"
