@@ -161,7 +161,7 @@ class Slapd:
             'authz-regexp "^cn=ldap[.]example[.]test$" "' + SERVICE + '"\n'
             "database mdb\nmaxsize 104857600\n"
             f'suffix "{BASE}"\nrootdn "{ADMIN}"\nrootpw "{ADMIN_PASSWORD}"\ndirectory {data}\n'
-            "index objectClass,uid,mail,mailAlternateAddress,member eq\n"
+            "index objectClass,uid,mail,mailAlternateAddress,mailLocalAddress,member,entryUUID eq\n"
             "index sAMAccountName,proxyAddresses,userPrincipalName eq\n"
             f'access to attrs=userPassword by dn.exact="{ADMIN}" write by anonymous auth by * none\n'
             f'access to * by dn.exact="{SERVICE}" read by anonymous auth by * none\n'
