@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mailsrv.interfaces.delivery import MailParameters
 from mailsrv.interfaces.envelope import BodyType, DeliverBy, EnvelopeParameters
 from mailsrv.smtp import replies
@@ -98,7 +100,7 @@ class TransactionSteps(SessionState):
         if arguments.keywords <= _SIZE_AND_BODY and arguments.body is BodyType.EIGHT_BIT:
             return MailParameters(arguments.size, _EIGHT_BIT)
         wait, by = self._wait_of(arguments), arguments.by
-        now = int(self._seconds()) if wait or by is not None else 0
+        now = int(self._seconds()) if by is not None else 0
         return MailParameters(
             arguments.size,
             EnvelopeParameters(
@@ -109,9 +111,15 @@ class TransactionSteps(SessionState):
                 arguments.requires_tls,
                 self._bounded_priority(arguments.priority),
                 DeliverBy(now + by.seconds, by.must_return, by.is_traced) if by is not None else None,
-                now + wait if wait else None,
+                self._release_of(arguments) if wait else None,
             ),
         )
+
+    def _release_of(self, arguments: MailArguments) -> int:
+        """The second at which a message that is held may go: never before its time (RFC 4865 4)."""
+        if arguments.hold_until is not None:
+            return arguments.hold_until
+        return math.ceil(self._seconds() + (arguments.hold_seconds or 0))
 
     def _bounded_priority(self, wanted: int | None) -> int:
         if wanted is None:

@@ -240,7 +240,7 @@ def test_sockets_come_from_systemd_by_name(make_server, workers: int) -> None:
     server = make_server(workers=workers)
     with socket.create_server(("127.0.0.1", 0)) as mx, socket.create_server(("127.0.0.1", 0)) as other:
         text = server.config_path.read_text()
-        text = text.replace("tcp:0:interface=127.0.0.1", "systemd:domain=INET:name=mx", 1)
+        text = text.replace(f"tcp:{server.ports['mx']}:interface=127.0.0.1", "systemd:domain=INET:name=mx", 1)
         server.config_path.write_text(text)
         twistd = Path(sys.executable).with_name("twistd")
         arguments = f"{twistd} --nodaemon --pidfile= mailsrv --config {server.config_path}"
