@@ -34,6 +34,12 @@ class DirectoryUser:
     """Further stored forms of the same password, for mechanisms that need their own: ``{SCRAM-SHA-256}…``."""
     directory: str = ""
     """Name of the directory that told it, where several are asked: it is the one to check the password."""
+    groups: tuple[str, ...] = ()
+    """Names of the groups they are in, directly or through others: for rules on who may do what from where."""
+    is_administrator: bool = False
+    """May act for other users, where the settings allow that at all."""
+    needs_second_factor: bool = False
+    """The password alone lets nobody in: app passwords, tokens and certificates do."""
 
 
 @frozen

@@ -15,16 +15,15 @@ import os
 import re
 import threading
 import zlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from mailsrv.disk import IDisk, IDiskFile, make_directories, opened
 from mailsrv.interfaces.content import FileContent, IContent
 from mailsrv.journal.spool import is_intact, new_digest
+from mailsrv.opened_content import LoadedContent, OpenedContent, RunInThread
 
 LOAD_OCTETS = 1 << 20
 """Content up to this size is loaded whole."""
@@ -194,7 +193,7 @@ class ContentFolder:
         except BaseException:
             file.close()
             raise
-        return OpenedContent(file, skipped, size - skipped, run)
+        return OpenedContent(file, size - skipped, run, skipped=skipped)
 
     def take_touched(self) -> Collection[str]:
         """Folders written since the last call."""
@@ -217,59 +216,3 @@ def _is_verified(file: IDiskFile, checksum: bytes) -> bool:
         digest.update(octets)
         offset += len(octets)
     return digest.digest() == checksum
-
-
-RunInThread = Callable[[Callable[[], bytes]], Deferred[bytes]]
-
-
-@implementer(IContent)
-class LoadedContent:
-    """A message in memory."""
-
-    __slots__ = ("octets", "size")
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets: bytes | None = octets
-        self.size = len(octets)
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        return succeed(self.octets[offset : offset + count] if self.octets is not None else b"")
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-@implementer(IContent)
-class OpenedContent:
-    """A large one, read piece by piece in a thread."""
-
-    octets: bytes | None = None
-
-    def __init__(self, file: IDiskFile, skipped: int, size: int, run: RunInThread) -> None:
-        self.size = size
-        self._file = file
-        self._skipped = skipped
-        self._run = run
-        self._reading = 0
-        self._is_closed = False
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        if self._is_closed:
-            return succeed(b"")
-        self._reading += 1
-        return self._run(lambda: self._file.read(self._skipped + offset, count)).addBoth(self._has_read)
-
-    def _has_read(self, result: bytes) -> bytes:
-        self._reading -= 1
-        if self._is_closed and not self._reading:
-            self._file.close()
-        return result
-
-    def close(self) -> None:
-        self._is_closed = True
-        # A descriptor closed under a thread's read could by then be somebody else's file.
-        if not self._reading:
-            self._file.close()
-
-    def __del__(self) -> None:
-        self._file.close()

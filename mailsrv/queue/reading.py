@@ -8,7 +8,8 @@ from mailsrv.disk import IDisk, opened
 from mailsrv.interfaces.content import FileContent, IContent
 from mailsrv.journal.lookup import JournalReader
 from mailsrv.journal.octets import FormatError
-from mailsrv.queue.content import ContentFolder, DamagedContent, LoadedContent, RunInThread
+from mailsrv.opened_content import LoadedContent, RunInThread
+from mailsrv.queue.content import ContentFolder, DamagedContent
 from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.schema import Place
 

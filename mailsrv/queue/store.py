@@ -40,8 +40,9 @@ from mailsrv.interfaces.queue import (
 from mailsrv.journal.lookup import JournalReader
 from mailsrv.journal.octets import FormatError
 from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
+from mailsrv.opened_content import LoadedContent
 from mailsrv.queue.applier import QueueApplier
-from mailsrv.queue.content import ContentFolder, DamagedContent, LoadedContent
+from mailsrv.queue.content import ContentFolder, DamagedContent
 from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.database_thread import DatabaseThread, IQueueReactor, answer
 from mailsrv.queue.housekeeping import (

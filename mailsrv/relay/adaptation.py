@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from attrs import frozen
-from twisted.internet.defer import Deferred, DeferredLock, succeed
+from twisted.internet.defer import DeferredLock
 from twisted.internet.threads import deferToThread
-from zope.interface import implementer
 
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.envelope import BodyType
 from mailsrv.message.downgrade import CannotConvert, convert, has_eight_bit_header, has_long_line, rest_of_lines
+from mailsrv.opened_content import LoadedContent
 from mailsrv.relay.settings import LongLines
 from mailsrv.smtp.client.capabilities import Capabilities
 from mailsrv.status import NON_ASCII_NOT_SUPPORTED, EnhancedStatus
@@ -50,22 +50,6 @@ class Adapted:
     content: IContent
     body: BodyType
     is_smtputf8: bool
-
-
-@implementer(IContent)
-class ConvertedContent:
-    """A converted message."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets: bytes | None = octets
-        self._octets = octets
-        self.size = len(octets)
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        return succeed(self._octets[offset : offset + count])
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class Adapter:
@@ -116,7 +100,7 @@ class Adapter:
         if is_ours and self._sign is not None:
             octets = await self._sign(octets)
         body = BodyType.SEVEN_BIT if octets.isascii() else BodyType.EIGHT_BIT
-        return Adapted(ConvertedContent(octets), body, is_smtputf8)
+        return Adapted(LoadedContent(octets), body, is_smtputf8)
 
     def _target(self, content: IContent, declared: BodyType, offered: Capabilities) -> BodyType | None:
         """How the content goes out as it is; None where it cannot."""

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twisted.internet.defer import Deferred, succeed
-from zope.interface import implementer
-
 from mailsrv.disk import IDisk, IDiskFile
 from mailsrv.interfaces.content import IContent
+from mailsrv.opened_content import LoadedContent, OpenedContent
 from mailsrv.store.threads import IThreads
 
 _CHUNK = 1 << 20
@@ -23,58 +21,6 @@ def with_crlf(octets: bytes) -> bytes:
     if octets.count(b"\n") == octets.count(b"\r\n"):
         return octets
     return octets.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-
-
-@implementer(IContent)
-class LoadedContent:
-    """A message in memory."""
-
-    __slots__ = ("octets", "size")
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets: bytes | None = octets
-        self.size = len(octets)
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        return succeed(self.octets[offset : offset + count] if self.octets is not None else b"")
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
-
-@implementer(IContent)
-class OpenedContent:
-    """A large message, read piece by piece in a thread."""
-
-    octets: bytes | None = None
-
-    def __init__(self, file: IDiskFile, size: int, threads: IThreads) -> None:
-        self.size = size
-        self._file = file
-        self._threads = threads
-        self._reading = 0
-        self._is_closed = False
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        if self._is_closed:
-            return succeed(b"")
-        self._reading += 1
-        return self._threads.run(lambda: self._file.read(offset, count)).addBoth(self._has_read)
-
-    def _has_read(self, result: bytes) -> bytes:
-        self._reading -= 1
-        if self._is_closed and not self._reading:
-            self._file.close()
-        return result
-
-    def close(self) -> None:
-        self._is_closed = True
-        # A descriptor closed under a thread's read could by then be somebody else's file.
-        if not self._reading:
-            self._file.close()
-
-    def __del__(self) -> None:
-        self._file.close()
 
 
 def open_content(
@@ -97,8 +43,8 @@ def open_content(
         if stored != size:
             converted = _converted(disk, file, temporary_directory)
             file.close()
-            return OpenedContent(converted, size, threads)
-        return OpenedContent(file, size, threads)
+            return OpenedContent(converted, size, threads.run)
+        return OpenedContent(file, size, threads.run)
     except BaseException:
         file.close()
         raise

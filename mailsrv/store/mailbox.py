@@ -34,7 +34,8 @@ from mailsrv.interfaces.mailbox import (
     MessageSummary,
     Uid,
 )
-from mailsrv.store.content import LoadedContent, OpenedContent, close_all, open_content
+from mailsrv.opened_content import LoadedContent, OpenedContent
+from mailsrv.store.content import close_all, open_content
 from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
 from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id

@@ -47,6 +47,7 @@ from mailsrv.interfaces.mailbox import (
     SpecialUse,
     Uid,
 )
+from mailsrv.opened_content import LoadedContent
 from mailsrv.store.bus import LocalChangeBus
 from mailsrv.store.flag_change import changed_flags
 from mailsrv.store.listeners import Listeners
@@ -64,22 +65,6 @@ from mailsrv.store.mailbox_name import (
 from mailsrv.store.settings import StoreSettings
 from mailsrv.store.summary import StoredSummary, stored_summary
 from mailsrv.store.view import DELETED, SEEN, MailboxView, StoredFlags, ViewedMailbox, flag_set_of, stored_flags
-
-
-@implementer(IContent)
-class MemoryContent:
-    """A whole message."""
-
-    def __init__(self, octets: bytes) -> None:
-        self.octets: bytes | None = octets
-        self._octets = octets
-        self.size = len(octets)
-
-    def read(self, offset: int, count: int) -> Deferred[bytes]:
-        return succeed(self._octets[offset : offset + count])
-
-    def close(self) -> None:
-        """Nothing to let go of."""
 
 
 @define(eq=False)
@@ -273,7 +258,7 @@ class MemoryMailbox(ViewedMailbox):
 
     def contents(self, uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
         messages = [self._messages.get(uid) for uid in uids]
-        return succeed([None if message is None else MemoryContent(message.octets) for message in messages])
+        return succeed([None if message is None else LoadedContent(message.octets) for message in messages])
 
 
 @implementer(IAccountMailboxes)

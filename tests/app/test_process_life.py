@@ -55,7 +55,9 @@ class Running:
     def events(self) -> list[dict]:
         if not self.log_path.exists():
             return []
-        return [json.loads(line) for line in self.log_path.read_text().splitlines()]
+        written = self.log_path.read_text()
+        # A line may be seen half written while the server goes on: it counts when it has its end.
+        return [json.loads(line) for line in written[: written.rfind("\n") + 1].splitlines()]
 
     def wait_for(self, text: str, count: int = 1) -> list[dict]:
         deadline = time.monotonic() + 20

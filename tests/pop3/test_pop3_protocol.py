@@ -9,8 +9,8 @@ from zope.interface.verify import verifyObject
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.interfaces.service import IDrainable
+from mailsrv.opened_content import LoadedContent
 from mailsrv.pop3.settings import Pop3Settings
-from mailsrv.store.memory import MemoryContent
 from mailsrv.testing.dialogue import DialogueTransport
 from mailsrv.wire.settings import LimitsSettings
 
@@ -20,14 +20,14 @@ LOGIN = b"USER alice\r\nPASS alice secret\r\n"
 MESSAGE = b"Subject: a\r\n\r\n" + b"x" * 70 + b"\r\n"
 
 
-class FileLike(MemoryContent):
+class FileLike(LoadedContent):
     """Content that was too large to be loaded at once."""
 
     opened: list = []
 
     def __init__(self, octets):
         super().__init__(octets)
-        self.octets = None
+        self.whole, self.octets = octets, None
         self.reads = []
         self.is_closed = False
         self.failure = None
@@ -37,7 +37,7 @@ class FileLike(MemoryContent):
         self.reads.append((offset, count))
         if self.failure and offset:
             return fail(self.failure)
-        return succeed(self._octets[offset : offset + count])
+        return succeed(self.whole[offset : offset + count])
 
     def close(self):
         self.is_closed = True
@@ -201,7 +201,7 @@ class ShellTests(SynchronousTestCase):
         assert connection.transport.producerState == "paused"
         connection.say(b"STAT\r\n")
         assert connection.transport.has_unread_input
-        waiting.callback([MemoryContent(MESSAGE)])
+        waiting.callback([LoadedContent(MESSAGE)])
         said = connection.hear()
         assert connection.transport.producerState == "producing"
         assert said.count(b"+OK") == 302
