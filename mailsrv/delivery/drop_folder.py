@@ -28,7 +28,7 @@ from attrs import field, frozen
 
 from mailsrv.address import Address, AddressError, parse_mailbox
 from mailsrv.interfaces.envelope import BodyType, Notify, RecipientParameters, ReturnContent
-from mailsrv.wire.dot_stuffing import has_bare_line_break
+from mailsrv.wire.line_breaks import has_bare_line_break
 
 MODE = 0o1733
 CORRUPT = "corrupt"

@@ -13,7 +13,7 @@ from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount
 from mailsrv.message import header_addresses, iterate_fields, parse_addresses
 from mailsrv.status import NOT_AUTHORISED
-from mailsrv.wire.dot_stuffing import has_bare_line_break
+from mailsrv.wire.line_breaks import has_bare_line_break
 
 FROM_OCTETS = 32768
 """A longer From field is refused: reading it would take noticeable time."""

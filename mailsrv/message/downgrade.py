@@ -21,7 +21,7 @@ from mailsrv.message.parameters import parse_content_type
 from mailsrv.message.scanner import scan
 from mailsrv.message.settings import DEFAULT_LIMITS, MessageLimits
 from mailsrv.message.structure import Part
-from mailsrv.wire.dot_stuffing import has_bare_line_break
+from mailsrv.wire.line_breaks import has_bare_line_break
 
 LINE_OCTETS = 998
 """RFC 5322 2.1.1."""

@@ -11,12 +11,12 @@ from mailsrv.interfaces.envelope import BodyType
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Bdat
 from mailsrv.smtp.events import ContentReceived, ContentRefused, ContentRequested, MessageEnded
-from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.state import COMMAND, CONTENT, Owed, State, TransactionState
 from mailsrv.smtp.transactions import TransactionSteps
 from mailsrv.status import OK
 from mailsrv.wire.dot_stuffing import DotDecoder
+from mailsrv.wire.line_breaks import LineBreaks
 
 _SMALL_CHUNK_OCTETS = 1024
 _EXCUSED_CHUNKS = 1000

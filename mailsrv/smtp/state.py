@@ -17,12 +17,12 @@ from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Helo, Query
 from mailsrv.smtp.events import CommandRejected, Event, MailGiven, ReplyDelayed, TransactionAborted
 from mailsrv.smtp.extensions import Offer, Standing, make_offer
-from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import RateKind
-from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder
+from mailsrv.wire.dot_stuffing import DotDecoder
+from mailsrv.wire.line_breaks import BareLineFeeds, LineBreaks
 from mailsrv.wire.receive_buffer import ReceiveBuffer
 
 _SLICE_OCTETS = 65536

@@ -8,32 +8,12 @@ exactly one end, at the end (R-SMTP-3).
 
 from __future__ import annotations
 
-import enum
+from mailsrv.wire.line_breaks import BareLineFeeds, LineEncoder, LineWatch, has_bare_line_break
 
 _END = b"\r\n.\r\n"
-_NOT_CR_LF = bytes(octet for octet in range(256) if octet not in b"\r\n")
 
 
-class BareLineFeeds(enum.Enum):
-    """What the decoder does with an LF that has no CR before it."""
-
-    REFUSE = "refuse"
-    """Note it in ``has_bare_line_break``."""
-    MEND = "mend"
-    """Make it CRLF. A dot after it is content: transparency belongs to the lines of SMTP, which end with CRLF."""
-
-
-def has_bare_line_break(octets: bytes) -> bool:
-    """Whether there is a CR without LF or an LF without CR.
-
-    Each CRLF takes one CR and one LF, so there are strays exactly if more CRs and LFs are counted
-    than all CRLFs have. (Comparing what is left after deleting everything else with CRLF CRLF …
-    would not do: ``a CR b LF`` passes it.)
-    """
-    return len(octets.translate(None, _NOT_CR_LF)) != 2 * octets.count(b"\r\n")
-
-
-class DotDecoder:
+class DotDecoder(LineWatch):
     """Un-stuffs a message text and finds its end.
 
     Feed it chunks; it answers with canonical octets. After ``is_finished`` the octets that came
@@ -41,29 +21,15 @@ class DotDecoder:
     four octets.
     """
 
-    __slots__ = (
-        "_bare_line_feeds",
-        "_held",
-        "_line_length",
-        "_skip",
-        "has_bare_line_break",
-        "is_finished",
-        "line_octets",
-        "unused",
-    )
+    __slots__ = ("_held", "_skip", "is_finished", "unused")
 
     def __init__(self, bare_line_feeds: BareLineFeeds = BareLineFeeds.REFUSE) -> None:
-        self._bare_line_feeds = bare_line_feeds
+        super().__init__(bare_line_feeds)
         # The text begins as if after a CRLF (that of the DATA command), which is not content.
         self._held = b"\r\n"
         self._skip = 2
-        self._line_length = 0
         self.is_finished = False
         self.unused = b""
-        self.has_bare_line_break = False
-        """A stray CR, or a stray LF that was not mended, has come."""
-        self.line_octets = 0
-        """Longest line met at the borders of chunks, without CRLF: none is longer than both this and every chunk."""
 
     def feed(self, octets: bytes) -> bytes:
         """The content that is certain after these octets; often empty for very short chunks."""
@@ -106,26 +72,6 @@ class DotDecoder:
             content = self._mend(content)
         return content
 
-    def _mend(self, content: bytes) -> bytes:
-        if self._bare_line_feeds is BareLineFeeds.REFUSE:
-            self.has_bare_line_break = True
-            return content
-        content = content.replace(b"\r\n", b"\n")
-        if b"\r" in content:
-            self.has_bare_line_break = True
-        return content.replace(b"\n", b"\r\n")
-
-    def _measure(self, text: bytes) -> None:
-        """Follow the length of the line at the chunk borders; a line within one chunk is no longer than the chunk."""
-        first = text.find(b"\n")
-        if first < 0:
-            self._line_length += len(text)
-            self.line_octets = max(self.line_octets, self._line_length)
-            return
-        self.line_octets = max(self.line_octets, self._line_length + first - 1)
-        self._line_length = len(text) - 1 - text.rfind(b"\n")
-        self.line_octets = max(self.line_octets, self._line_length)
-
 
 def _length_of_possible_end(text: bytes) -> int:
     """How many octets at the end of ``text`` may be the start of ``CRLF . CRLF``."""
@@ -138,49 +84,18 @@ def _length_of_possible_end(text: bytes) -> int:
     return len(text) - carriage_return if _END.startswith(text[carriage_return:]) else 0
 
 
-def canonicalise(octets: bytes) -> bytes:
-    """What the encoder makes of a text, without the stuffing: every line ends with CRLF, nothing else is a line end.
-
-    A stray LF becomes CRLF. A stray CR becomes a space: as CRLF it could turn the rest of a header
-    field into a field of its own at the next hop.
-    """
-    if has_bare_line_break(octets):
-        octets = octets.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
-    return octets if not octets or octets.endswith(b"\n") else octets + b"\r\n"
-
-
-class DotEncoder:
+class DotEncoder(LineEncoder):
     """Stuffs dots into a message text on its way out; :meth:`finish` writes the one end."""
 
-    __slots__ = ("_at_line_start", "_held")
-
-    def __init__(self) -> None:
-        self._at_line_start = True
-        self._held = b""
+    __slots__ = ()
 
     def encode(self, octets: bytes) -> bytes:
         """The next part of the text as it goes on the wire. A CR at its end waits for what follows."""
-        text = self._held + octets
-        if text.endswith(b"\r"):
-            self._held = b"\r"
-            text = text[:-1]
-        else:
-            self._held = b""
-        if not text:
-            return b""
-        if has_bare_line_break(text):
-            text = text.replace(b"\r\n", b"\n").replace(b"\r", b" ").replace(b"\n", b"\r\n")
+        begins_line = self._at_line_start
+        text = LineEncoder.encode(self, octets)
         stuffed = text.replace(b"\n.", b"\n..")
-        if self._at_line_start and stuffed.startswith(b"."):
-            stuffed = b"." + stuffed
-        self._at_line_start = text.endswith(b"\n")
-        return stuffed
+        return b"." + stuffed if begins_line and text.startswith(b".") else stuffed
 
     def finish(self) -> bytes:
         """What is left: the end of an unfinished line, and the line with the dot."""
-        last = b" " if self._held else b""
-        self._held = b""
-        if last or not self._at_line_start:
-            last += b"\r\n"
-        self._at_line_start = True
-        return last + b".\r\n"
+        return LineEncoder.finish(self) + b".\r\n"

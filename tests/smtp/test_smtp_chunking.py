@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from mailsrv.errors import InsufficientStorage
 from mailsrv.interfaces.envelope import BodyType
 from mailsrv.message import binary_octets, scan, summarise
-from mailsrv.smtp.line_breaks import LineBreaks
 from mailsrv.smtp.settings import Service
-from mailsrv.wire.dot_stuffing import BareLineFeeds, has_bare_line_break
+from mailsrv.wire.line_breaks import BareLineFeeds, LineBreaks, has_bare_line_break
 from mailsrv.wire.tls_mode import TlsMode
 from tests.smtp.smtp_harness import Client, Server, make_server
 

@@ -17,11 +17,11 @@ from mailsrv.smtp.client.commands import (
     format_original_recipient,
     format_rcpt,
 )
-from mailsrv.smtp.client.content import LineEncoder
 from mailsrv.smtp.client.replies import BrokenReply, ReplyReader, ServerReply
 from mailsrv.smtp.client.settings import SmtpClientSettings
 from mailsrv.status import EnhancedStatus
-from mailsrv.wire.dot_stuffing import DotDecoder, DotEncoder, canonicalise
+from mailsrv.wire.dot_stuffing import DotDecoder, DotEncoder
+from mailsrv.wire.line_breaks import LineEncoder, canonicalise
 
 
 def read(octets: bytes, size: int = 0, **changes) -> list[ServerReply]:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mailsrv.wire.dot_stuffing import BareLineFeeds, DotDecoder, DotEncoder, canonicalise, has_bare_line_break
+from mailsrv.wire.dot_stuffing import DotDecoder, DotEncoder
+from mailsrv.wire.line_breaks import BareLineFeeds, canonicalise, has_bare_line_break
 
 CRLF = b"\r\n"
 # Everything that some server somewhere took for the end of data, and relatives.

@@ -20,7 +20,7 @@ from mailsrv.imap.responses import Ok
 from mailsrv.imap.sequence_set import format_uid_set
 from mailsrv.interfaces.content import Content, ISpoolWriter
 from mailsrv.interfaces.mailbox import FlagSet, NewMessage, NoSuchMailbox
-from mailsrv.wire.dot_stuffing import has_bare_line_break
+from mailsrv.wire.line_breaks import has_bare_line_break
 
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session

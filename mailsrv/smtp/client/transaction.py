@@ -7,10 +7,10 @@ import enum
 from attrs import define, field
 
 from mailsrv.smtp.client.commands import OutgoingMessage
-from mailsrv.smtp.client.content import LineEncoder
 from mailsrv.smtp.client.events import Problem, RecipientOutcome, Stage
 from mailsrv.smtp.client.replies import ServerReply
 from mailsrv.wire.dot_stuffing import DotEncoder
+from mailsrv.wire.line_breaks import LineEncoder
 
 
 class Content(enum.Enum):
