@@ -158,6 +158,14 @@ def test_a_worker_that_dies_is_replaced_and_nobody_waits_in_vain(start):
 
 
 @pytest.mark.slow
+def test_why_the_interpreter_of_a_worker_ended_is_in_the_log(start):
+    server = start(2, environment={"WORKERS_CANNOT_START": "1"})
+    assert server.process.wait(timeout=20) == 1
+    assert server.wait_for("printed: ImportError: a module is missing")
+    assert server.wait_for("cannot start (status 1)")
+
+
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_supervisor_that_was_killed(start):
     server = start(2)
     server.wait_for("mailsrv is ready")

@@ -92,6 +92,8 @@ class TrivialServer:
 
 def main(argument):
     if argument.startswith("worker-"):
+        if "WORKERS_CANNOT_START" in os.environ:
+            raise ImportError("a module is missing")
         return worker.main(lambda settings, reactor, start: TrivialServer(settings, start.run_id.hex()))
     from twisted.internet import reactor as _reactor
 
