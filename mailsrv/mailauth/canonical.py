@@ -6,8 +6,10 @@ canonical octets to a sink and keeps no more than counters between two pieces, w
 
 from __future__ import annotations
 
+import abc
 import re
 from collections.abc import Callable
+from typing import ClassVar
 
 from mailsrv.mailauth.settings import Canonicalization
 
@@ -33,88 +35,48 @@ def canonical_field(field: bytes, kind: Canonicalization) -> bytes:
     return b"%b:%b\r\n" % (name.rstrip(b" \t").lower(), body.strip(b" \t"))
 
 
-class SimpleBody:
-    """RFC 6376 3.4.3: empty lines at the end are left out; then the body ends with one CRLF."""
+class BodyCanonicalizer(abc.ABC):
+    """What both kinds do: line ends that come last wait until something follows them (RFC 6376 3.4.3)."""
 
-    __slots__ = ("_held_cr", "_held_lines", "_sink")
+    __slots__ = ("_held", "_held_lines", "_is_empty", "_sink")
 
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._held_lines = 0
-        """CRLFs that came last: the end of a line and empty lines, if anything follows."""
-        self._held_cr = False
-
-    def feed(self, octets: bytes) -> None:
-        if not octets:
-            return
-        if self._held_cr:
-            octets = b"\r" + octets
-            self._held_cr = False
-        if octets.endswith(b"\r"):
-            octets = octets[:-1]
-            self._held_cr = True
-        end = _end_of_text(octets)
-        if end:
-            self._release()
-            self._sink(octets if end == len(octets) else octets[:end])
-        self._held_lines += (len(octets) - end) // 2
-
-    def finish(self) -> None:
-        if self._held_cr:
-            self._release()
-            self._sink(b"\r")
-        self._sink(_CRLF)
-
-    def _release(self) -> None:
-        _send_lines(self._sink, self._held_lines)
-        self._held_lines = 0
-
-
-class RelaxedBody:
-    """RFC 6376 3.4.4: besides, no white space before a line end, and one SP for each run of it within a line.
-
-    A body of nothing but white space and empty lines is empty.
-    """
-
-    __slots__ = ("_held_cr", "_held_lines", "_held_space", "_is_empty", "_sink")
+    may_be_empty: ClassVar[bool]
+    """A body of nothing but empty lines is hashed as nothing, not as one CRLF."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        # What came last, in this order: line ends, white space, CR.
+        self._is_empty = self.may_be_empty
+        # What came last, in this order: CRLFs, then white space (as one SP) and a CR.
         self._held_lines = 0
-        self._held_space = False
-        self._held_cr = False
-        self._is_empty = True
+        self._held = b""
 
+    @abc.abstractmethod
     def feed(self, octets: bytes) -> None:
-        if not octets:
-            return
-        if self._held_cr or self._held_space:
-            octets = (b" " if self._held_space else b"") + (b"\r" if self._held_cr else b"") + octets
-            self._held_space = self._held_cr = False
-        if octets.endswith(b"\r"):
-            octets = octets[:-1]
-            self._held_cr = True
-        # Most pieces have nothing to change, and three searches cost less than one substitution.
-        if b"\t" in octets or b"  " in octets:
-            octets = _WHITE_SPACE.sub(b" ", octets)
-        if b" \r\n" in octets:
-            octets = octets.replace(b" \r\n", _CRLF)
-        if octets.endswith(b" "):
-            octets = octets[:-1]
-            self._held_space = True
-        end = _end_of_text(octets)
-        if end:
-            self._release()
-            self._sink(octets if end == len(octets) else octets[:end])
-        self._held_lines += (len(octets) - end) // 2
+        """The next octets of the body, as many as there are."""
 
     def finish(self) -> None:
-        if self._held_cr:
+        """The body is over."""
+        if self._held.endswith(b"\r"):
             self._release()
-            self._sink(b" \r" if self._held_space else b"\r")
+            self._sink(self._held)
         if not self._is_empty:
             self._sink(_CRLF)
+
+    def _take(self, octets: bytes) -> bytes:
+        """What was held and these octets, but for a CR at the end."""
+        octets = self._held + octets
+        if octets.endswith(b"\r"):
+            self._held = b"\r"
+            return octets[:-1]
+        self._held = b""
+        return octets
+
+    def _pass_on(self, octets: bytes) -> None:
+        end = _end_of_text(octets)
+        if end:
+            self._release()
+            self._sink(octets if end == len(octets) else octets[:end])
+        self._held_lines += (len(octets) - end) // 2
 
     def _release(self) -> None:
         self._is_empty = False
@@ -122,7 +84,38 @@ class RelaxedBody:
         self._held_lines = 0
 
 
-BodyCanonicalizer = SimpleBody | RelaxedBody
+class SimpleBody(BodyCanonicalizer):
+    """RFC 6376 3.4.3: empty lines at the end are left out; then the body ends with one CRLF."""
+
+    __slots__ = ()
+
+    may_be_empty = False
+
+    def feed(self, octets: bytes) -> None:
+        self._pass_on(self._take(octets))
+
+
+class RelaxedBody(BodyCanonicalizer):
+    """RFC 6376 3.4.4: besides, no white space before a line end, and one SP for each run of it within a line.
+
+    A body of nothing but white space and empty lines is empty.
+    """
+
+    __slots__ = ()
+
+    may_be_empty = True
+
+    def feed(self, octets: bytes) -> None:
+        octets = self._take(octets)
+        # Most pieces have nothing to change, and three searches cost less than one substitution.
+        if b"\t" in octets or b"  " in octets:
+            octets = _WHITE_SPACE.sub(b" ", octets)
+        if b" \r\n" in octets:
+            octets = octets.replace(b" \r\n", _CRLF)
+        if octets.endswith(b" "):
+            octets = octets[:-1]
+            self._held = b" " + self._held
+        self._pass_on(octets)
 
 
 def body_canonicalizer(kind: Canonicalization, sink: Sink) -> BodyCanonicalizer:
