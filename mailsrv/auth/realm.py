@@ -13,11 +13,13 @@ from zope.interface import Interface, implementer
 from mailsrv.address import Address
 from mailsrv.auth.checker import PasswordChecker
 from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
+from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, Login
 
 MaySendAs = Callable[[Address, Address], Deferred[bool]]
 """(account, address) → whether the account may send under that address."""
@@ -27,10 +29,13 @@ MaySendAs = Callable[[Address, Address], Deferred[bool]]
 class Account:
     """A logged-in user. Holds no resource itself: ``open_mailboxes`` does, until released."""
 
-    __slots__ = ("_may_send_as", "_store", "address", "display_name", "quota_octets")
+    __slots__ = ("_may_send_as", "_store", "address", "administrator", "display_name", "quota_octets")
 
-    def __init__(self, user: DirectoryUser, store: IMailStore, may_send_as: MaySendAs) -> None:
+    def __init__(
+        self, user: DirectoryUser, store: IMailStore, may_send_as: MaySendAs, *, administrator: Address | None = None
+    ) -> None:
         self.address = user.address
+        self.administrator = administrator
         self.display_name = user.display_name
         self.quota_octets = user.quota_octets
         self._store = store
@@ -45,19 +50,29 @@ class Account:
 
 @implementer(IRealm)
 class MailRealm:
-    """Makes an :class:`Account` of a :class:`DirectoryUser`."""
+    """Makes an :class:`Account` of a :class:`Login`, or of a :class:`DirectoryUser` whose password was right.
 
-    def __init__(self, store: IMailStore, may_send_as: MaySendAs) -> None:
+    The mind, if it is an :class:`~mailsrv.interfaces.sessions.IUserSession`, is entered in ``sessions`` until log-out.
+    """
+
+    def __init__(self, store: IMailStore, may_send_as: MaySendAs, sessions: SessionRegistry | None = None) -> None:
         self._store = store
         self._may_send_as = may_send_as
+        self._sessions = sessions
 
     def requestAvatar(
         self, avatarId: object, mind: object, *interfaces: type[Interface]
     ) -> tuple[type[Interface], Account, Callable[[], None]]:
         """Only :class:`IAccount` is to be had, and only for users the checker answered with."""
-        if IAccount not in interfaces or not isinstance(avatarId, DirectoryUser):
+        login = Login(avatarId, DirectoryProof(avatarId)) if isinstance(avatarId, DirectoryUser) else avatarId
+        if IAccount not in interfaces or not isinstance(login, Login):
             raise NotImplementedError("this realm gives IAccount to directory users")
-        return IAccount, Account(avatarId, self._store, self._may_send_as), _nothing_to_do
+        administrator = None if login.acting is None else login.acting.address
+        account = Account(login.user, self._store, self._may_send_as, administrator=administrator)
+        leave: Callable[[], None] = _nothing_to_do
+        if self._sessions is not None and IUserSession.providedBy(mind):
+            leave = self._sessions.enter(IUserSession(mind), login)
+        return IAccount, account, leave
 
 
 def _nothing_to_do() -> None:

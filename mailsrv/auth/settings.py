@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen, validators
 
+from mailsrv.auth.access_settings import LoginService
 from mailsrv.wire.networks import NetworkSet
 
 
@@ -23,6 +24,58 @@ class ScramUse(enum.Enum):
     AUTO = "auto"
     ON = "on"
     OFF = "off"
+
+
+def _is_separator(_record: object, attribute: Attribute[Any], value: str) -> None:
+    # Letters and digits are in everybody's name, "@" and "." in every address.
+    if (
+        not value
+        or len(value) > 8
+        or any(each.isalnum() or each in "@.-_+" or not "!" <= each <= "~" for each in value)
+    ):
+        raise ValueError('expected a mark that is in nobody\'s name, such as "*"', attribute)
+
+
+@frozen
+class ImpersonationSettings:
+    """``[auth.impersonation]``: administrators who open other users' mailboxes with their own password."""
+
+    enabled: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether administrators (passwd-file: administrator=yes; LDAP: members of a group) may log in as "
+            "somebody else: as alice*admin, or by the authorization identity of PLAIN, SCRAM and tokens."
+        },
+    )
+    separator: str = field(
+        default="*",
+        validator=_is_separator,
+        metadata={"help": "What stands between the user's name and the administrator's."},
+    )
+    services: tuple[LoginService, ...] = field(
+        default=(LoginService.IMAP, LoginService.POP3),
+        metadata={"help": "Where they may. With submission they may also send mail as somebody else."},
+    )
+    administrators: bool = field(
+        default=False, metadata={"help": "Whether other administrators' accounts may be opened this way, too."}
+    )
+
+
+class SecondFactor(enum.Enum):
+    """Of whom a second factor is demanded."""
+
+    DIRECTORY = "directory"
+    ALL = "all"
+
+
+class CertificateName(enum.Enum):
+    """What of a client's certificate names its account."""
+
+    EMAIL = "email"
+    UPN = "upn"
+    SUBJECT_EMAIL = "subject-email"
+    SUBJECT_UID = "subject-uid"
+    SUBJECT_CN = "subject-cn"
 
 
 @frozen
@@ -44,6 +97,47 @@ class AuthSettings:
             "help": "auto: log-in by SCRAM is offered as soon as every user has keys for it (passwords set before "
             "there were keys have to be set again); on: as soon as one user has, and others' clients may choose "
             "what cannot work for them; off: never."
+        },
+    )
+    second_factor: SecondFactor = field(
+        default=SecondFactor.DIRECTORY,
+        metadata={
+            "help": "Who may not log in by the directory's password, but by app passwords, tokens and client "
+            "certificates only. directory: users whom their directory marks so, and those of second_factor_groups; "
+            "all: everybody."
+        },
+    )
+    second_factor_groups: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Groups of whose members it is demanded as well.", "example": ("Staff",)},
+    )
+    app_passwords_per_user: int = field(
+        default=20, validator=validators.ge(0), metadata={"help": "How many app passwords a user may have."}
+    )
+    app_password_use_seconds: float = field(
+        default=60.0,
+        validator=validators.ge(1),
+        metadata={
+            "help": "How often, at most, the last use of an app password is written down.",
+            "unit": "s",
+        },
+    )
+    app_password_queue: int = field(
+        default=200,
+        validator=validators.ge(1),
+        metadata={
+            "help": "Log-ins by app passwords that may wait for the disk, in each worker; past it the answer is a "
+            "temporary failure."
+        },
+    )
+    certificate_names: tuple[CertificateName, ...] = field(
+        default=(CertificateName.EMAIL,),
+        validator=validators.min_len(1),
+        metadata={
+            "help": "What of a client certificate names its account; the first that the certificate has counts. "
+            "email: the address among the alternative names (also an internationalized one); upn: Microsoft's user "
+            "principal name there; subject-email, subject-uid, subject-cn: attributes of the subject, a user name or "
+            "an address."
         },
     )
     cache_seconds: float = field(
@@ -96,4 +190,8 @@ class AuthSettings:
         default=20_000,
         validator=validators.ge(1),
         metadata={"help": "How many users, networks, and pairs of both are remembered; the oldest are forgotten."},
+    )
+    impersonation: ImpersonationSettings = field(
+        factory=ImpersonationSettings,
+        metadata={"help": "Administrators who open other users' mailboxes with their own password, for support."},
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from attrs import field, frozen, validators
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
+from mailsrv.auth.access_settings import AccessSettings
 from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.delivery.settings import DeliverySettings, SendmailSettings
@@ -62,6 +63,7 @@ class Settings:
     route: tuple[RouteSettings, ...] = ()
     tls_policy: tuple[TlsPolicySettings, ...] = ()
     oauth: tuple[OAuthSettings, ...] = ()
+    access: tuple[AccessSettings, ...] = ()
     tls: TlsSettings = field(factory=TlsSettings)
     auth: AuthSettings = field(factory=AuthSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)

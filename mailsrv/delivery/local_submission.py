@@ -38,6 +38,7 @@ class LocalAccount:
     """A user of this machine."""
 
     __slots__ = ("_may_send_as", "address", "display_name", "is_trusted")
+    administrator = None
 
     def __init__(self, address: Address, display_name: str, may_send_as: MaySendAs, *, is_trusted: bool) -> None:
         self.address = address

@@ -6,6 +6,8 @@ be missing. Extra fields are separated by spaces; those that mean something here
 * ``userdb_quota_rule=*:storage=1G`` (also without ``userdb_``) and ``userdb_quota_storage_size=1G``,
 * ``nologin``: mail is taken, log-ins are refused,
 * ``allow_nets=192.0.2.0/24,…``: log-ins from elsewhere are refused,
+* ``groups=staff,sales``: for rules about groups of users (``[[access]]``),
+* ``administrator=yes``: may act for other users, where the settings allow that,
 * ``scram_sha_256=ITERATIONS,SALT,STORED-KEY,SERVER-KEY`` and ``scram_sha_1=…``: keys of the same password.
 
 Others are tolerated. uid, gid, home and shell are not used: mail belongs to the server. A field
@@ -68,6 +70,8 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
         warnings.append(f"{address} cannot log in: the password's scheme is not supported")
     quota_octets: int | None = None
     networks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    is_administrator = False
     verifiers: list[str] = []
     for extra in fields[7].split() if len(fields) > 7 else ():
         key, _, value = extra.partition("=")
@@ -81,12 +85,16 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
                 may_log_in = False
             elif key == "allow_nets":
                 networks = _parse_networks(value)
+            elif key == "groups":
+                groups = _parse_groups(value)
+            elif key == "administrator":
+                is_administrator = _parse_flag(value)
             elif key in SCRAM_FIELDS:
                 ScramKeys.parse(SCRAM_FIELDS[key], value)
                 verifiers.append(f"{{{SCRAM_FIELDS[key]}}}{value}")
         except ValueError as error:
             warnings.append(f"{address}: {key}: {error}")
-            may_log_in = may_log_in and key != "allow_nets"
+            may_log_in = may_log_in and key not in ("allow_nets", "groups")
     return PasswdEntry(
         DirectoryUser(
             address=address,
@@ -96,6 +104,8 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
             secret=secret,
             fingerprint=hashlib.blake2b(line.encode("utf-8", "surrogatepass"), digest_size=16).digest(),
             networks=networks,
+            groups=groups,
+            is_administrator=is_administrator,
             verifiers=tuple(verifiers),
         ),
         tuple(warnings),
@@ -127,3 +137,19 @@ def _parse_networks(value: str) -> tuple[str, ...]:
     if not networks:
         raise ValueError("no network named")
     return tuple(networks)
+
+
+def _parse_groups(value: str) -> tuple[str, ...]:
+    groups = tuple(dict.fromkeys(item for item in value.split(",") if item))
+    if not groups:
+        raise ValueError("no group named")
+    return groups
+
+
+def _parse_flag(value: str) -> bool:
+    """``yes``, or nothing, as other fields of this format have it."""
+    if value.lower() in {"", "y", "yes", "true", "1"}:
+        return True
+    if value.lower() in {"n", "no", "false", "0"}:
+        return False
+    raise ValueError(f"{value!r} is neither yes nor no")

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from attrs import field, frozen
+from cryptography.x509 import Certificate
 from twisted.cred.credentials import ICredentials
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface, implementer
@@ -71,6 +72,8 @@ class SaslCredentials:
     """The mechanisms the client could choose from."""
     channel: Callable[[str], bytes | None] = field(default=_no_channel, repr=False)
     """The data of a type of channel binding, None where there is none."""
+    certificate: Certificate | None = field(default=None, repr=False)
+    """The client's, verified in the TLS handshake by a listener that asks for it."""
 
 
 class IAccount(Interface):
@@ -78,9 +81,17 @@ class IAccount(Interface):
 
     address: Address = Attribute("Canonical address of the account.")
     display_name: str = Attribute("For humans; may be empty.")
+    administrator: Address | None = Attribute("Who has logged in as this user; None if they did so themselves.")
 
     def open_mailboxes() -> Deferred[IAccountMailboxes]:
         """The account's mailboxes; call ``release`` on them at the end of the session."""
 
     def may_send_as(address: Address) -> Deferred[bool]:
         """Whether this user may use ``address`` as reverse-path or in From: own, subaddress, or an alias of theirs."""
+
+
+def who(account: IAccount) -> str:
+    """The account for the log, with the administrator who acts as it."""
+    if account.administrator is None:
+        return str(account.address)
+    return f"{account.address} (by {account.administrator})"

@@ -44,6 +44,7 @@ class Account:
     others: tuple = ()
     is_down: bool = False
     display_name: str = ""
+    administrator: Address | None = None
 
     def open_mailboxes(self):
         raise NotImplementedError

@@ -79,6 +79,7 @@ class MemoryUser:
     address: Address
     store: MemoryMailStore
     display_name: str = ""
+    administrator: Address | None = None
     logged_out: int = 0
 
     def open_mailboxes(self) -> Deferred[IAccountMailboxes]:

@@ -25,6 +25,7 @@ ALICE = Address("alice", "example.test")
 @implementer(IAccount)
 class StoredAccount:
     display_name = ""
+    administrator = None
 
     def __init__(self, address, store):
         self.address = address

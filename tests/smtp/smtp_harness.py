@@ -33,6 +33,7 @@ HOST = IPv4Address("TCP", "127.0.0.1", 25)
 class Account:
     address: Address
     display_name: str = ""
+    administrator: Address | None = None
 
     def open_mailboxes(self):
         raise NotImplementedError

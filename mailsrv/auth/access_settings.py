@@ -1,0 +1,93 @@
+"""``[[access]]``: who may log in to which service from where, by user, group and domain."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from attrs import Attribute, field, frozen
+
+from mailsrv.address import AddressError, parse_domain, parse_mailbox
+from mailsrv.wire.networks import NetworkSet
+
+LOCAL = "local"
+"""In place of a network: clients of Unix sockets."""
+
+
+class LoginService(enum.Enum):
+    """What one logs in to."""
+
+    IMAP = "imap"
+    POP3 = "pop3"
+    SUBMISSION = "submission"
+
+
+class AccessAction(enum.Enum):
+    """What becomes of a log-in that a rule is about."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+def _are_addresses(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    for text in value:
+        try:
+            parse_mailbox(text)
+        except AddressError as error:
+            raise ValueError(f"{text!r} is no address such as alice@example.test", attribute) from error
+
+
+def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    for text in value:
+        try:
+            parse_domain(text)
+        except AddressError as error:
+            raise ValueError(f"{text!r} is no domain", attribute) from error
+
+
+def _are_groups(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    if not all(text.strip() for text in value):
+        raise ValueError("a group needs a name", attribute)
+
+
+def _are_networks(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    try:
+        NetworkSet(text for text in value if text != LOCAL)
+    except ValueError as error:
+        raise ValueError(f"{error}: expected networks such as 192.0.2.0/24, or {LOCAL}", attribute) from error
+
+
+@frozen
+class AccessSettings:
+    """One ``[[access]]``: a rule about log-ins. All that is set has to fit; of a list, one has to."""
+
+    action: AccessAction = field(
+        metadata={"help": "What becomes of a log-in that fits. One that fits no rule is allowed.", "example": "deny"}
+    )
+    users: tuple[str, ...] = field(
+        default=(),
+        validator=_are_addresses,
+        metadata={"help": "Addresses of accounts; empty: anybody.", "example": ["alice@example.test"]},
+    )
+    groups: tuple[str, ...] = field(
+        default=(),
+        validator=_are_groups,
+        metadata={"help": "Groups of the directory; empty: anybody.", "example": ["staff"]},
+    )
+    domains: tuple[str, ...] = field(
+        default=(),
+        validator=_are_domains,
+        metadata={"help": "Domains of accounts; empty: any.", "example": ["example.test"]},
+    )
+    services: tuple[LoginService, ...] = field(
+        default=(),
+        metadata={"help": "imap, pop3, submission; empty: any.", "example": ["pop3"]},
+    )
+    networks: tuple[str, ...] = field(
+        default=(),
+        validator=_are_networks,
+        metadata={
+            "help": "Where the client is, as networks, or local for Unix sockets; empty: anywhere.",
+            "example": ["192.0.2.0/24"],
+        },
+    )
