@@ -6,7 +6,7 @@ would know: mail must not go to another account because a server is down.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred
@@ -15,11 +15,13 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.directory.review import review_users
 from mailsrv.directory.scram import joint_standings
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
+from mailsrv.interfaces.sessions import IReviewDirectory
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable, IScramDirectory)
+@implementer(IDirectory, ILoginDirectory, IPeekable, IReviewDirectory, IScramDirectory)
 class DirectoryChain:
     """One directory made of several.
 
@@ -68,6 +70,25 @@ class DirectoryChain:
             if user is not None:
                 return user if user.directory == directory.name else evolve(user, directory=directory.name)
         return None
+
+    def review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
+        """See :class:`~mailsrv.interfaces.sessions.IReviewDirectory`: gone is who is gone from all of them."""
+        return run_coroutine(self._review(addresses))
+
+    async def _review(self, addresses: Sequence[Address]) -> Mapping[Address, DirectoryUser | None]:
+        found: dict[Address, DirectoryUser | None] = {}
+        missing = list(addresses)
+        for directory in self._directories:
+            if not missing:
+                break
+            told = await review_users(directory, missing)
+            for address, user in told.items():
+                if user is not None:
+                    found[address] = evolve(user, directory=directory.name)
+            # Who one of them cannot say anything about may be there.
+            missing = [address for address in missing if address in told and told[address] is None]
+        found.update(dict.fromkeys(missing))
+        return found
 
     def peek(self, address: Address) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`: what all of them have at hand."""

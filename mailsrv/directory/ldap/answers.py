@@ -59,6 +59,17 @@ class AnswerCache:
         self._kept.move_to_end(address)
         return found[1]
 
+    def drop(self, address: Address) -> None:
+        """It has changed: the next question is asked anew. What is known still serves in an outage."""
+        found = self._kept.get(address)
+        if found is not None:
+            self._kept[address] = (min(found[0], self._clock() - self._seconds - 1.0), found[1])
+
+    def drop_all(self) -> None:
+        """Anything may have changed."""
+        for address in tuple(self._kept):
+            self.drop(address)
+
     def add(self, address: Address, answer: Answer) -> None:
         """Keep it from now."""
         self._kept[address] = (self._clock(), answer)
