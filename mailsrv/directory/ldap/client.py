@@ -16,8 +16,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailsrv.directory.ldap.connection import BindOutcome, Credentials, LdapConnection, LdapEntry
+from mailsrv.directory.ldap.connection import Credentials, LdapConnection, LdapEntry
 from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.servers import LdapServer, Servers
 from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, ServerTrouble
 from mailsrv.directory.ldap.workers import IWorkers, Lane

@@ -1,28 +1,34 @@
 """One connection to one server, over ldap3. Blocks: for threads only, one thread at a time.
 
-ldap3 encodes, decodes and keeps count of messages (SAFE_SYNC: results belong to the caller). Sockets and TLS are ours:
-one TLS context for all connections (ldap3 loads the trust store for each), names checked by the TLS library, and a
-deadline over every operation as a whole. Referrals are not followed: a password must not go where an answer points to.
+ldap3 (SAFE_SYNC: results belong to the caller) keeps the connection's state and speaks StartTLS and SASL; the two
+operations that make up the load, simple binds and searches, are written and read by ``messages.py``. Sockets and TLS
+are ours: one TLS context for all connections (ldap3 loads the trust store for each), names checked by the TLS library,
+and a deadline over every operation as a whole. Referrals are not followed: a password must not go where an answer
+points to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ipaddress
+import re
 import socket
 import ssl
 import warnings
-from collections.abc import Mapping, Sequence
-from time import monotonic
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import monotonic, sleep
+from typing import Any, TypeVar
 
 from attrs import field, frozen
-from ldap3 import ANONYMOUS, BASE, EXTERNAL, NONE, SAFE_SYNC, SASL, SIMPLE, SUBTREE, Connection, Server
+from ldap3 import ANONYMOUS, EXTERNAL, NONE, SAFE_SYNC, SASL, Connection, Server
 from ldap3.core.exceptions import LDAPException
 from ldap3.strategy.safeSync import SafeSyncStrategy
 
+from mailsrv.directory.ldap import messages
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
 from mailsrv.directory.ldap.filters import Filter
+from mailsrv.directory.ldap.results import SUCCESS, BindOutcome, as_mapping, bind_outcome, check_search, describe
 from mailsrv.directory.ldap.servers import LdapServer
 from mailsrv.directory.ldap.trouble import ConnectionLost, OutOfTime, RequestTrouble, ServerTrouble
 
@@ -32,14 +38,17 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ldap3|p
 ANSWER_OCTETS = 64 * 1024 * 1024
 """Most octets of one answer (a page of entries)."""
 PAGE_ENTRIES = 500
+RANGE_VALUES = 200_000
+"""Most values of one attribute that a server shows in parts."""
 _START_TLS = "1.3.6.1.4.1.1466.20037"
-_PAGED_RESULTS = "1.2.840.113556.1.4.319"
+_READ_OCTETS = 65_536
+_ENTRIES_IN_ONE_GO = 16
+_PAUSE_SECONDS = 0.0001
+_TIME_LIMIT_SECONDS = 60
+_RANGE = re.compile(r"(.+);range=(\d+)-(\d+|\*)")
+_ANY_ENTRY = messages.encode_filter("(objectClass=*)")
 
-# RFC 4511 4.1.9
-_SUCCESS, _TIME_LIMIT, _SIZE_LIMIT, _ADMIN_LIMIT, _REFERRAL = 0, 3, 4, 11, 10
-_CONFIDENTIALITY_REQUIRED = 13
-_CONSTRAINT, _NO_SUCH_OBJECT, _INAPPROPRIATE, _INVALID, _UNWILLING = 19, 32, 48, 49, 53
-_SERVER_CANNOT = frozenset({1, 2, 7, 8, 10, 13, 51, 52, 80})
+T = TypeVar("T")
 
 
 @frozen
@@ -73,12 +82,27 @@ class Credentials:
 
 
 @frozen
-class BindOutcome:
-    """What a server said to a name and a password."""
+class _Question:
+    """A search, or a page of one."""
 
-    is_right: bool
-    reason: str = ""
-    """For the log, where it is not."""
+    base: str
+    what: bytes
+    attributes: tuple[str, ...]
+    whole_tree: bool
+    size_limit: int
+    page: tuple[int, bytes] | None
+
+    def request(self, number: int) -> bytes:
+        return messages.search_request(
+            number,
+            self.base,
+            self.what,
+            self.attributes,
+            whole_tree=self.whole_tree,
+            size_limit=self.size_limit,
+            time_limit_seconds=_TIME_LIMIT_SECONDS,
+            page=self.page,
+        )
 
 
 class _OwnSocketStrategy(SafeSyncStrategy):  # type: ignore[misc]
@@ -111,6 +135,7 @@ class LdapConnection:
         self.is_spent = False
         """An answer may be under way that nobody waits for: not to be used again."""
         self._answered = False
+        self._unread = bytearray()
         try:
             self._socket = DeadlineSocket(_connect(server, deadline))
         except OSError as error:
@@ -142,8 +167,8 @@ class LdapConnection:
         if server.starttls:
             # RFC 4511 4.14; RFC 4513 3.1.3: nothing else is said before.
             result = self._ask(deadline, lambda: self._ldap.extended(_START_TLS))[1]
-            if result["result"] != _SUCCESS:
-                raise ServerTrouble(f"StartTLS is refused: {_describe(result)}")
+            if result["result"] != SUCCESS:
+                raise ServerTrouble(f"StartTLS is refused: {describe(result)}")
             self._shake_hands(context)
 
     def _shake_hands(self, context: ssl.SSLContext | None) -> None:
@@ -161,22 +186,30 @@ class LdapConnection:
 
     def bind(self, credentials: Credentials, deadline: float) -> BindOutcome:
         """Be somebody. Never with an empty password, which every name could be had with (R-AUTH-1, RFC 4513 5.1.2)."""
+        if credentials.dn and not credentials.external:
+            return self._bind_simply(credentials, deadline)
         connection = self._ldap
         if credentials.external:
             connection.authentication, connection.sasl_mechanism = SASL, EXTERNAL
             connection.sasl_credentials = ""
-        elif not credentials.dn:
-            connection.authentication, connection.user, connection.password = ANONYMOUS, None, None
-        elif not credentials.password:
-            return BindOutcome(False, "an empty password")
         else:
-            connection.authentication = SIMPLE
-            connection.user, connection.password = credentials.dn, credentials.password
-        try:
-            result = self._ask(deadline, lambda: connection.bind(read_server_info=False))[1]
-        finally:
-            connection.password = None
-        return _bind_outcome(result)
+            connection.authentication, connection.user, connection.password = ANONYMOUS, None, None
+        return bind_outcome(self._ask(deadline, lambda: connection.bind(read_server_info=False))[1])
+
+    def _bind_simply(self, credentials: Credentials, deadline: float) -> BindOutcome:
+        if not credentials.password:
+            return BindOutcome(False, "an empty password")
+        number = self._next_number()
+        request = messages.bind_request(number, credentials.dn, credentials.password)
+
+        def exchange() -> messages.Outcome:
+            self._socket.sendall(request)
+            answer = self._next_answer(number)
+            if answer.tag != messages.BIND_RESPONSE:
+                raise messages.MessageError("no answer to a bind")
+            return messages.read_outcome(answer.content)
+
+        return bind_outcome(as_mapping(self._ask(deadline, exchange)))
 
     def search(
         self,
@@ -189,42 +222,95 @@ class LdapConnection:
         whole_tree: bool = True,
     ) -> tuple[LdapEntry, ...]:
         """Entries below (or at) ``base``, at most ``limit``; page by page where there may be many (RFC 2696)."""
+        octets = messages.encode_filter(what.text)
         entries: list[LdapEntry] = []
         paged = limit > PAGE_ENTRIES
-        cookie: bytes | None = None
+        cookie = b""
         while True:
-            _, result, response, _ = self._ask(
-                deadline,
-                lambda cookie=cookie: self._ldap.search(
-                    base,
-                    what.text,
-                    search_scope=SUBTREE if whole_tree else BASE,
-                    dereference_aliases="NEVER",
-                    attributes=list(attributes),
-                    size_limit=0 if paged else limit,
-                    time_limit=60,
-                    paged_size=PAGE_ENTRIES if paged else None,
-                    paged_criticality=True,
-                    paged_cookie=cookie,
-                ),
-            )
-            self._check_search(result, base)
-            entries += [_entry(each) for each in response or () if each["type"] == "searchResEntry"]
-            control = (result.get("controls") or {}).get(_PAGED_RESULTS)
-            cookie = control["value"]["cookie"] if control else None
+            # A server is not asked for more than is wanted, nor trusted to stop there.
+            left = limit - len(entries)
+            page = (min(PAGE_ENTRIES, left), cookie) if paged else None
+            question = _Question(base, octets, tuple(attributes), whole_tree, 0 if paged else limit, page)
+            found, outcome, cookie = self._ask(deadline, partial(self._page, question, left))
+            check_search(outcome, base)
+            entries += found
             if not cookie or len(entries) >= limit:
-                return tuple(entries[:limit])
+                return tuple(self._with_whole_ranges(entry, deadline) for entry in entries[:limit])
 
-    def _check_search(self, result: Mapping[str, Any], base: str) -> None:
-        code = result["result"]
-        # At the size limit we have as many as we asked for.
-        if code in (_SUCCESS, _SIZE_LIMIT):
-            return
-        if code in _SERVER_CANNOT and code != _REFERRAL:
-            raise ServerTrouble(_describe(result))
-        raise RequestTrouble(f"the search below {base!r} failed: {_describe(result)}")
+    def _page(self, question: _Question, left: int) -> tuple[list[LdapEntry], messages.Outcome, bytes]:
+        """One question and its answers, until the one that ends them."""
+        number = self._next_number()
+        self._socket.sendall(question.request(number))
+        entries: list[LdapEntry] = []
+        while True:
+            answer = self._next_answer(number)
+            if answer.tag == messages.SEARCH_ENTRY:
+                if len(entries) >= left:
+                    raise messages.MessageError("more entries than were asked for")
+                entries.append(LdapEntry(*messages.read_entry(answer.content)))
+                if len(entries) % _ENTRIES_IN_ONE_GO == 0:
+                    # A computing thread keeps the interpreter for a switch interval each time the reactor wants it.
+                    sleep(_PAUSE_SECONDS)
+            elif answer.tag == messages.SEARCH_DONE:
+                return entries, messages.read_outcome(answer.content), messages.read_page_cookie(answer.controls)
+            elif answer.tag not in (messages.SEARCH_REFERENCE, messages.INTERMEDIATE_RESPONSE):
+                raise messages.MessageError("no answer to a search")
 
-    def _ask(self, deadline: float, operation: Any) -> Any:
+    def _with_whole_ranges(self, entry: LdapEntry, deadline: float) -> LdapEntry:
+        """Active Directory shows large attributes in parts (``member;range=0-1499``; MS-ADTS 3.1.1.3.1.3.3)."""
+        parts = [match for name in entry.values if (match := _RANGE.fullmatch(name)) is not None]
+        if not parts:
+            return entry
+        values = dict(entry.values)
+        for match in parts:
+            name, last = match[1], match[3]
+            collected = list(values.pop(match[0]))
+            while last != "*":
+                if len(collected) > RANGE_VALUES:
+                    raise RequestTrouble(f"{name} of {entry.dn!r} has more than {RANGE_VALUES} values")
+                wanted = f"{name};range={int(last) + 1}-*"
+                question = _Question(entry.dn, _ANY_ENTRY, (wanted,), False, 1, None)
+                found, outcome, _ = self._ask(deadline, partial(self._page, question, 1))
+                check_search(outcome, entry.dn)
+                more = [(m, v) for e in found for n, v in e.values.items() if (m := _RANGE.fullmatch(n)) is not None]
+                if not more or int(more[0][0][2]) != int(last) + 1:
+                    raise RequestTrouble(f"{name} of {entry.dn!r} cannot be read whole")
+                last = more[0][0][3]
+                collected += more[0][1]
+            values[name] = (*values.get(name, ()), *collected)
+        return LdapEntry(entry.dn, values)
+
+    def _next_number(self) -> int:
+        number: int = self._ldap.server.next_message_id()
+        return number
+
+    def _next_answer(self, number: int) -> messages.Message:
+        """The next message of an operation. Raises OSError, and MessageError for what does not belong to it."""
+        while True:
+            answer = messages.read_message(self._next_octets())
+            if answer.number == number:
+                return answer
+            if answer.number != 0:
+                raise messages.MessageError("an answer to another question")
+            # RFC 4511 4.4: what nobody asked for. Others than this one are to be ignored.
+            name = messages.read_response_name(answer.content) if answer.tag == messages.EXTENDED_RESPONSE else b""
+            if name == messages.NOTICE_OF_DISCONNECTION:
+                outcome = messages.read_outcome(answer.content)
+                raise ConnectionResetError(f"the server ends the connection: {describe(as_mapping(outcome))}")
+
+    def _next_octets(self) -> bytes:
+        """A whole message."""
+        unread = self._unread
+        while (size := messages.message_size(unread, ANSWER_OCTETS)) is None or len(unread) < size:
+            data = self._socket.recv(_READ_OCTETS)
+            if not data:
+                raise ConnectionResetError("the server closed the connection")
+            unread += data
+        octets = bytes(unread[:size])
+        del unread[:size]
+        return octets
+
+    def _ask(self, deadline: float, operation: Callable[[], T]) -> T:
         began = monotonic()
         if began >= deadline:
             raise OutOfTime("the request took too long")
@@ -239,8 +325,12 @@ class LdapConnection:
                 raise OutOfTime("the request took too long") from error
             kind = ConnectionLost if self._answered and not was_late else ServerTrouble
             raise kind("no answer in time" if was_late else f"the connection broke: {_say(error)}") from error
+        except messages.MessageError as error:
+            self.is_spent = True
+            raise ServerTrouble(str(error)) from error
         except (IndexError, KeyError, TypeError, ValueError) as error:
             # What ldap3's decoder makes of octets that are no LDAP.
+            self.is_spent = True
             raise ServerTrouble(f"the answer is no LDAP ({type(error).__name__})") from error
         self._answered = True
         return answer
@@ -280,48 +370,6 @@ def _connect(server: LdapServer, deadline: float) -> socket.socket:
         else:
             return one
     raise failure
-
-
-def _entry(response: Mapping[str, Any]) -> LdapEntry:
-    return LdapEntry(
-        response["dn"], {str(name).lower(): tuple(values) for name, values in response["raw_attributes"].items()}
-    )
-
-
-def _bind_outcome(result: Mapping[str, Any]) -> BindOutcome:
-    code, message = result["result"], str(result.get("message") or "")
-    if code == _SUCCESS:
-        return BindOutcome(True)
-    # 389 Directory Server says "unwilling" to an account that is shut, "constraint" after too many failures.
-    is_shut = code == _UNWILLING and "inactivated" in message.lower()
-    if code in (_INVALID, _NO_SUCH_OBJECT, _INAPPROPRIATE, _CONSTRAINT) or is_shut:
-        return BindOutcome(False, _active_directory_reason(message) or _describe(result))
-    raise ServerTrouble(f"a bind is answered with {_describe(result)}")
-
-
-# MS-ADTS: the "data" of the diagnostic message.
-_REASONS = {
-    "525": "unknown user",
-    "52e": "wrong password",
-    "530": "may not log in at this time",
-    "531": "may not log in from this workstation",
-    "532": "the password has expired",
-    "533": "the account is disabled",
-    "701": "the account has expired",
-    "773": "the password must be changed first",
-    "775": "the account is locked",
-}
-
-
-def _active_directory_reason(message: str) -> str:
-    _, found, rest = message.partition(", data ")
-    return _REASONS.get(rest.partition(",")[0].strip().lower(), "") if found else ""
-
-
-def _describe(result: Mapping[str, Any]) -> str:
-    message = str(result.get("message") or "").strip().rstrip("\0")
-    text = f"{result['description']} ({result['result']})"
-    return f"{text}: {message[:200]!a}" if message else text
 
 
 def _say(error: BaseException) -> str:

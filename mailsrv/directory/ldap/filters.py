@@ -13,6 +13,8 @@ from attrs import field, frozen, validators
 from ldap3.core.exceptions import LDAPException
 from ldap3.operation.search import parse_filter
 
+from mailsrv.directory.ldap.messages import encode_filter
+
 # RFC 4512 2.5: a name or a numeric object identifier, with options.
 _ATTRIBUTE = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*|[0-9]+(?:\.[0-9]+)+)(?:;[A-Za-z0-9-]+)*")
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_@")
@@ -102,6 +104,7 @@ def configured(text: str) -> Filter:
         if not text.startswith("(") or not text.endswith(")"):
             raise ValueError("no parentheses around it")
         parse_filter(text, None, True, True, None, False)
+        encode_filter(text)
     except (LDAPException, ValueError, IndexError, AttributeError) as error:
         raise ValueError(f"{text!r} is no filter (RFC 4515)") from error
     return Filter(text)

@@ -13,8 +13,8 @@ from mailsrv.address import Address
 from mailsrv.config.load import parse
 from mailsrv.config.problems import ConfigurationError
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
-from mailsrv.directory.ldap.connection import _bind_outcome
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
+from mailsrv.directory.ldap.results import bind_outcome
 from mailsrv.directory.ldap.servers import Servers, parse_server
 from mailsrv.directory.ldap.trouble import NoServer, ServerTrouble
 from mailsrv.directory.ldap.workers import Workers
@@ -184,7 +184,7 @@ def test_a_trickling_server_does_not_outlast_the_deadline():
     ],
 )
 def test_refusals_have_reasons(code, message, reason):
-    outcome = _bind_outcome({"result": code, "description": "invalidCredentials", "message": message})
+    outcome = bind_outcome({"result": code, "description": "invalidCredentials", "message": message})
     assert not outcome.is_right
     assert reason in outcome.reason
 
@@ -192,7 +192,7 @@ def test_refusals_have_reasons(code, message, reason):
 @pytest.mark.parametrize("code", [1, 8, 13, 51, 52, 53, 80])
 def test_r_auth_7_a_server_that_cannot_is_no_wrong_password(code):
     with pytest.raises(ServerTrouble):
-        _bind_outcome({"result": code, "description": "busy", "message": ""})
+        bind_outcome({"result": code, "description": "busy", "message": ""})
 
 
 def test_settings_that_cannot_work_are_told():

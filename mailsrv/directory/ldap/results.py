@@ -1,0 +1,81 @@
+"""What result codes mean to us (RFC 4511 4.1.9): a wrong password, a server that cannot, a request that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+from ldap3.core.results import RESULT_CODES
+
+from mailsrv.directory.ldap.messages import Outcome
+from mailsrv.directory.ldap.trouble import RequestTrouble, ServerTrouble
+
+# RFC 4511 4.1.9
+SUCCESS, _TIME_LIMIT, _SIZE_LIMIT, _ADMIN_LIMIT, _REFERRAL = 0, 3, 4, 11, 10
+_CONFIDENTIALITY_REQUIRED = 13
+_CONSTRAINT, _NO_SUCH_OBJECT, _INAPPROPRIATE, _INVALID, _UNWILLING = 19, 32, 48, 49, 53
+_SERVER_CANNOT = frozenset({1, 2, 7, 8, 10, 13, 51, 52, 80})
+
+
+@frozen
+class BindOutcome:
+    """What a server said to a name and a password."""
+
+    is_right: bool
+    reason: str = ""
+    """For the log, where it is not."""
+
+
+def as_mapping(outcome: Outcome) -> Mapping[str, Any]:
+    """As ldap3 has it."""
+    description = RESULT_CODES.get(outcome.code, "unknown")
+    return {"result": outcome.code, "description": description, "message": outcome.message}
+
+
+def check_search(outcome: Outcome, base: str) -> None:
+    """Raises ServerTrouble or RequestTrouble for a search that did not go well."""
+    # At the size limit we have as many as we asked for.
+    if outcome.code in (SUCCESS, _SIZE_LIMIT):
+        return
+    if outcome.code in _SERVER_CANNOT and outcome.code != _REFERRAL:
+        raise ServerTrouble(describe(as_mapping(outcome)))
+    raise RequestTrouble(f"the search below {base!r} failed: {describe(as_mapping(outcome))}")
+
+
+def bind_outcome(result: Mapping[str, Any]) -> BindOutcome:
+    """What the answer to a bind says of the password. Raises ServerTrouble where it says nothing of it."""
+    code, message = result["result"], str(result.get("message") or "")
+    if code == SUCCESS:
+        return BindOutcome(True)
+    # 389 Directory Server says "unwilling" to an account that is shut, "constraint" after too many failures.
+    is_shut = code == _UNWILLING and "inactivated" in message.lower()
+    if code in (_INVALID, _NO_SUCH_OBJECT, _INAPPROPRIATE, _CONSTRAINT) or is_shut:
+        return BindOutcome(False, _active_directory_reason(message) or describe(result))
+    raise ServerTrouble(f"a bind is answered with {describe(result)}")
+
+
+# MS-ADTS: the "data" of the diagnostic message.
+_REASONS = {
+    "525": "unknown user",
+    "52e": "wrong password",
+    "530": "may not log in at this time",
+    "531": "may not log in from this workstation",
+    "532": "the password has expired",
+    "533": "the account is disabled",
+    "701": "the account has expired",
+    "773": "the password must be changed first",
+    "775": "the account is locked",
+}
+
+
+def _active_directory_reason(message: str) -> str:
+    _, found, rest = message.partition(", data ")
+    return _REASONS.get(rest.partition(",")[0].strip().lower(), "") if found else ""
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """For the log: what the server sent is in ASCII and cut."""
+    message = str(result.get("message") or "").strip().rstrip("\0")
+    text = f"{result['description']} ({result['result']})"
+    return f"{text}: {message[:200]!a}" if message else text
