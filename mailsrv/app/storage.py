@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.threads import blockingCallFromThread
 from twisted.logger import Logger
@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from mailsrv.config.schema import Settings
 from mailsrv.disk import RealDisk
+from mailsrv.interfaces.changes import IChangeBus
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
 from mailsrv.queue.applier import SplitApplier
@@ -40,6 +41,8 @@ class Storage:
     worker_bus: WorkerChangeBus | None = None
     downs: SharedDowns | None = None
     """Destinations that are down; None where one worker alone would know."""
+    bus: IChangeBus = field(factory=LocalChangeBus)
+    """Reaches the other workers, where there are any."""
 
     async def start(self) -> None:
         """The store first: the journal's replay delivers into it."""
@@ -91,12 +94,12 @@ def open_storage(settings: Settings, reactor: Any, run_id: bytes, *, workers: in
         journal = Journal(settings.journal, directory, disk, SplitApplier(applier, queue.applier), reactor)
         queue.live_segments = journal.live_segments
         queue.recover_journal = journal.recover
-        return Storage(memory, journal, queue, downs=downs)
+        return Storage(memory, journal, queue, downs=downs, bus=bus)
     accounts = AccountTable(settings.store, disk, reactor, run_id, bus)
     journal = Journal(settings.journal, directory, disk, SplitApplier(StoreApplier(accounts), queue.applier), reactor)
     queue.live_segments = journal.live_segments
     queue.recover_journal = journal.recover
-    return Storage(MailStore(accounts, journal), journal, queue, worker_bus, downs)
+    return Storage(MailStore(accounts, journal), journal, queue, worker_bus, downs, bus)
 
 
 async def retry_stuck(journal: Journal) -> None:

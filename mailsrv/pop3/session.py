@@ -154,6 +154,7 @@ class Pop3Session:
         self._maildrop: Maildrop | None = None
         self._is_discarding = False
         self._stop_text = ""
+        self._stop_code = ResponseCode.SYS_TEMP
         self._errors = 0
         self._login_failures = 0
         self.has_ended = False
@@ -185,9 +186,9 @@ class Pop3Session:
         if not self.has_ended:
             self._buffer.append(octets)
 
-    def stop(self, text: str) -> None:
+    def stop(self, text: str, code: ResponseCode = ResponseCode.SYS_TEMP) -> None:
         """The server stops (R-STOP-1): what is in flight is finished, then -ERR; marks are not carried out."""
-        self._stop_text = text
+        self._stop_text, self._stop_code = text, code
 
     # What goes out
 
@@ -225,7 +226,7 @@ class Pop3Session:
             if self.has_ended:
                 return ENDED
             if self._stop_text:
-                self._end(format_error(self._stop_text, ResponseCode.SYS_TEMP))
+                self._end(format_error(self._stop_text, self._stop_code))
                 continue
             line = self._maybe_line()
             if line is None:

@@ -1,0 +1,29 @@
+"""The sessions of this process: their registry, and who looks after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from mailsrv.address import Address
+from mailsrv.auth.session_settings import SessionSettings
+from mailsrv.auth.session_watch import SessionWatch
+from mailsrv.auth.sessions import SessionRegistry
+from mailsrv.directory.review import review_users
+from mailsrv.interfaces.changes import IChangeBus
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+
+
+class Sessions:
+    """``directory`` answers with the directories as they are configured now."""
+
+    def __init__(
+        self, settings: SessionSettings, *, clock: Any, bus: IChangeBus, directory: Callable[[], IDirectory]
+    ) -> None:
+        def review(accounts: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
+            return review_users(directory(), accounts)
+
+        self.registry = SessionRegistry(clock, end_seconds=settings.end_seconds)
+        self.watch = SessionWatch(self.registry, review, settings, clock, bus)
