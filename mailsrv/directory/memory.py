@@ -36,6 +36,9 @@ class MemoryDirectory:
         quota_octets: int | None = None,
         may_log_in: bool = True,
         networks: tuple[str, ...] = (),
+        groups: tuple[str, ...] = (),
+        is_administrator: bool = False,
+        needs_second_factor: bool = False,
     ) -> DirectoryUser:
         """Add or replace a user."""
         user = DirectoryUser(
@@ -45,6 +48,9 @@ class MemoryDirectory:
             may_log_in=may_log_in,
             secret="{PLAIN}" + password,
             networks=networks,
+            groups=groups,
+            is_administrator=is_administrator,
+            needs_second_factor=needs_second_factor,
             directory=self.name,
         )
         user = evolve(user, fingerprint=hashlib.blake2b(repr((user, user.secret)).encode(), digest_size=16).digest())

@@ -8,6 +8,7 @@ be missing. Extra fields are separated by spaces; those that mean something here
 * ``allow_nets=192.0.2.0/24,…``: log-ins from elsewhere are refused,
 * ``groups=staff,sales``: for rules about groups of users (``[[access]]``),
 * ``administrator=yes``: may act for other users, where the settings allow that,
+* ``second_factor=yes``: the password alone lets nobody in; app passwords and tokens do,
 * ``scram_sha_256=ITERATIONS,SALT,STORED-KEY,SERVER-KEY`` and ``scram_sha_1=…``: keys of the same password.
 
 Others are tolerated. uid, gid, home and shell are not used: mail belongs to the server. A field
@@ -72,6 +73,7 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
     networks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     is_administrator = False
+    needs_second_factor = False
     verifiers: list[str] = []
     for extra in fields[7].split() if len(fields) > 7 else ():
         key, _, value = extra.partition("=")
@@ -89,12 +91,14 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
                 groups = _parse_groups(value)
             elif key == "administrator":
                 is_administrator = _parse_flag(value)
+            elif key == "second_factor":
+                needs_second_factor = _parse_flag(value)
             elif key in SCRAM_FIELDS:
                 ScramKeys.parse(SCRAM_FIELDS[key], value)
                 verifiers.append(f"{{{SCRAM_FIELDS[key]}}}{value}")
         except ValueError as error:
             warnings.append(f"{address}: {key}: {error}")
-            may_log_in = may_log_in and key not in ("allow_nets", "groups")
+            may_log_in = may_log_in and key not in ("allow_nets", "groups", "second_factor")
     return PasswdEntry(
         DirectoryUser(
             address=address,
@@ -106,6 +110,7 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
             networks=networks,
             groups=groups,
             is_administrator=is_administrator,
+            needs_second_factor=needs_second_factor,
             verifiers=tuple(verifiers),
         ),
         tuple(warnings),

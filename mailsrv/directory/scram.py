@@ -19,6 +19,9 @@ class ScramCensus:
     def count(self, user: DirectoryUser) -> None:
         """Take one more into account."""
         self._users += 1
+        if user.needs_second_factor:
+            # Their clients have app passwords, which SCRAM cannot prove: as good as no keys.
+            return
         if not user.verifiers and not user.secret.startswith("{"):
             return
         for mechanism, forms in self._forms.items():

@@ -90,6 +90,19 @@ def test_networks_restrict_and_what_cannot_be_understood_shuts_out():
         assert entry.warnings
 
 
+@pytest.mark.parametrize("flag", ["second_factor=yes", "second_factor", "userdb_second_factor=Y"])
+def test_a_second_factor_is_demanded_of_users_marked_so(flag):
+    assert parse_line(f"alice@example.test:{{PLAIN}}x::::::{flag}").user.needs_second_factor
+    assert not parse_line("alice@example.test:{PLAIN}x::::::second_factor=no").user.needs_second_factor
+    assert not parse_line("alice@example.test:{PLAIN}x").user.needs_second_factor
+
+
+def test_a_demand_nobody_understands_refuses_log_ins():
+    entry = parse_line("alice@example.test:{PLAIN}x::::::second_factor=perhaps")
+    assert not entry.user.may_log_in
+    assert "second_factor" in entry.warnings[0]
+
+
 def test_domains_are_added_or_demanded():
     assert parse_line("alice:{PLAIN}x", "example.test").user.address == ALICE
     with pytest.raises(ValueError, match="no domain"):

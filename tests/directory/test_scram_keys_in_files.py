@@ -58,6 +58,14 @@ def test_a_file_tells_whether_everyone_has_keys():
     assert parse_passwd(b"bob@example.test:{PLAIN}x\n").value.scram == ()
 
 
+def test_who_needs_a_second_factor_cannot_use_keys():
+    with_keys = f"alice@example.test:{{PLAIN}}x::::::{FIELD}\n"
+    demanded = f"bob@example.test:{{PLAIN}}x::::::{FIELD} second_factor=yes\n"
+    (standing,) = parse_passwd((with_keys + demanded).encode()).value.scram
+    assert not standing.has_everyone
+    assert parse_passwd(demanded.encode()).value.scram == ()
+
+
 def test_a_chain_with_a_directory_that_knows_no_keys_has_not_everyone():
     aliases, users = MemoryDirectory("aliases"), MemoryDirectory("users")
     assert DirectoryChain([aliases, users], with_users=[users]).scram_standings() == ()
