@@ -9,6 +9,9 @@ from __future__ import annotations
 from mailsrv.auth.settings import AuthSettings, SecondFactor
 from mailsrv.interfaces.directory import DirectoryUser
 
+SECOND_FACTOR_DEMANDED = "a second factor is demanded: no log-in by the directory's password"
+"""For the log."""
+
 
 class SecondFactorRule:
     """``[auth]`` beside what the directories say. Names of groups are compared without case."""

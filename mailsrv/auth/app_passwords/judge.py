@@ -18,6 +18,7 @@ from zope.interface import implementer
 
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase
 from mailsrv.auth.app_passwords.record import SCOPE_OF_SERVICE, AppPassword
+from mailsrv.auth.settings import AuthSettings
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.sessions import IProof, SessionEnd
@@ -41,27 +42,22 @@ class Found:
 
 
 class AppPasswordJudge:
-    """``seconds`` since 1970. At most ``waiting`` questions wait for their turn.
-
-    ``use_seconds``: how old the note about the last use may become before it is written again.
-    """
+    """``seconds`` since 1970. One for a process: it outlives a change of settings."""
 
     _log = Logger()
 
     def __init__(
         self,
         database: AppPasswordDatabase,
+        settings: AuthSettings,
         *,
         run_in_thread: RunInThread,
         seconds: Callable[[], float],
-        waiting: int = 200,
-        use_seconds: float = 60.0,
     ) -> None:
         self._database = database
         self._run_in_thread = run_in_thread
         self._seconds = seconds
-        self._limit = waiting
-        self._use_seconds = use_seconds
+        self._settings = settings
         self._pending = 0
         self._is_looking = False
         self._looked_at: float | None = None
@@ -69,6 +65,10 @@ class AppPasswordJudge:
         """How many questions found too many waiting."""
         self.are_any = False
         """Whether anybody has one, as of the last look (:meth:`look`)."""
+
+    def replace_settings(self, settings: AuthSettings) -> None:
+        """Use these from now on."""
+        self._settings = settings
 
     async def find(self, account: str, secret: str, service: str) -> Found:
         """Judge a secret for a service. ``account`` may be nobody's: it costs the same. Raises Unavailable."""
@@ -86,7 +86,7 @@ class AppPasswordJudge:
         """Somebody was let in by it. Nobody waits for that to be written."""
         now = self._seconds()
         # The other way round after a clock was set back.
-        if password.used_at is not None and 0 <= now - password.used_at < self._use_seconds:
+        if password.used_at is not None and 0 <= now - password.used_at < self._settings.app_password_use_seconds:
             return
         network = network_key(client_address) or "local"
         noting = self._ask(lambda: self._database.note_use(password.id, now, service, network))
@@ -121,7 +121,7 @@ class AppPasswordJudge:
 
     def _ask(self, question: Callable[[], T]) -> Deferred[T]:
         answer: Deferred[T] = Deferred()
-        if self._pending >= self._limit:
+        if self._pending >= self._settings.app_password_queue:
             self.refused += 1
             answer.errback(Unavailable(cause="too many log-ins wait for the file of app passwords"))
             return answer
