@@ -154,7 +154,7 @@ class MailServer:
         context = None
         if self._tls is not None and listen.tls is not TlsMode.NONE:
             # A name of its own: sessions of one listener cannot be resumed at another (R-TLS-3).
-            context = self._tls.for_listener(f"{listen.service.value}-{index}")
+            context = self._tls.for_listener(f"{listen.service.value}-{index}", listen.client_certificates)
         common: dict[str, Any] = {
             "hostname": self._settings.hostname,
             "context_factory": context,

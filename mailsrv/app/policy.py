@@ -41,7 +41,7 @@ from mailsrv.interfaces.directory import IDirectory
 from mailsrv.mailauth.key_store import SigningKeys, load_signing_keys
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
-from mailsrv.sasl import OfferedMechanisms
+from mailsrv.sasl import ServerMechanisms
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
 
@@ -81,7 +81,7 @@ class Policy:
 
     realm: MailRealm
     checkers: Sequence[ICredentialsChecker]
-    mechanisms: OfferedMechanisms
+    mechanisms: ServerMechanisms
     routes: TransportRules
     signer: MessageSigner
     queued_recipients: QueuedRecipients

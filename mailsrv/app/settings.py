@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen, validators
 
+from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.tls_mode import TlsMode
 
@@ -57,6 +58,13 @@ class ListenSettings:
     tls: TlsMode = field(
         default=TlsMode.NONE,
         metadata={"help": "No TLS, TLS when the client asks for it, or TLS from the first octet."},
+    )
+    client_certificates: CertificateUse = field(
+        default=CertificateUse.OFF,
+        metadata={
+            "help": "Whether clients are asked for a certificate of an issuer in tls.client_ca_file, and may log in "
+            "by it; require: without one there is no connection."
+        },
     )
     plaintext_networks: tuple[str, ...] | None = field(
         default=None,

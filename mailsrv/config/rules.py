@@ -15,6 +15,7 @@ from mailsrv.config.schema import Settings
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.routing.rules import find_contradictions
 from mailsrv.store.settings import RepositoryType
+from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.tls_mode import TlsMode
 
 # RFC 952, RFC 1123 2.1
@@ -110,6 +111,18 @@ def _check_tls(settings: Settings) -> Iterator[Problem]:
             yield Problem(
                 f"tls.{name}", f'missing; listen[{wanting[0]}] has tls = "{settings.listen[wanting[0]].tls.value}"'
             )
+    asking = [
+        index for index, listen in enumerate(settings.listen) if listen.client_certificates is not CertificateUse.OFF
+    ]
+    for index in asking:
+        listen = settings.listen[index]
+        found = _shown(listen.client_certificates.value)
+        if listen.tls is TlsMode.NONE:
+            yield Problem(f"listen[{index}].client_certificates", "certificates are shown under TLS alone", found)
+        elif listen.service in (Service.MX, Service.LMTP):
+            yield Problem(f"listen[{index}].client_certificates", "nobody logs in there; leave it out", found)
+    if asking and not settings.tls.client_ca_file:
+        yield Problem("tls.client_ca_file", f"missing; listen[{asking[0]}] asks for client certificates")
 
 
 def _check_domains(settings: Settings) -> Iterator[Problem]:

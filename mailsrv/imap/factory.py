@@ -15,7 +15,7 @@ from mailsrv.imap.session import Services
 from mailsrv.imap.settings import ImapSettings
 from mailsrv.interfaces.content import ISpool
 from mailsrv.interfaces.service import IDrainable
-from mailsrv.sasl import OfferedMechanisms, password_mechanisms
+from mailsrv.sasl import ServerMechanisms, password_mechanisms
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.open_connections import OpenConnections
@@ -45,7 +45,7 @@ class ImapServerFactory(ServerFactory):
         plaintext_networks: NetworkSet,
         connections: ConnectionTable,
         clock: IReactorTime,
-        mechanisms: OfferedMechanisms = password_mechanisms,
+        mechanisms: ServerMechanisms = password_mechanisms,
     ) -> None:
         self.mechanisms = mechanisms
         """Of log-in. A reload puts another here."""

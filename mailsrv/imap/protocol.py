@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorThreads, ISSLTransport
 from twisted.internet.protocol import Protocol, connectionDone
@@ -23,6 +24,7 @@ from mailsrv.imap.errors import PeerGone
 from mailsrv.imap.session import Session, Work
 from mailsrv.imap.state import State
 from mailsrv.wire.channel_binding import TlsChannel
+from mailsrv.wire.client_certificate import asks_for_certificate, client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
 from mailsrv.wire.prompt_write import write_promptly
 from mailsrv.wire.tls_mode import TlsMode
@@ -242,7 +244,14 @@ class ImapProtocol(Protocol):
         return self.is_tls() or self.client_address in self.factory.plaintext_networks
 
     def mechanisms(self) -> tuple[str, ...]:
-        return self.factory.mechanisms(self.is_tls())
+        is_tls = self.is_tls()
+        return self.factory.mechanisms(is_tls, self.client_certificate() if is_tls else None)
+
+    def has_settled(self) -> bool:
+        return not asks_for_certificate(self.transport)
+
+    def client_certificate(self) -> Certificate | None:
+        return client_certificate(self.transport)
 
     def channel_binding(self, kind: str) -> bytes | None:
         return TlsChannel(self.transport)(kind)

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
+from cryptography.x509 import Certificate
 from twisted.cred.portal import Portal
 from twisted.logger import Logger
 
@@ -65,6 +66,12 @@ class Peer(Protocol):
 
     def channel_binding(self, kind: str) -> bytes | None:
         """The data of a type of channel binding; None where there is none."""
+
+    def has_settled(self) -> bool:
+        """Whether nothing that a TLS handshake under way may show would change what can be had."""
+
+    def client_certificate(self) -> Certificate | None:
+        """The client's, verified in the TLS handshake."""
 
     def start_tls(self) -> None:
         """Send what is there and begin TLS."""
@@ -192,11 +199,9 @@ class Session:
     # What the shell uses
 
     def greet(self) -> None:
-        """The greeting (RFC 3501 7.1.1)."""
-        self.send(
-            b"* OK [CAPABILITY %b] %b ready\r\n"
-            % (self.capability(), self.services.hostname.encode("ascii", "replace"))
-        )
+        """The greeting (RFC 3501 7.1.1); without capabilities where it comes before they are known."""
+        code = b"[CAPABILITY %b] " % self.capability() if self.peer.has_settled() else b""
+        self.send(b"* OK %b%b ready\r\n" % (code, self.services.hostname.encode("ascii", "replace")))
 
     def receive_octets(self, data: bytes) -> None:
         """What came from the client."""

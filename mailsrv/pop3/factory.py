@@ -12,7 +12,8 @@ from mailsrv.interfaces.service import IDrainable
 from mailsrv.pop3.protocol import Pop3Protocol
 from mailsrv.pop3.session import Pop3Session
 from mailsrv.pop3.settings import Pop3Settings
-from mailsrv.sasl import OfferedMechanisms, password_mechanisms
+from mailsrv.sasl import ServerMechanisms, password_mechanisms
+from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.open_connections import OpenConnections
@@ -36,7 +37,7 @@ class Pop3ServerFactory(ServerFactory):
         plaintext_networks: NetworkSet,
         connections: ConnectionTable,
         clock: IReactorTime,
-        mechanisms: OfferedMechanisms = password_mechanisms,
+        mechanisms: ServerMechanisms = password_mechanisms,
     ) -> None:
         self.mechanisms = mechanisms
         """Of log-in. A reload puts another here."""
@@ -58,7 +59,7 @@ class Pop3ServerFactory(ServerFactory):
         """For sessions from now on."""
         self.settings = settings
 
-    def make_session(self, client_address: str) -> Pop3Session:
+    def make_session(self, client_address: str, transport: object) -> Pop3Session:
         """The engine of a new connection."""
         return Pop3Session(
             self.settings,
@@ -66,7 +67,7 @@ class Pop3ServerFactory(ServerFactory):
             is_encrypted=self.tls_mode is TlsMode.IMPLICIT,
             may_start_tls=self.tls_mode is TlsMode.STARTTLS and self.context_factory is not None,
             may_log_in_plainly=client_address in self.plaintext_networks,
-            mechanisms=self.mechanisms,
+            mechanisms=lambda is_tls: self.mechanisms(is_tls, client_certificate(transport) if is_tls else None),
         )
 
     def open_slot(self, client_address: str) -> ConnectionSlot:

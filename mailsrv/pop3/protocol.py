@@ -40,6 +40,7 @@ from mailsrv.pop3.session import (
 from mailsrv.sasl import Conversation
 from mailsrv.status import BAD_MAILBOX
 from mailsrv.wire.channel_binding import TlsChannel
+from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
 from mailsrv.wire.prompt_write import write_promptly
 
@@ -98,7 +99,7 @@ class Pop3Protocol(Protocol):
             self._start_timer(self._settings.close_timeout_seconds)
             return
         transport.registerProducer(self, True)
-        self._engine = self._shared.make_session(self._client_address)
+        self._engine = self._shared.make_session(self._client_address, transport)
         self._shared.opened(self)
         self._start_timer(self._settings.login_timeout_seconds)
         self._pump()
@@ -330,6 +331,7 @@ class Pop3Protocol(Protocol):
             connection_id=self.connection_id,
             offered=engine.mechanisms,
             channel=TlsChannel(self.transport),
+            certificate=client_certificate(self.transport),
         )
         try:
             await self._enter(engine, credentials)

@@ -15,12 +15,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from typing import Protocol
+
+from cryptography.x509 import Certificate
 
 from mailsrv.sasl.errors import SaslCancelled, SaslError
 from mailsrv.sasl.mechanisms import Challenge, Conversing, Login, Mechanism, PasswordGiven, Plain, ResponseGiven
 
 _MECHANISMS: dict[str, type[Plain] | type[Login] | type[Conversing]] = {
+    "EXTERNAL": Conversing,
     "SCRAM-SHA-256-PLUS": Conversing,
+    "GSSAPI": Conversing,
     "SCRAM-SHA-256": Conversing,
     "SCRAM-SHA-1": Conversing,
     "OAUTHBEARER": Conversing,
@@ -37,7 +42,14 @@ OfferedMechanisms = Callable[[bool], tuple[str, ...]]
 """What a session may announce now; the argument: whether it is under TLS."""
 
 
-def password_mechanisms(is_tls: bool) -> tuple[str, ...]:
+class ServerMechanisms(Protocol):
+    """What all sessions may announce: to each what suits its connection."""
+
+    def __call__(self, is_tls: bool, certificate: Certificate | None = None, /) -> tuple[str, ...]:
+        """``certificate``: the client's, verified in the TLS handshake."""
+
+
+def password_mechanisms(is_tls: bool, certificate: Certificate | None = None, /) -> tuple[str, ...]:
     """Those that hand a password over, and no others."""
     return MECHANISM_NAMES
 

@@ -57,6 +57,8 @@ class Asking:
         self._logout: Callable[[], object] | None = None
         self._conversation: Conversation | None = None
         """With who decides about a log-in, while it does."""
+        self._is_passed_on = False
+        """A proxy has named another client than the one at the other end (XCLIENT)."""
         self._timer: IDelayedCall | None = None
         self._delay: IDelayedCall | None = None
         """Waits out a tarpit or the time before the greeting."""

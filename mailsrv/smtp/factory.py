@@ -14,7 +14,7 @@ from zope.interface import implementer
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.service import IDrainable
-from mailsrv.sasl import OfferedMechanisms, password_mechanisms
+from mailsrv.sasl import ServerMechanisms, password_mechanisms
 from mailsrv.smtp.protocol import SmtpProtocol
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.connection_limits import ConnectionSlot, ConnectionTable
@@ -51,7 +51,7 @@ class SmtpServerFactory(ServerFactory):
         connections: ConnectionTable,
         clock: IReactorTime,
         admission: Admission | None = None,
-        mechanisms: OfferedMechanisms = password_mechanisms,
+        mechanisms: ServerMechanisms = password_mechanisms,
     ) -> None:
         self.mechanisms = mechanisms
         """Of log-in. A reload puts another here."""

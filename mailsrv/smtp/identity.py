@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import evolve
+from cryptography.x509 import Certificate
 from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,6 +22,7 @@ from mailsrv.smtp.replies import Stage, make_reply
 from mailsrv.smtp.settings import Service
 from mailsrv.smtp.xclient import Xclient
 from mailsrv.wire.channel_binding import TlsChannel
+from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import TooManyConnections
 
 log = Logger()
@@ -63,6 +65,10 @@ class IdentityEvents(Asking):
             account=str(admitted.address),
         )
 
+    def client_certificate(self) -> Certificate | None:
+        """Of the client, verified; a proxy's own certificate speaks for none of those it passes on (R-PROXY-1)."""
+        return None if self._is_passed_on else client_certificate(self.transport)
+
     def _password_offered(self, event: PasswordOffered) -> None:
         given = event.given
         credentials = PasswordCredentials(
@@ -98,6 +104,7 @@ class IdentityEvents(Asking):
             connection_id=self.connection_id,
             offered=session.mechanisms if session is not None else (),
             channel=TlsChannel(self.transport),
+            certificate=self.client_certificate(),
         )
         decided: Deferred[Any] = Deferred()
 
@@ -159,6 +166,7 @@ class IdentityEvents(Asking):
             return
         self._log_out()
         slot.close()
+        self._is_passed_on = True
         self.view = introduced_view(self.view, event.client)
         try:
             self._slot = self.factory.connections.open(self.view.client_address, "smtp")

@@ -75,7 +75,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             is_exempt=self._slot.is_exempt,
             is_proxy=self.view.client_address in factory.xclient_networks,
             patience=self._patience,
-            mechanisms=factory.mechanisms,
+            mechanisms=lambda is_tls: factory.mechanisms(is_tls, self.client_certificate() if is_tls else None),
             seconds=self._clock.seconds,
         )
         self._admit_peer()

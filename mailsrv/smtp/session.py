@@ -320,6 +320,7 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
 
     def _do_helo(self, command: Helo) -> None:
         self._pending = command
+        self._refresh_offer()
         self._ask(Owed.HELO, ClientGreeted(command.domain, command.is_extended))
 
     def _do_introduction(self, command: Introduction) -> None:

@@ -189,6 +189,11 @@ class SessionState:
         )
         self._offer = make_offer(self.settings, standing)
 
+    def _refresh_offer(self) -> None:
+        """What the TLS handshake has shown, which ends after TLS was begun, may let somebody log in."""
+        if self._may_authenticate and self._offered_mechanisms(self.is_tls) != self.mechanisms:
+            self._make_offer()
+
     @property
     def _may_authenticate(self) -> bool:
         return (

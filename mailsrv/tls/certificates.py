@@ -46,12 +46,12 @@ class ServerCertificate:
 
 def load_certificate(certificate_path: str, key_path: str) -> ServerCertificate:
     """Certificate (chain) and key of one or two files. Raises TlsError."""
-    certificate_pem = _read(certificate_path)
+    certificate_pem = read_pem(certificate_path)
     try:
         chain = x509.load_pem_x509_certificates(certificate_pem)
     except ValueError as error:
         raise TlsError(f"{certificate_path} has no certificate that can be read") from error
-    key_pem = certificate_pem if key_path == certificate_path else _read(key_path)
+    key_pem = certificate_pem if key_path == certificate_path else read_pem(key_path)
     try:
         key = load_pem_private_key(key_pem, None)
     except TypeError as error:
@@ -66,7 +66,8 @@ def load_certificate(certificate_path: str, key_path: str) -> ServerCertificate:
     return ServerCertificate(tuple(chain), key)
 
 
-def _read(path: str) -> bytes:
+def read_pem(path: str) -> bytes:
+    """The octets of a file of a size PEM files have. Raises TlsError."""
     try:
         with open(path, "rb") as file:
             octets = file.read(MAX_PEM_OCTETS + 1)

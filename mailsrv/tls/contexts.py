@@ -4,7 +4,7 @@
 Every listener has a context of its own, with its own ticket keys and session-id context: a session
 begun at one cannot be resumed at another (R-TLS-3). Sessions are resumed by tickets only, so the
 server keeps nothing for them; the keys live as long as the context, that is until a reload, and
-in one process.
+in one process. Listeners that ask for client certificates resume none (:mod:`mailsrv.tls.client_certificates`).
 
 :meth:`TlsContexts.reload` replaces the context, never changes one in use: open connections go on
 with theirs, and when a file is broken everything stays as it was.
@@ -24,8 +24,10 @@ from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from mailsrv.tls.certificates import ServerCertificate, TlsError, load_certificate
+from mailsrv.tls.client_certificates import CertificateCounts, ClientTrust, ask_for_certificates, load_client_trust
 from mailsrv.tls.lean_connection import make_connection
 from mailsrv.tls.settings import TlsSettings, TlsVersion
+from mailsrv.wire.client_certificate import CertificateUse, CertificateVerdict
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
 
@@ -36,6 +38,7 @@ class _Loaded:
 
     main: ServerCertificate
     more: tuple[ServerCertificate, ...]
+    trust: ClientTrust | None
 
 
 class TlsContexts:
@@ -53,11 +56,12 @@ class TlsContexts:
         """When the first of the certificates in use ends."""
         return min(certificate.expires for certificate in (self._loaded.main, *self._loaded.more))
 
-    def for_listener(self, name: str) -> ListenerContext:
-        """The context of a listener, the same object for the same name."""
+    def for_listener(self, name: str, use: CertificateUse = CertificateUse.OFF) -> ListenerContext:
+        """The context of a listener, the same object for the same name. ``use``: of clients' certificates."""
         listener = self._listeners.get(name)
         if listener is None:
-            listener = ListenerContext(name, self._make(name, self._settings, self._loaded))
+            listener = ListenerContext(name, use)
+            listener.context = self._make(listener, self._settings, self._loaded)
             self._listeners[name] = listener
         return listener
 
@@ -69,7 +73,7 @@ class TlsContexts:
         """
         new_settings = settings if settings is not None else self._settings
         loaded = self._load(new_settings)
-        made = [(one, self._make(one.name, new_settings, loaded)) for one in tuple(self._listeners.values())]
+        made = [(one, self._make(one, new_settings, loaded)) for one in tuple(self._listeners.values())]
         self._settings, self._loaded = new_settings, loaded
         for listener, context in made:
             listener.context = context
@@ -80,6 +84,7 @@ class TlsContexts:
         loaded = _Loaded(
             load_certificate(settings.certificate, settings.key),
             tuple(load_certificate(path, path) for path in settings.more_certificates),
+            load_client_trust(settings.client_ca_file, settings.client_crl_file),
         )
         for path, certificate in zip(
             (settings.certificate, *settings.more_certificates), (loaded.main, *loaded.more), strict=True
@@ -92,13 +97,23 @@ class TlsContexts:
                 )
         return loaded
 
-    def _make(self, name: str, settings: TlsSettings, loaded: _Loaded) -> SSL.Context:
-        context = _make_context(name, settings, loaded.main)
+    def _make(self, listener: ListenerContext, settings: TlsSettings, loaded: _Loaded) -> SSL.Context:
+        def make(certificate: ServerCertificate) -> SSL.Context:
+            context = _make_context(listener, settings, certificate)
+            if listener.use is not CertificateUse.OFF:
+                if loaded.trust is None:
+                    raise TlsError("tls.client_ca_file is not set: nobody is trusted to issue client certificates")
+                ask_for_certificates(
+                    context, listener.use, loaded.trust, listener=listener.name, counts=listener.client_certificates
+                )
+            return context
+
+        context = make(loaded.main)
         # The callback costs memory and needs executable pages: only where there is a choice.
         if loaded.more:
             by_name = {
                 host: other
-                for other, certificate in [(_make_context(name, settings, one), one) for one in loaded.more]
+                for other, certificate in [(make(one), one) for one in loaded.more]
                 for host in certificate.names
             }
             context.set_tlsext_servername_callback(lambda connection: _choose(connection, by_name))
@@ -109,14 +124,20 @@ class TlsContexts:
 class ListenerContext:
     """Makes the TLS connections of one listener; ``context`` is what new ones are made with."""
 
-    __slots__ = ("context", "name")
+    __slots__ = ("client_certificates", "context", "name", "use")
 
-    def __init__(self, name: str, context: SSL.Context) -> None:
+    context: SSL.Context
+
+    def __init__(self, name: str, use: CertificateUse = CertificateUse.OFF) -> None:
         self.name = name
-        self.context = context
+        self.use = use
+        self.client_certificates = CertificateCounts()
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        return make_connection(self.context)
+        connection = make_connection(self.context)
+        if self.use is not CertificateUse.OFF:
+            connection.set_app_data(CertificateVerdict())
+        return connection
 
     def getContext(self) -> SSL.Context:
         """For what still asks by the older interface."""
@@ -135,19 +156,20 @@ def _choose(connection: SSL.Connection, by_name: Mapping[str, SSL.Context]) -> N
         connection.set_context(context)
 
 
-def _make_context(name: str, settings: TlsSettings, certificate: ServerCertificate) -> SSL.Context:
+def _make_context(listener: ListenerContext, settings: TlsSettings, certificate: ServerCertificate) -> SSL.Context:
+    resumes = settings.session_seconds > 0 and listener.use is CertificateUse.OFF
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(_VERSIONS[settings.minimum_version])
     # Compression tells lengths (RFC 7525 3.3), renegotiation only costs (RFC 9325 3.5).
     options = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
-    if settings.session_seconds <= 0:
+    if not resumes:
         options |= SSL.OP_NO_TICKET
     context.set_options(options)
     # Buffers of 16 KiB and more each way are given back while a connection is idle.
     context.set_mode(SSL.MODE_RELEASE_BUFFERS)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_session_id(hashlib.sha256(b"mailsrv listener " + name.encode()).digest())
-    if settings.session_seconds > 0:
+    context.set_session_id(hashlib.sha256(b"mailsrv listener " + listener.name.encode()).digest())
+    if resumes:
         context.set_timeout(settings.session_seconds)
     try:
         context.set_cipher_list(settings.ciphers.encode("ascii"))

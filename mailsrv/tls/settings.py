@@ -46,3 +46,17 @@ class TlsSettings:
         validator=validators.ge(0),
         metadata={"help": "How long a client may resume a session without a full handshake; 0: never.", "unit": "s"},
     )
+    client_ca_file: str = field(
+        default="",
+        metadata={
+            "help": "PEM file: issuers (roots or intermediate ones) whose certificates clients may show at listeners "
+            "with client_certificates."
+        },
+    )
+    client_crl_file: str = field(
+        default="",
+        metadata={
+            "help": "PEM file: the revocation lists of all these issuers; a certificate whose issuer has no current "
+            "one there is refused. Empty: revocation is not looked at."
+        },
+    )

@@ -237,6 +237,8 @@ def test_paths_are_recognised():
         "tls.certificate",
         "tls.key",
         "tls.more_certificates",
+        "tls.client_ca_file",
+        "tls.client_crl_file",
         "tls_client.ca_file",
     }
 

@@ -45,7 +45,7 @@ class Connection:
     def __init__(self):
         server = make_server()
         self.portal = server.factory.portal = Asking(server.store)
-        server.factory.mechanisms = lambda is_tls: ("SCRAM-SHA-256", "PLAIN")
+        server.factory.mechanisms = lambda is_tls, certificate=None: ("SCRAM-SHA-256", "PLAIN")
         self.protocol = server.factory.buildProtocol(None)
         self.transport = DialogueTransport(self.protocol, peer=IPv4Address("TCP", "127.0.0.1", 4000))
         self.protocol.makeConnection(self.transport)

@@ -68,6 +68,7 @@ class Authenticate:
             connection_id=peer.connection_id,
             offered=offered,
             channel=peer.channel_binding,
+            certificate=peer.client_certificate(),
         )
 
 
