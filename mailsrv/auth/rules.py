@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.address import Address
-from mailsrv.auth.names import parse_user_name
+from mailsrv.auth.access import AccessRules
+from mailsrv.auth.impersonation import Claim, objection_to, read_claim
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt
 from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
+from mailsrv.interfaces.sessions import DirectoryProof, IProof, Login
 from mailsrv.wire.networks import NetworkSet
+
+
+@frozen
+class Standing:
+    """What is known of a log-in before its proof is looked at."""
+
+    user: DirectoryUser | None
+    """Whose credentials have to be right."""
+    objection: str = ""
+    """Why it fails whatever the proof, for the log; "" if nothing speaks against it."""
+    target: DirectoryUser | None = None
+    """Whose account it will be, where that is somebody else's."""
 
 
 class LoginRules:
@@ -23,29 +38,90 @@ class LoginRules:
 
     _log = Logger()
 
-    def __init__(self, settings: AuthSettings, clock: IReactorTime) -> None:
-        self._default_domain = settings.default_domain
+    def __init__(self, settings: AuthSettings, clock: IReactorTime, access: AccessRules | None = None) -> None:
+        self._settings = settings
         self._clock = clock
+        self._access = access or AccessRules()
 
-    def account_name(self, authcid: str) -> tuple[Address | None, str]:
-        """The address a user name means, if it can mean one, and what failures are counted and logged under."""
-        address = parse_user_name(authcid, self._default_domain)
-        return address, ascii(authcid[:320]) if address is None else str(address)
+    def claim(self, authcid: str, authzid: str = "") -> Claim:
+        """Who a client says it is and whom it wants to be. ``authzid`` as in RFC 4422 3.4.1, "" for none."""
+        return read_claim(authcid, authzid, self._settings.impersonation, self._settings.default_domain)
 
-    def objection(self, user: DirectoryUser | None, authzid: str, client_address: str) -> str:
-        """Why a log-in fails whatever the proof; "" if nothing speaks against it."""
+    async def standing(
+        self,
+        directory: IDirectory,
+        claim: Claim,
+        credentials: PasswordCredentials | SaslCredentials,
+        *,
+        user: DirectoryUser | None = None,
+    ) -> Standing:
+        """Ask the directory. ``user``: who is behind the claim, where that is known by other means.
+
+        Both accounts are looked up before anything is decided: the time tells nothing of either.
+        """
+        if user is None and claim.address is not None:
+            user = await find_login(directory, claim.address)
+        target = user
+        wanted = claim.acting_for
+        if wanted is not None and self._settings.impersonation.enabled:
+            target = await find_login(directory, wanted)
+        elif wanted is not None and user is not None and wanted != user.address:
+            target = None
+        return self._judge(user, target, claim, credentials)
+
+    def _judge(
+        self,
+        user: DirectoryUser | None,
+        target: DirectoryUser | None,
+        claim: Claim,
+        credentials: PasswordCredentials | SaslCredentials,
+    ) -> Standing:
         if user is None:
-            return "unknown user"
+            return Standing(None, "unknown user" if claim.address is not None else "no user name")
+        objection = self.objection(user, credentials)
+        if objection:
+            return Standing(user, objection)
+        if claim.is_contradictory:
+            return Standing(user, "asks to act for somebody else")
+        if target is None or target.address != user.address:
+            objection = objection_to(user, target, credentials.service, self._settings.impersonation)
+            return Standing(user, objection, None if objection else target)
+        return Standing(user)
+
+    def objection(self, user: DirectoryUser, credentials: PasswordCredentials | SaslCredentials) -> str:
+        """Why this user may not log in there, whatever the proof; "" if nothing speaks against it."""
         if not user.may_log_in:
             return "may not log in"
-        if user.networks and not _is_from(client_address, user.networks):
+        if user.networks and not _is_from(credentials.client_address, user.networks):
             return "may not log in from there"
-        if authzid:
-            # RFC 4616 section 2: acting for somebody else is not supported; naming oneself twice is.
-            acting_for = parse_user_name(authzid, self._default_domain)
-            if acting_for is None or str(acting_for) != str(user.address):
-                return "asks to act for somebody else"
+        decision = self._access.decide(user, credentials.service, credentials.client_address)
+        if not decision.is_allowed:
+            return f"access rule {decision.rule} denies it"
         return ""
+
+    def admit(
+        self,
+        standing: Standing,
+        credentials: PasswordCredentials | SaslCredentials,
+        proof: IProof | None = None,
+    ) -> DirectoryUser | Login:
+        """The proof was right: what the realm gets. Whoever acts for somebody else is logged, with both names.
+
+        ``proof`` None: it was the directory's password, which a bare user stands for.
+        """
+        if standing.user is None or standing.objection:
+            raise RuntimeError("nobody is admitted against an objection")
+        if standing.target is None:
+            return standing.user if proof is None else Login(standing.user, proof)
+        self._log.warn(
+            "{service}: {administrator} logs in as {account} from {address}",
+            service=credentials.service,
+            administrator=str(standing.user.address),
+            account=str(standing.target.address),
+            address=credentials.client_address,
+            connection=credentials.connection_id,
+        )
+        return Login(standing.target, proof or DirectoryProof(standing.user), acting=standing.user)
 
     async def refuse(
         self,
