@@ -25,8 +25,12 @@ def make_directory(
     clock: IReactorTime,
     run_in_thread: RunInThread,
     default_domain: str = "",
+    tells_groups: bool = False,
 ) -> IDirectory:
-    """All configured directories as one, asked in their order. Reads nothing yet."""
+    """All configured directories as one, asked in their order. Reads nothing yet.
+
+    ``tells_groups``: users who log in come with their groups, also where that costs a question of its own.
+    """
     directories: list[IDirectory] = []
     # The first of them spends the time that an unknown user's log-in takes.
     with_users: list[IDirectory] = []
@@ -59,7 +63,9 @@ def make_directory(
             )
             continue
         if one.type is DirectoryType.LDAP:
-            ldap = make_ldap_directory(one, clock=clock, default_domain=default_domain).directory
+            ldap = make_ldap_directory(
+                one, clock=clock, default_domain=default_domain, tells_groups=tells_groups
+            ).directory
             directories.append(ldap)
             with_users.append(ldap)
             continue

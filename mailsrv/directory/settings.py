@@ -219,6 +219,19 @@ class DirectorySettings:
     group_members: int = field(
         default=10_000, validator=validators.ge(1), metadata={"help": "ldap: mail for a group with more members waits."}
     )
+    user_groups: int = field(
+        default=1000,
+        validator=validators.ge(1),
+        metadata={"help": "ldap: who is in more groups cannot log in where there are rules on groups."},
+    )
+    administrator_groups: tuple[str, ...] = field(
+        default=(),
+        metadata={
+            "help": "ldap: users in one of these groups, directly or through others, are administrators: they may act "
+            "for other users where auth.impersonation allows it.",
+            "example": ["mail-admins"],
+        },
+    )
     attributes: Mapping[str, Any] = field(
         factory=_empty,
         validator=_mapping,

@@ -18,6 +18,8 @@ class Answer:
     user: DirectoryUser | None = None
     dn: str = ""
     targets: tuple[Address, ...] | None = None
+    is_list: bool = False
+    """A group: rules may say who sends to it."""
 
     @property
     def is_known(self) -> bool:

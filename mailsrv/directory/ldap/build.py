@@ -11,10 +11,14 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
 from mailsrv.directory.ldap.answers import AnswerCache
 from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, TlsFiles
-from mailsrv.directory.ldap.directory import LdapDirectory
+from mailsrv.directory.ldap.directory import MANY_SECONDS, LdapDirectory
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
+from mailsrv.directory.ldap.kept import KeepingTimes
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, load_preset
+from mailsrv.directory.ldap.memberships import MembershipReader
+from mailsrv.directory.ldap.rights import RightsReader
+from mailsrv.directory.ldap.rights_questions import RightsQuestions
 from mailsrv.directory.ldap.servers import Servers, parse_server
 from mailsrv.directory.ldap.workers import InPlace, IWorkers, Workers
 
@@ -65,6 +69,10 @@ class LdapSettings(Protocol):
     @property
     def group_members(self) -> int: ...
     @property
+    def user_groups(self) -> int: ...
+    @property
+    def administrator_groups(self) -> tuple[str, ...]: ...
+    @property
     def attributes(self) -> Mapping[str, Any]: ...
 
 
@@ -79,6 +87,9 @@ class LdapParts:
     client: LdapClient
     reader: EntryReader
     groups: GroupReader
+    memberships: MembershipReader
+    rights: RightsReader
+    questions: RightsQuestions
     directory: LdapDirectory
 
 
@@ -88,9 +99,17 @@ def make_mapping(settings: LdapSettings) -> LdapMapping:
 
 
 def make_ldap_directory(
-    settings: LdapSettings, *, clock: IReactorTime, default_domain: str, seconds: Callable[[], float] = time.time
+    settings: LdapSettings,
+    *,
+    clock: IReactorTime,
+    default_domain: str,
+    seconds: Callable[[], float] = time.time,
+    tells_groups: bool = False,
 ) -> LdapParts:
-    """Asks nobody yet. A ``clock`` that is no reactor (commands, tests): questions are answered in place."""
+    """Asks nobody yet. A ``clock`` that is no reactor (commands, tests): questions are answered in place.
+
+    ``tells_groups``: rules on log-ins need them.
+    """
     servers = [parse_server(uri, starttls=settings.starttls) for uri in settings.uri]
     name = f"ldap {settings.uri[0]} {settings.base}"
     mapping = make_mapping(settings)
@@ -136,6 +155,18 @@ def make_ldap_directory(
     groups = GroupReader(
         reader, base=settings.base, limit=settings.group_members, default_domain=default_domain.lower()
     )
+    memberships = MembershipReader(reader, base=settings.base, limit=settings.user_groups)
+    rights = RightsReader(reader, groups, base=settings.base, default_domain=default_domain.lower())
+    times = KeepingTimes(clock.seconds, settings.cache_seconds, settings.outage_seconds, settings.cache_entries)
+    questions = RightsQuestions(
+        name,
+        client,
+        memberships,
+        rights,
+        times,
+        seconds=settings.deadline_seconds,
+        many_seconds=max(settings.deadline_seconds, MANY_SECONDS),
+    )
     directory = LdapDirectory(
         name,
         client,
@@ -147,12 +178,15 @@ def make_ldap_directory(
             outage_seconds=settings.outage_seconds,
             entries=settings.cache_entries,
         ),
+        rights=questions,
         base=settings.base,
         seconds=settings.deadline_seconds,
         clock=clock,
         list_seconds=settings.cache_seconds,
+        tells_groups=tells_groups,
+        administrator_groups=settings.administrator_groups,
     )
-    return LdapParts(name, mapping, group, attempts, client, reader, groups, directory)
+    return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)
 
 
 def _at_once(function: Callable[[], object]) -> object:

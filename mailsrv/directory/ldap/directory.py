@@ -9,9 +9,10 @@ the log.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import TypeVar
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,11 +26,16 @@ from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter, dn_from_template
 from mailsrv.directory.ldap.groups import GroupReader
+from mailsrv.directory.ldap.mapping import AliasEntry
+from mailsrv.directory.ldap.memberships import Memberships
+from mailsrv.directory.ldap.rights_questions import RightsQuestions
 from mailsrv.directory.ldap.trouble import LdapTrouble
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
+from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
+from mailsrv.interfaces.sessions import IReviewDirectory
 
 T = TypeVar("T")
 
@@ -41,9 +47,12 @@ _ENTRIES_OF_A_NAME = 5
 _NOBODY = "cn=nobody at all"
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable)
+@implementer(IDirectory, ILoginDirectory, IPeekable, IReviewDirectory, IRightsDirectory)
 class LdapDirectory:
-    """``base`` is where everything is searched below; ``seconds``: how long one question may take."""
+    """``base`` is where everything is searched below; ``seconds``: how long one question may take.
+
+    Who logs in gets their groups with ``tells_groups`` only; members of ``administrator_groups`` are administrators.
+    """
 
     _log = Logger()
 
@@ -55,16 +64,23 @@ class LdapDirectory:
         groups: GroupReader,
         cache: AnswerCache,
         *,
+        rights: RightsQuestions,
         base: str,
         seconds: float,
         clock: IReactorTime,
         list_seconds: float = 60.0,
+        tells_groups: bool = False,
+        administrator_groups: Collection[str] = (),
     ) -> None:
         self.name = name
         self._client = client
         self._reader = reader
         self._groups = groups
         self._cache = cache
+        self._rights = rights
+        self.has_rights = reader.mapping.has_rights
+        self._administrator_groups = frozenset(name.strip().casefold() for name in administrator_groups)
+        self._tells_groups = tells_groups or bool(self._administrator_groups)
         self._base = base
         self._seconds = seconds
         self._clock = clock
@@ -99,7 +115,7 @@ class LdapDirectory:
     async def _find_login(self, address: Address) -> DirectoryUser | None:
         known = self._cache.fresh(address)
         if known is not None and known.user is not None:
-            return known.user
+            return await self._with_groups(known.user)
         if not address.domain:
             return None
         entries = await self._ask(self._search(self._reader.by_login(address)))
@@ -110,7 +126,15 @@ class LdapDirectory:
         if not users:
             return None
         self._keep_user(users[0])
-        return users[0].user
+        return await self._with_groups(users[0].user)
+
+    async def _with_groups(self, user: DirectoryUser) -> DirectoryUser:
+        """With what rules on log-ins ask for, where there are such rules."""
+        if not self._tells_groups:
+            return user
+        names = (await self._memberships(user)).names
+        is_administrator = not self._administrator_groups.isdisjoint(name.strip().casefold() for name in names)
+        return evolve(user, groups=names, is_administrator=is_administrator)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """By a bind. For nobody one is made, too, with a name that is none (R-AUTH-4)."""
@@ -159,6 +183,80 @@ class LdapDirectory:
         self._listed = (now, listed)
         return listed
 
+    def review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
+        """See :class:`~mailsrv.interfaces.sessions.IReviewDirectory`: one search for all of them."""
+        return run_coroutine(self._review(addresses))
+
+    async def _review(self, addresses: Sequence[Address]) -> Mapping[Address, DirectoryUser | None]:
+        entries: Sequence[LdapEntry] = ()
+        try:
+            if addresses:
+                entries = await self._ask(
+                    self._search(self._reader.by_addresses(addresses), limit=_ENTRIES_OF_A_NAME * len(addresses))
+                )
+        except Unavailable:
+            return {}
+        users: dict[Address, list[LdapUser]] = {}
+        for entry in entries:
+            user = self._reader.user(entry)
+            if user is not None:
+                users.setdefault(user.user.address, []).append(user)
+        found: dict[Address, DirectoryUser | None] = {}
+        for address in addresses:
+            same = users.get(address, [])
+            if len(same) > 1:
+                self._ambiguous(address, [user.dn for user in same])
+                continue
+            if same:
+                self._keep_user(same[0])
+            else:
+                self._cache.drop(address)
+            found[address] = same[0].user if same else None
+        return found
+
+    # IRightsDirectory
+
+    def find_groups(self, user: DirectoryUser) -> Deferred[tuple[str, ...]]:
+        return run_coroutine(self._find_groups(user))
+
+    async def _find_groups(self, user: DirectoryUser) -> tuple[str, ...]:
+        return (await self._memberships(user)).names
+
+    async def _memberships(self, user: DirectoryUser) -> Memberships:
+        answer = await self._answer(user.address, may_be_old=False)
+        if answer.user is None:
+            return Memberships()
+        return await self._ask(self._rights.groups_of(answer.dn))
+
+    def find_posting_rule(self, address: Address) -> Deferred[PostingRule | None]:
+        return run_coroutine(self._find_posting_rule(canonical_address(address)))
+
+    async def _find_posting_rule(self, address: Address) -> PostingRule | None:
+        answer = await self._answer(address, may_be_old=True)
+        if not answer.is_list:
+            return None
+        rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=True))
+        return None if rights is None else rights.posting
+
+    def find_send_rights(self, address: Address) -> Deferred[SendRights | None]:
+        return run_coroutine(self._find_send_rights(canonical_address(address)))
+
+    async def _find_send_rights(self, address: Address) -> SendRights | None:
+        answer = await self._answer(address, may_be_old=False)
+        if not answer.is_known:
+            return None
+        rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=False))
+        return None if rights is None else rights.sending
+
+    def find_shared_mailboxes(self, user: DirectoryUser) -> Deferred[Sequence[SharedMailbox]]:
+        return run_coroutine(self._find_shared_mailboxes(user))
+
+    async def _find_shared_mailboxes(self, user: DirectoryUser) -> Sequence[SharedMailbox]:
+        answer = await self._answer(user.address, may_be_old=False)
+        if answer.user is None:
+            return ()
+        return await self._ask(self._rights.shared_with(answer.dn, (user.address,)))
+
     # Answers
 
     async def _answer(self, address: Address, *, may_be_old: bool) -> Answer:
@@ -206,10 +304,32 @@ class LdapDirectory:
             raise self._ambiguous(address, [entry.dn for entry in entries])
         if not entries:
             return NOBODY
-        if self._reader.is_group(entries[0]):
-            return await self._expand(entries[0])
-        user = self._reader.user(entries[0])
-        return NOBODY if user is None else self._of_user(user, address)
+        entry = entries[0]
+        form = self._reader.alias_form(entry)
+        if form is not None:
+            return await self._of_alias_entry(entry, form)
+        if self._reader.is_group(entry):
+            return await self._expand(entry)
+        user = self._reader.user(entry)
+        if user is None:
+            return NOBODY
+        if user.forward_dns:
+            user = evolve(user, forwards=(*user.forwards, *await self._addresses_of(user.forward_dns)))
+        return self._of_user(user, address)
+
+    async def _of_alias_entry(self, entry: LdapEntry, form: AliasEntry) -> Answer:
+        targets = self._reader.targets(entry, form)
+        dns = tuple(dn for name in form.target_dn for dn in entry.texts(name) if dn)
+        if dns:
+            targets = (*targets, *await self._addresses_of(dns))
+        if not targets:
+            self._log.warn("{directory}: alias {dn} stands for nobody", directory=self.name, dn=entry.dn)
+        return Answer(dn=entry.dn, targets=tuple(dict.fromkeys(targets)))
+
+    async def _addresses_of(self, dns: Sequence[str]) -> tuple[Address, ...]:
+        return await self._client.with_connection(
+            lambda connection, deadline: self._groups.addresses_of(connection, dns, deadline), seconds=self._seconds
+        )
 
     async def _expand(self, group: LdapEntry) -> Answer:
         members = await self._client.with_connection(
@@ -220,15 +340,20 @@ class LdapDirectory:
             self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
         for member in members.users:
             self._keep_user(member)
-        return Answer(dn=group.dn, targets=members.addresses)
+        return Answer(dn=group.dn, targets=members.addresses, is_list=True)
 
     def _of_user(self, user: LdapUser, address: Address) -> Answer:
         if address != user.user.address:
             return Answer(dn=user.dn, targets=(user.user.address,))
-        return Answer(user.user, user.dn, user.forwards or None)
+        if not user.forwards:
+            return Answer(user.user, user.dn)
+        kept = (user.user.address,) if user.keeps_copy else ()
+        return Answer(user.user, user.dn, (*kept, *user.forwards))
 
     def _keep_user(self, user: LdapUser) -> None:
-        self._cache.add(user.user.address, self._of_user(user, user.user.address))
+        """What a search for something else found. Where it goes on to other entries, it is asked about apart."""
+        if not user.forward_dns:
+            self._cache.add(user.user.address, self._of_user(user, user.user.address))
 
     async def _search(
         self, what: Filter, *, limit: int = _ENTRIES_OF_A_NAME, seconds: float = 0.0

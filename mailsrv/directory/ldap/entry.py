@@ -1,4 +1,4 @@
-"""What an entry says: a user, or the addresses of a list.
+"""What an entry says: a user, the addresses of a list, or an alias and nothing else.
 
 What a server matched is looked at once more here: its rules compare more loosely than ours (RFC 4518 ignores
 zero-width characters and folds full-width ones), and two spellings of a name must never be one account.
@@ -6,26 +6,20 @@ zero-width characters and folds full-width ones), and two spellings of a name mu
 
 from __future__ import annotations
 
-import datetime
 import hashlib
-import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import frozen
 
 from mailsrv.address import Address
 from mailsrv.directory.ldap.connection import LdapEntry
-from mailsrv.directory.ldap.filters import Filter, all_of, any_of, configured, equal, negated
-from mailsrv.directory.ldap.mapping import ExpiryFormat, LdapMapping
+from mailsrv.directory.ldap.filters import Filter, all_of, any_of, configured, equal, in_chain, negated
+from mailsrv.directory.ldap.mapping import AliasEntry, LdapMapping
+from mailsrv.directory.ldap.standing import matches, objection
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwd_line import parse_size
 from mailsrv.interfaces.directory import DirectoryUser
-
-_NEVER = frozenset({"", "0", "9223372036854775807"})
-_GENERALIZED_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(\d\d)?)?(?:[.,]\d+)?(Z|[+-]\d{2}(?:\d{2})?)")
-_FILETIME_EPOCH = 11_644_473_600
-_ACCOUNT_DISABLED = 2
 
 
 @frozen
@@ -36,6 +30,10 @@ class LdapUser:
     dn: str
     aliases: tuple[Address, ...] = ()
     forwards: tuple[Address, ...] = ()
+    forward_dns: tuple[str, ...] = ()
+    """Entries whose addresses it is forwarded to."""
+    keeps_copy: bool = False
+    """What is forwarded stays here, too."""
 
 
 def _plain(text: str) -> str:
@@ -52,6 +50,7 @@ class EntryReader:
         self._seconds = seconds
         self._group_classes = frozenset(each.lower() for each in mapping.group_classes)
         self._user_classes = frozenset(each.lower() for each in mapping.user_classes)
+        self._alias_entries = {each.object_class.lower(): each for each in mapping.alias_entry}
 
     # Filters
 
@@ -74,11 +73,21 @@ class EntryReader:
         return all_of(parts)
 
     def by_address(self, address: Address) -> Filter:
-        """Users and groups that may have this address."""
+        """Users, groups and alias entries that may have this address."""
         has = any_of(self._address_tests(address))
         groups = self.groups()
-        users = all_of([self.users(), has])
-        return users if groups is None else any_of([users, all_of([groups, has])])
+        wanted = [all_of([self.users(), has])]
+        if groups is not None:
+            wanted.append(all_of([groups, has]))
+        names = [str(address), address.local_part] if address.domain == self._default_domain else [str(address)]
+        for kind in self.mapping.alias_entry:
+            tests = any_of(equal(attribute, name) for attribute in kind.address for name in names)
+            wanted.append(all_of([equal("objectClass", kind.object_class), tests]))
+        return any_of(wanted)
+
+    def by_addresses(self, addresses: Iterable[Address]) -> Filter:
+        """Users that may have one of these addresses."""
+        return all_of([self.users(), any_of([test for each in addresses for test in self._address_tests(each)])])
 
     def by_login(self, address: Address) -> Filter:
         """Users that may log in by this name."""
@@ -105,9 +114,23 @@ class EntryReader:
         # A user may carry an auxiliary class of both sorts; what can be asked for a password is a user.
         return bool(classes & self._group_classes) and not classes & self._user_classes
 
+    def alias_form(self, entry: LdapEntry) -> AliasEntry | None:
+        """How an alias entry is to be read; None where the entry is a user or a group, whatever else it is."""
+        classes = {each.lower() for each in entry.texts("objectClass")}
+        if classes & (self._group_classes | self._user_classes):
+            return None
+        return next((form for name, form in self._alias_entries.items() if name in classes), None)
+
+    def targets(self, entry: LdapEntry, form: AliasEntry) -> tuple[Address, ...]:
+        """The plain addresses that an alias entry stands for."""
+        return tuple(dict.fromkeys(each for name in form.target for each in self._plain_addresses(entry, name)))
+
     def addresses(self, entry: LdapEntry) -> tuple[Address, ...]:
         """All its addresses, the canonical one first."""
         found: dict[Address, None] = {}
+        form = self.alias_form(entry)
+        if form is not None:
+            return tuple(dict.fromkeys(each for name in form.address for each in self._plain_addresses(entry, name)))
         for name in self.mapping.address:
             values = [each for text in entry.texts(name) if (each := self._address(text)) is not None]
             short = {_plain(each) for login in self.mapping.login for each in entry.texts(login)}
@@ -164,11 +187,26 @@ class EntryReader:
             fingerprint=state.digest(),
             directory=self._name,
         )
-        forwards = [each for name in mapping.forward for each in self._aliases_without_prefix(entry, name)]
-        return LdapUser(user, entry.dn, addresses[1:], tuple(dict.fromkeys(forwards)))
+        named = dict.fromkeys(each for name in mapping.forward for each in self._plain_addresses(entry, name))
+        return LdapUser(
+            user,
+            entry.dn,
+            addresses[1:],
+            tuple(each for each in named if each not in addresses),
+            tuple(dn for name in mapping.forward_dn for dn in entry.texts(name) if dn),
+            # Who forwards to their own address, too, means the mailbox.
+            bool(matches(entry, mapping.forward_copy)) or not named.keys().isdisjoint(addresses),
+        )
 
-    def _aliases_without_prefix(self, entry: LdapEntry, name: str) -> list[Address]:
-        return [each for text in entry.texts(name) if (each := self._address(text)) is not None]
+    def _plain_addresses(self, entry: LdapEntry, name: str) -> list[Address]:
+        """Addresses with or without the prefix of aliases."""
+        prefix = self.mapping.alias_prefix.lower()
+        texts = [text[len(prefix) :] if text.lower().startswith(prefix) else text for text in entry.texts(name)]
+        return [each for text in texts if (each := self._address(text)) is not None]
+
+    def group_name(self, entry: LdapEntry) -> str:
+        """What a group is called in rules; "" where it has no name."""
+        return next((text for name in self.mapping.group_name if (text := entry.first(name))), "")
 
     def quota(self, entry: LdapEntry) -> int | None:
         """In octets; None where there is none to be read. 0 is none, too."""
@@ -184,61 +222,16 @@ class EntryReader:
 
     def objection(self, entry: LdapEntry) -> str:
         """Why the user may not log in; "" where nothing speaks against it."""
-        mapping = self.mapping
-        for rule in mapping.disabled:
-            name, _, value = rule.partition("=")
-            values = [text.lower() for text in entry.texts(name)]
-            if values and (value == "*" or value.lower() in values):
-                return f"{name} is {values[0]}"
-        if mapping.account_control:
-            bits = entry.first(mapping.account_control)
-            if bits.lstrip("-").isdigit() and int(bits) & _ACCOUNT_DISABLED:
-                return "the account is disabled"
-        end = self._end(entry)
-        if end is not None and end <= self._seconds():
-            return f"the account has expired ({mapping.expires})"
-        return ""
-
-    def _end(self, entry: LdapEntry) -> float | None:
-        """When the account ends, in seconds of the epoch; None: never."""
-        text = entry.first(self.mapping.expires) if self.mapping.expires else ""
-        if text in _NEVER or text.startswith("-"):
-            return None
-        try:
-            if self.mapping.expires_format is ExpiryFormat.DAYS:
-                return int(text) * 86_400.0
-            if self.mapping.expires_format is ExpiryFormat.FILETIME:
-                return int(text) / 1e7 - _FILETIME_EPOCH
-            return _parse_generalized_time(text)
-        except (ValueError, OverflowError):
-            # What cannot be read must not open an account that has ended.
-            return 0.0
+        return objection(entry, self.mapping, self._seconds())
 
     def member_test(self, dn: str, primary: str = "") -> Filter:
         """Members of a group as the server itself finds them, through all levels."""
-        from mailsrv.directory.ldap.filters import in_chain
-
         tests = [in_chain(self.mapping.member_of, dn)]
         if primary:
             tests.append(equal(self.mapping.primary_group, primary))
         groups = self.groups()
         has = any_of(tests)
         return has if groups is None else all_of([has, negated(groups)])
-
-
-def _parse_generalized_time(text: str) -> float:
-    match = _GENERALIZED_TIME.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no time")
-    year, month, day, hour, minute, second, zone = match.groups()
-    if zone == "Z":
-        offset = datetime.timedelta()
-    else:
-        offset = datetime.timedelta(hours=int(zone[1:3]), minutes=int(zone[3:5] or 0)) * (-1 if zone[0] == "-" else 1)
-    moment = datetime.datetime(
-        int(year), int(month), int(day), int(hour), int(minute or 0), int(second or 0), tzinfo=datetime.timezone(offset)
-    )
-    return moment.timestamp()
 
 
 def relative_identifier(sid: bytes) -> str:

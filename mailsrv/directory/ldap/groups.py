@@ -5,7 +5,7 @@ Members are fetched many at a time: thousands of them must not be thousands of q
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from attrs import define, field, frozen
 
@@ -13,11 +13,33 @@ from mailsrv.address import Address
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser, relative_identifier
 from mailsrv.directory.ldap.filters import all_of, any_of, equal, present
+from mailsrv.directory.ldap.mapping import LdapMapping
 from mailsrv.directory.ldap.trouble import RequestTrouble
 from mailsrv.directory.names import parse_account_name
 
 GROUP_DEPTH = 20
 _AT_A_TIME = 100
+
+
+@frozen
+class EntriesByDn:
+    """Reads entries by their names, many at a time where the server compares names. Names of none are left out."""
+
+    mapping: LdapMapping
+    base: str
+
+    def read(
+        self, connection: LdapConnection, dns: Sequence[str], wanted: Sequence[str], deadline: float
+    ) -> Iterator[LdapEntry]:
+        """In no order."""
+        attribute = self.mapping.dn_attribute
+        if not attribute:
+            for dn in dns:
+                yield from connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+            return
+        for batch in batches(dns):
+            what = any_of(equal(attribute, dn) for dn in batch)
+            yield from connection.search(self.base, what, wanted, deadline, limit=len(batch))
 
 
 @frozen
@@ -45,6 +67,7 @@ class GroupReader:
     def __init__(self, reader: EntryReader, *, base: str, limit: int, default_domain: str) -> None:
         self._reader = reader
         self._base = base
+        self._by_dn = EntriesByDn(reader.mapping, base)
         self._limit = limit
         self._default_domain = default_domain
 
@@ -58,6 +81,16 @@ class GroupReader:
         else:
             self._walk(connection, group, deadline, walk, ())
         return Members(tuple(walk.addresses), tuple(walk.users.values()), tuple(walk.loops))
+
+    def addresses_of(self, connection: LdapConnection, dns: Sequence[str], deadline: float) -> tuple[Address, ...]:
+        """The canonical addresses of users and groups; of a group without one, those of its members."""
+        found: dict[Address, None] = {}
+        for entry in self._by_dn.read(connection, dns, self._reader.mapping.wanted(), deadline):
+            own = self._reader.addresses(entry)[:1]
+            if not own and self._reader.is_group(entry):
+                own = self.expand(connection, entry, deadline).addresses
+            found.update(dict.fromkeys(own))
+        return tuple(found)
 
     def _ask_for_members(self, connection: LdapConnection, group: LdapEntry, deadline: float, walk: _Walk) -> None:
         sids = group.values.get("objectsid", ())
@@ -90,26 +123,16 @@ class GroupReader:
         names = [one for name in mapping.member_name for one in group.texts(name) if one]
         if len(dns) + len(names) > self._limit:
             raise self._too_many(group)
-        for entry in (*self._by_dn(connection, dns, deadline), *self._by_name(connection, names, deadline)):
+        by_dn = self._by_dn.read(connection, dns, mapping.wanted(), deadline)
+        for entry in (*by_dn, *self._by_name(connection, names, deadline)):
             if self._reader.is_group(entry):
                 self._walk(connection, entry, deadline, walk, (*path, key))
             else:
                 self._add_user(entry, group, walk)
 
-    def _by_dn(self, connection: LdapConnection, dns: Sequence[str], deadline: float) -> Iterable[LdapEntry]:
-        mapping = self._reader.mapping
-        wanted = mapping.wanted()
-        if not mapping.dn_attribute:
-            for dn in dns:
-                yield from connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
-            return
-        for batch in _batches(dns):
-            what = any_of(equal(mapping.dn_attribute, dn) for dn in batch)
-            yield from connection.search(self._base, what, wanted, deadline, limit=len(batch))
-
     def _by_name(self, connection: LdapConnection, names: Sequence[str], deadline: float) -> Iterable[LdapEntry]:
         mapping = self._reader.mapping
-        for batch in _batches(names):
+        for batch in batches(names):
             what = any_of(equal(mapping.member_name_of, name) for name in batch)
             known = {name.lower() for name in batch}
             found = connection.search(
@@ -143,9 +166,7 @@ class GroupReader:
         return RequestTrouble(f"group {group.dn} has more than {self._limit} members")
 
 
-def _batches(items: Sequence[str]) -> Iterable[Sequence[str]]:
+def batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many as one question may name."""
     for start in range(0, len(items), _AT_A_TIME):
         yield items[start : start + _AT_A_TIME]
-
-
-Expand = Callable[[LdapConnection, LdapEntry, float], Members]
