@@ -13,6 +13,7 @@ from typing import NoReturn, Protocol
 import click
 
 from mailsrv.address import Address
+from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_path
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.cli.output import say, to_json
 from mailsrv.directory.domains import LocalDomains
@@ -21,6 +22,7 @@ from mailsrv.directory.passwd_edit import EditError, PasswdEditor, scram_fields
 from mailsrv.directory.passwd_line import parse_size
 from mailsrv.directory.passwords.hashing import make_hash, make_verifiers
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings, PasswordSettings
+from mailsrv.errors import MailError
 
 _PASSWORD_LINE_OCTETS = 8192
 
@@ -28,6 +30,8 @@ _PASSWORD_LINE_OCTETS = 8192
 class UserSettings(Protocol):
     """What these commands need of the settings."""
 
+    @property
+    def state_dir(self) -> str: ...
     @property
     def directory(self) -> Sequence[DirectorySettings]: ...
     @property
@@ -166,7 +170,7 @@ def list_users(context: UserContext, as_json: bool) -> None:
 @click.argument("address")
 @click.pass_obj
 def delete(context: UserContext, address: str) -> None:
-    """Delete a user. Stored mail stays where it is."""
+    """Delete a user and their app passwords. Stored mail stays where it is."""
     editor = _editor(context)
     user = _address(context, address)
     try:
@@ -174,3 +178,11 @@ def delete(context: UserContext, address: str) -> None:
     except EditError as error:
         _fail(str(error))
     click.echo(f"{user} deleted; stored mail was left in place")
+    # Who gets the name next must not be opened by them.
+    database = AppPasswordDatabase(database_path(context.settings.state_dir))
+    try:
+        database.revoke(str(user))
+    except MailError as error:
+        _fail(f"the app passwords of {user} could not be revoked: {error.cause}")
+    finally:
+        database.close()

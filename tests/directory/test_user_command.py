@@ -25,6 +25,7 @@ class Settings:
     domain: tuple[DomainSettings, ...] = (DomainSettings("example.test"),)
     auth: AuthSettings = field(factory=lambda: AuthSettings(default_domain="example.test"))
     passwords: PasswordSettings = CHEAP
+    state_dir: str = "/none"
 
 
 @frozen

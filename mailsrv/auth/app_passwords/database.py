@@ -136,7 +136,7 @@ class AppPasswordDatabase:
                 raise Unavailable(cause=f"{self._path} is gone")
             count = connection.execute("SELECT count(*) FROM app_password WHERE account=?", (account,)).get
             if count >= limit:
-                raise AppPasswordRefused(f"{account} has {count} app passwords already; revoke one first")
+                raise AppPasswordRefused(f"{account} has {count} app passwords, and no more than {limit} are allowed")
             taken = connection.execute("SELECT 1 FROM app_password WHERE account=? AND name=?", (account, name))
             if taken.fetchone() is not None:
                 raise AppPasswordRefused(f"{account} has an app password {name!r} already; revoke it first")

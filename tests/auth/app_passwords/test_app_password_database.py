@@ -90,7 +90,7 @@ def test_many_at_once_stay_within_the_limit(path):
         thread.join()
     database = AppPasswordDatabase(path)
     assert (len(database.list()), len(refused)) == (5, 7)
-    assert {str(error) for error in refused} == {f"{ALICE} has 5 app passwords already; revoke one first"}
+    assert {str(error) for error in refused} == {f"{ALICE} has 5 app passwords, and no more than 5 are allowed"}
     database.close()
 
 
