@@ -8,6 +8,7 @@ conversation here is written apart from mailsrv's own engines, to be told from t
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ EVERYTHING = {
     "DSN": "",
     "ENHANCEDSTATUSCODES": "",
 }
+
+_REPLY = re.compile(rb"(\d\d\d-[^\r\n]*\r\n)*\d\d\d [^\r\n]*\r\n")
 
 
 class Kind(enum.Enum):
@@ -115,6 +118,11 @@ class HopConversation:
     wants_tls: bool = False
     transcript: bytearray = field(factory=bytearray)
     """Everything the client said."""
+    taken: list[HopMessage] = field(factory=list)
+    answered: int = 0
+    """How many of them were answered: not where the reply was lost, or came behind what is no reply."""
+    told: int = 0
+    """How many of these answers got to the client."""
     _unread: bytearray = field(factory=bytearray)
     _out: bytearray = field(factory=bytearray)
     _is_silent: bool = False
@@ -128,6 +136,7 @@ class HopConversation:
     _chunks: bytearray = field(factory=bytearray)
     _is_chunk_refused: bool = False
     _login: list[str] = field(factory=list)
+    _is_garbled: bool = False
 
     def greet(self) -> bytes:
         """What the host says first."""
@@ -186,14 +195,15 @@ class HopConversation:
         elif fault.kind is Kind.LOSE_BEFORE:
             self.is_over = True
         elif fault.kind is Kind.LOSE_AFTER:
-            said = len(self._out)
+            said, answered = len(self._out), self.answered
             act()
             del self._out[said:]
-            self.is_over = True
+            self.answered, self.is_over = answered, True
         elif fault.kind is Kind.SILENT:
             self._is_silent = True
         else:
             self._out += fault.octets
+            self._is_garbled = self._is_garbled or _REPLY.fullmatch(fault.octets) is None
             self.is_over = fault.kind is Kind.REPLY_AND_CLOSE
 
     def _say(self, *lines: str) -> None:
@@ -333,16 +343,17 @@ class HopConversation:
         refused = self.hop.refused_at_end if self.hop.is_lmtp else {}
         taken = [pair for pair in self._recipients if pair[0] not in refused]
         if taken:
-            self.hop.messages.append(
-                HopMessage(
-                    self._reverse_path or "",
-                    tuple(recipient for recipient, _ in taken),
-                    content,
-                    self._mail_parameters,
-                    tuple(parameters for _, parameters in taken),
-                    self.is_tls,
-                )
+            message = HopMessage(
+                self._reverse_path or "",
+                tuple(recipient for recipient, _ in taken),
+                content,
+                self._mail_parameters,
+                tuple(parameters for _, parameters in taken),
+                self.is_tls,
             )
+            self.hop.messages.append(message)
+            self.taken.append(message)
+            self.answered += not self._is_garbled
         if self.hop.is_lmtp:
             for recipient, _ in self._recipients:
                 self._say(refused.get(recipient, "250 2.0.0 Kept"))
@@ -377,12 +388,13 @@ class MemoryTransport:
             return
         if self._producer is not None:
             self._producer.pauseProducing()
-        self._clock.callLater(self._latency, self._arrive, octets)
+        self._clock.callLater(self._latency, self.arrive, octets)
 
     def writeSequence(self, pieces: Any) -> None:
         self.write(b"".join(pieces))
 
-    def _arrive(self, octets: bytes) -> None:
+    def arrive(self, octets: bytes) -> None:
+        """What the client wrote gets to the host."""
         if self._is_gone:
             return
         if self._producer is not None:
@@ -394,12 +406,13 @@ class MemoryTransport:
     def say(self, octets: bytes) -> None:
         """The host says this, and then perhaps closes."""
         if octets:
-            self._clock.callLater(self._latency, self._deliver, octets)
+            self._clock.callLater(self._latency, self._deliver, octets, self.conversation.answered)
         if self.conversation.is_over:
             self._clock.callLater(self._latency, self.lose, ConnectionLost())
 
-    def _deliver(self, octets: bytes) -> None:
+    def _deliver(self, octets: bytes, answered: int) -> None:
         if not self._is_gone and not self.disconnecting:
+            self.conversation.told = max(self.conversation.told, answered)
             self.protocol.dataReceived(octets)
 
     def lose(self, reason: Exception) -> None:

@@ -21,6 +21,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred
@@ -77,7 +78,6 @@ SETTINGS = QueueSettings(
         recipients_per_transaction=2,
     ),
 )
-_MOST_EVENTS = 4000
 
 
 class LostAccount(AssertionError):
@@ -218,6 +218,11 @@ class SimulatedHops:
 class World:
     """One run. ``seed`` decides everything."""
 
+    MOST_EVENTS: ClassVar[int] = 4000
+    """A run that takes more never ends."""
+    EVENTS_TO_CRASH: ClassVar[int] = 25
+    """The next is at most so many events away."""
+
     seed: int
     random: random.Random = field(init=False)
     clock: Clock = field(init=False)
@@ -299,6 +304,13 @@ class World:
         self._store = MemoryQueueStore(self.clock.seconds, self.kept, disk)
         return self._store, MemoryQueueJournal(self._store, self.clock.seconds, disk)
 
+    def open_relay(self) -> ITransportAgent:
+        """What carries mail to the next hops, of a new process."""
+        return SimulatedHops(self)
+
+    def note_taken(self) -> None:
+        """Before a crash and at the end: what next hops have taken gets into ``delivered`` and the others."""
+
     @property
     def has_work(self) -> bool:
         """Whether threads have something to do."""
@@ -327,7 +339,7 @@ class World:
             seconds=clock.seconds,
         )
         local = LocalAgent(store, self.journal, MemorySpool(), notices, self._resolve, seconds=clock.seconds)
-        agents: dict[Transport, ITransportAgent] = {Transport.MX: SimulatedHops(self), Transport.LOCAL: local}
+        agents: dict[Transport, ITransportAgent] = {Transport.MX: self.open_relay(), Transport.LOCAL: local}
         self._runner = QueueRunner(SETTINGS, store, self.journal, agents, notices, clock=clock, random=draw.random)
         self._runner.startService()
         now = clock.seconds()
@@ -341,6 +353,7 @@ class World:
     def _crash(self) -> None:
         """Kill the process: its timers and its memory are gone."""
         self.crashes += 1
+        self.note_taken()
         self.lose_memory()
         self.clock.calls.clear()
         taken, self.unwritten = self.unwritten, set()
@@ -360,7 +373,7 @@ class World:
             self.kept.rows or clock.seconds() <= last_sending + 1 or self.events < 3
         ):
             self.events += 1
-            if self.events > _MOST_EVENTS:
+            if self.events > self.MOST_EVENTS:
                 raise LostAccount(f"seed {self.seed}: mail that never ends: {list(self.kept.places)}")
             if self.events == crash_at and self.crashes < 4:
                 self._crash()
@@ -371,11 +384,12 @@ class World:
                 clock.advance(max(0.0, clock.calls[0].getTime() - clock.seconds()))
             if self.unwritten:
                 self.unwritten = {key for key in self.unwritten if self.kept.row(*key) is not None}
+        self.note_taken()
         Account(self).check()
         return self
 
     def _next_crash(self) -> int | float:
-        return self.events + self.random.randint(1, 25) if self.random.random() < 0.8 else math.inf
+        return self.events + self.random.randint(1, self.EVENTS_TO_CRASH) if self.random.random() < 0.8 else math.inf
 
 
 @frozen

@@ -1,10 +1,12 @@
-"""Ten thousand runs of the queue in a world that breaks (see :mod:`mailsrv.testing.queue_simulation`).
+"""Runs of the queue in a world that breaks (see :mod:`mailsrv.testing.queue_simulation`).
+
+Ten thousand runs with the relay's client engine in it are in ``tests/relay/test_relay_simulation.py``.
 
 A failing run names its seed. To replay it alone, with what it did on standard output::
 
     MAILSRV_QUEUE_SEED=1234 pytest tests/queue/test_queue_simulation.py
 
-MAILSRV_QUEUE_RUNS sets the number of runs (10,000), MAILSRV_QUEUE_FIRST_SEED the first seed (0).
+MAILSRV_QUEUE_RUNS sets the number of runs (2,000), MAILSRV_QUEUE_FIRST_SEED the first seed (0).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from mailsrv.queue.recording import Recording
 from mailsrv.testing.queue import MemoryQueueJournal
 from mailsrv.testing.queue_simulation import LostAccount, SimulatedDisk, SimulatedHops, World
 
-RUNS = int(os.environ.get("MAILSRV_QUEUE_RUNS", "10000"))
+RUNS = int(os.environ.get("MAILSRV_QUEUE_RUNS", "2000"))
 FIRST = int(os.environ.get("MAILSRV_QUEUE_FIRST_SEED", "0"))
 CHUNKS = 10
 
