@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from mailsrv.address import Address
-from mailsrv.auth.access import AccessRules
+from mailsrv.auth.access import AccessDecision, AccessRules
 from mailsrv.auth.impersonation import Claim, objection_to, read_claim
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt
@@ -94,10 +94,14 @@ class LoginRules:
             return "may not log in"
         if user.networks and not _is_from(credentials.client_address, user.networks):
             return "may not log in from there"
-        decision = self._access.decide(user, credentials.service, credentials.client_address)
-        if not decision.is_allowed:
-            return f"access rule {decision.rule} denies it"
-        return ""
+        decision = self.access_decision(user, credentials)
+        return "" if decision.is_allowed else f"access rule {decision.rule} denies it"
+
+    def access_decision(
+        self, user: DirectoryUser, credentials: PasswordCredentials | SaslCredentials
+    ) -> AccessDecision:
+        """What the ``[[access]]`` tables say of it."""
+        return self._access.decide(user, credentials.service, credentials.client_address)
 
     def admit(
         self,

@@ -17,6 +17,7 @@ from mailsrv.config.schema import Settings
 
 # Group → where it is; loading only what is asked for keeps the command quick.
 _GROUPS = {
+    "auth": ("mailsrv.cli.auth", "auth_group"),
     "app-password": ("mailsrv.cli.app_password", "app_password_group"),
     "config": ("mailsrv.cli.config", "config_group"),
     "dkim": ("mailsrv.cli.dkim", "dkim_group"),
