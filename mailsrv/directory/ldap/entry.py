@@ -16,7 +16,7 @@ from mailsrv.address import Address
 from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.filters import Filter, all_of, any_of, configured, equal, in_chain, negated
 from mailsrv.directory.ldap.mapping import AliasEntry, LdapMapping
-from mailsrv.directory.ldap.standing import matches, objection
+from mailsrv.directory.ldap.standing import matches, needs_second_factor, objection
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwd_line import parse_size
 from mailsrv.interfaces.directory import DirectoryUser
@@ -184,6 +184,7 @@ class EntryReader:
             display_name=next((text for name in mapping.display_name if (text := entry.first(name))), ""),
             quota_octets=self.quota(entry),
             may_log_in=may_log_in,
+            needs_second_factor=needs_second_factor(entry, mapping),
             fingerprint=state.digest(),
             directory=self._name,
         )

@@ -101,8 +101,10 @@ class LdapMapping:
     """``attribute=value``: what is forwarded stays in the mailbox, too."""
     disabled: tuple[str, ...] = field(default=(), validator=_rules)
     """``attribute=value``, or ``attribute=*``: the user may not log in."""
+    second_factor: tuple[str, ...] = field(default=(), validator=_rules)
+    """As ``disabled``: the password alone does not let this user in; app passwords, tokens and certificates do."""
     account_control: str = field(default="", validator=_attributes)
-    """Bits; 2 is set: the user may not log in (MS-ADTS 2.2.16)."""
+    """Bits; 2 is set: the user may not log in; 2^18: a smart card is demanded, a second factor (MS-ADTS 2.2.16)."""
     account_state: str = field(default="", validator=_attributes)
     """Bits the server computes: the account is locked (16), the password has expired (2^23) (MS-ADTS 2.2.17)."""
     locked_since: str = field(default="", validator=_attributes)
@@ -199,7 +201,7 @@ class LdapMapping:
             self.quota,
             *self.forward,
             *self.forward_dn,
-            *(rule.partition("=")[0] for rule in (*self.disabled, *self.forward_copy)),
+            *(rule.partition("=")[0] for rule in (*self.disabled, *self.second_factor, *self.forward_copy)),
             self.account_control,
             self.account_state,
             self.locked_since,

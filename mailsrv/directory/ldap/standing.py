@@ -1,4 +1,4 @@
-"""Whether an entry's user may log in: switched off, locked, expired, by any directory's way to write it.
+"""Whether an entry's user may log in: switched off, locked, expired, by any directory's way to write it; and how.
 
 The server itself refuses the password of such a user in most cases; tokens, certificates and app passwords never
 reach it. What cannot be read never opens an account.
@@ -18,6 +18,7 @@ _GENERALIZED_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(\d\d)(?:(\d\d)(\d\d)?)?(?:[
 _FILETIME_EPOCH = 11_644_473_600
 # MS-ADTS 2.2.16, 2.2.17
 _ACCOUNT_DISABLED = 0x2
+_SMARTCARD_REQUIRED = 0x40000
 _LOCKOUT = 0x10
 _PASSWORD_EXPIRED = 0x800000
 
@@ -48,6 +49,11 @@ def objection(entry: LdapEntry, mapping: LdapMapping, now: float) -> str:
     if end is not None and end <= now:
         return f"the account has expired ({mapping.expires})"
     return ""
+
+
+def needs_second_factor(entry: LdapEntry, mapping: LdapMapping) -> bool:
+    """Whether the directory demands more of the user than a password."""
+    return bool(matches(entry, mapping.second_factor) or _bits(entry, mapping.account_control) & _SMARTCARD_REQUIRED)
 
 
 def _has(entry: LdapEntry, attribute: str) -> bool:
