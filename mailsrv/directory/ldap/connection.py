@@ -91,6 +91,7 @@ class _Question:
     whole_tree: bool
     size_limit: int
     page: tuple[int, bytes] | None
+    controls: tuple[bytes, ...] = ()
 
     def request(self, number: int) -> bytes:
         return messages.search_request(
@@ -102,6 +103,7 @@ class _Question:
             size_limit=self.size_limit,
             time_limit_seconds=_TIME_LIMIT_SECONDS,
             page=self.page,
+            controls=self.controls,
         )
 
 
@@ -220,6 +222,7 @@ class LdapConnection:
         *,
         limit: int,
         whole_tree: bool = True,
+        controls: tuple[bytes, ...] = (),
     ) -> tuple[LdapEntry, ...]:
         """Entries below (or at) ``base``, at most ``limit``; page by page where there may be many (RFC 2696)."""
         octets = messages.encode_filter(what.text)
@@ -230,7 +233,7 @@ class LdapConnection:
             # A server is not asked for more than is wanted, nor trusted to stop there.
             left = limit - len(entries)
             page = (min(PAGE_ENTRIES, left), cookie) if paged else None
-            question = _Question(base, octets, tuple(attributes), whole_tree, 0 if paged else limit, page)
+            question = _Question(base, octets, tuple(attributes), whole_tree, 0 if paged else limit, page, controls)
             found, outcome, cookie = self._ask(deadline, partial(self._page, question, left))
             check_search(outcome, base)
             entries += found
@@ -279,6 +282,45 @@ class LdapConnection:
                 collected += more[0][1]
             values[name] = (*values.get(name, ()), *collected)
         return LdapEntry(entry.dn, values)
+
+    def begin_search(
+        self,
+        base: str,
+        what: Filter,
+        attributes: Sequence[str],
+        deadline: float,
+        *,
+        controls: Sequence[bytes] = (),
+        whole_tree: bool = True,
+    ) -> int:
+        """Ask without waiting: what comes of it, and may never end, :meth:`next_message` gives. Answers its number."""
+        number = self._next_number()
+        request = messages.search_request(
+            number,
+            base,
+            messages.encode_filter(what.text),
+            attributes,
+            whole_tree=whole_tree,
+            size_limit=0,
+            time_limit_seconds=0,
+            controls=controls,
+        )
+        self._ask(deadline, lambda: self._socket.sendall(request))
+        return number
+
+    def next_message(self, seconds: float) -> messages.Message | None:
+        """Whatever comes next, of any operation; None where nothing whole has come in so many ``seconds``."""
+        self._socket.expect(monotonic() + seconds, ANSWER_OCTETS)
+        try:
+            return messages.read_message(self._next_octets())
+        except TimeoutError:
+            # What has come of it is kept.
+            return None
+        except OSError as error:
+            raise ConnectionLost(f"the connection broke: {_say(error)}") from error
+        except messages.MessageError as error:
+            self.is_spent = True
+            raise ServerTrouble(str(error)) from error
 
     def _next_number(self) -> int:
         number: int = self._ldap.server.next_message_id()

@@ -63,6 +63,13 @@ def equal(attribute: str, value: str | bytes) -> Filter:
     return Filter(f"({AttributeName(attribute).text}={_escape(value)})")
 
 
+def at_least(attribute: str, value: str) -> Filter:
+    """``(attribute>=value)``, for times and numbers."""
+    if not value:
+        raise ValueError("a value to compare with must not be empty")
+    return Filter(f"({AttributeName(attribute).text}>={_escape(value)})")
+
+
 def in_chain(attribute: str, dn: str) -> Filter:
     """Entries whose attribute leads to this DN over any number of levels (Active Directory, Samba)."""
     if not dn:

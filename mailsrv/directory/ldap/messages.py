@@ -87,8 +87,12 @@ def search_request(
     size_limit: int,
     time_limit_seconds: int,
     page: tuple[int, bytes] | None = None,
+    controls: Sequence[bytes] = (),
 ) -> bytes:
-    """A search (RFC 4511 4.5.1) that follows no aliases; ``page``: how many entries, and the cookie (RFC 2696)."""
+    """A search (RFC 4511 4.5.1) that follows no aliases; ``page``: how many entries, and the cookie (RFC 2696).
+
+    ``controls`` are further ones, of :func:`control`.
+    """
     content = (
         tlv(_OCTETS, base.encode("utf-8", "surrogatepass"))
         + _integer(2 if whole_tree else 0, _ENUMERATED)
@@ -99,11 +103,16 @@ def search_request(
         + what
         + tlv(_SEQUENCE, b"".join([tlv(_OCTETS, name.encode("ascii")) for name in attributes]))
     )
-    controls = []
     if page is not None:
         value = tlv(_SEQUENCE, _integer(page[0]) + tlv(_OCTETS, page[1]))
-        controls.append(tlv(_SEQUENCE, tlv(_OCTETS, PAGED_RESULTS) + tlv(_BOOLEAN, b"\xff") + tlv(_OCTETS, value)))
+        controls = (*controls, control(PAGED_RESULTS, value))
     return _message(number, tlv(SEARCH_REQUEST, content), controls)
+
+
+def control(kind: bytes, value: bytes | None = None) -> bytes:
+    """A control (RFC 4511 4.1.11) that the server has to obey or refuse."""
+    end = b"" if value is None else tlv(_OCTETS, value)
+    return tlv(_SEQUENCE, tlv(_OCTETS, kind) + tlv(_BOOLEAN, b"\xff") + end)
 
 
 # Filters
@@ -260,6 +269,25 @@ def read_message(octets: bytes) -> Message:
         begin, at = _expected(octets, at, end, _CONTROLS)
         controls = octets[begin:at]
     return Message(number, tag, content, controls)
+
+
+def read_elements(content: bytes) -> list[tuple[int, bytes]]:
+    """What stands side by side in a constructed value: tags and contents. Raises MessageError."""
+    at, end = 0, len(content)
+    found = []
+    while at < end:
+        tag, begin, at = _element(content, at, end)
+        found.append((tag, content[begin:at]))
+    return found
+
+
+def read_control(controls: bytes, kind: bytes) -> bytes | None:
+    """The value of a control among those of a message; None where it is not there. Raises MessageError."""
+    for _, content in read_elements(controls):
+        parts = read_elements(content)
+        if parts and parts[0] == (_OCTETS, kind):
+            return next((value for tag, value in parts[1:] if tag == _OCTETS), b"")
+    return None
 
 
 def read_entry(content: bytes) -> tuple[str, dict[str, tuple[bytes, ...]]]:
