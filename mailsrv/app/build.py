@@ -28,15 +28,18 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.threadpool import ThreadPool
 
 from mailsrv.address import Address
+from mailsrv.app.app_passwords import AppPasswords
 from mailsrv.app.control import Start
+from mailsrv.app.oauth import Issuers
 from mailsrv.app.outbound import make_outbound, postmaster_of
 from mailsrv.app.policy import Policy, PolicyParts, load_policy_files, make_policy
 from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
+from mailsrv.app.sessions import Sessions
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
-from mailsrv.auth.oauth_settings import OAuthSettings
+from mailsrv.auth.failure_table import FailureFile, failures_path
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission
@@ -54,7 +57,6 @@ from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.contexts import TlsContexts
-from mailsrv.tls.https import HttpsClient, HttpsError
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.shared_table import NoColumn, SharedTable
@@ -62,8 +64,6 @@ from mailsrv.wire.tls_mode import TlsMode
 
 _log = Logger()
 _NOBODY = Address("nobody", "invalid")
-_KEYS_OCTETS = 262_144
-"""Of the public keys of an issuer of tokens."""
 
 ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
 
@@ -82,12 +82,24 @@ class MailServer:
         self._pool = ThreadPool(0, settings.server.threads, "mailsrv")
         self._run_in_thread: Any = functools.partial(deferToThreadPool, reactor, self._pool)
         self._hashing = HashingPool(settings.passwords, reactor=reactor)
-        self._shared = shared
         self._connections = ConnectionTable(settings.limits, reactor.seconds, shared)
         self._submission_rates = SubmissionRates(settings.submission, rates_path(settings.state_dir), reactor.seconds)
+        self._failures = FailureFile(failures_path(settings.state_dir), settings.auth.throttle_entries)
         self._throttle = self._make_throttle(settings)
+        self._app_passwords = AppPasswords(settings, reactor)
+        self._sessions = Sessions(
+            settings.sessions, clock=reactor, bus=storage.bus, directory=lambda: self._policy.directory
+        )
+        issuers = Issuers(reactor, lambda: self._outbound.resolver, settings.tls_client.ca_file, self._run_in_thread)
         self._parts = PolicyParts(
-            storage, self._hashing, self._submission_rates, reactor, self._run_in_thread, self._fetch_keys
+            storage,
+            self._hashing,
+            self._submission_rates,
+            reactor,
+            self._run_in_thread,
+            issuers,
+            self._sessions.registry,
+            self._app_passwords.judge,
         )
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
@@ -147,7 +159,7 @@ class MailServer:
             settings.auth,
             clock=self._reactor,
             exempt_networks=settings.limits.exempt_networks,
-            shared=None if self._shared is None else self._shared.buckets,
+            failures=self._failures,
         )
 
     def _make_factory(self, listen: ListenSettings, index: int, policy: Policy) -> ProtocolFactory:
@@ -187,7 +199,9 @@ class MailServer:
     async def _start(self) -> None:
         self._pool.start()
         self._hashing.start()
+        self._app_passwords.start()
         self._submission_rates.start()
+        self._failures.start()
         await self._storage.start()
         # Only now, as the user we run as: secrets of rewritten senders are made where there are none yet.
         rewriting = await self._run_in_thread(_open_rewriting, self._settings)
@@ -196,6 +210,7 @@ class MailServer:
             self._settings, self._files, self._parts, self._throttle, rewriting, decoy_secret=decoy_secret
         )
         self._use(policy, self._settings)
+        self._sessions.watch.start()
         self._outbound.start()
         self._pickup.start()
 
@@ -203,6 +218,7 @@ class MailServer:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        self._sessions.watch.stop()
         try:
             await self._pickup.stop()
             await self._outbound.stop()
@@ -210,6 +226,7 @@ class MailServer:
         finally:
             self._connections.close()
             self._hashing.stop()
+            self._app_passwords.stop()
             if self._pool.started and not self._pool.joined:
                 self._pool.stop()
 
@@ -233,6 +250,8 @@ class MailServer:
             throttle = self._make_throttle(settings)
         self._throttle = throttle
         self._submission_rates.replace_settings(settings.submission)
+        self._app_passwords.judge.replace_settings(settings.auth)
+        self._sessions.watch.replace_settings(settings.sessions)
         self._use(make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret), settings)
         self._outbound.tls_policies.replace_rules(settings.tls_policy)
         if settings.limits != self._settings.limits:
@@ -244,6 +263,7 @@ class MailServer:
             "domains",
             "directories",
             "log-in",
+            "sessions",
             "routes",
             "TLS policies",
             "signing keys",
@@ -276,22 +296,6 @@ class MailServer:
             else:
                 factory.replace_settings(settings.pop3)
 
-    def _fetch_keys(self, issuer: OAuthSettings) -> Deferred[bytes]:
-        """The JWKS document of an issuer of tokens, from its file or its server."""
-        if issuer.jwks_file:
-            answer: Deferred[bytes] = self._run_in_thread(_read_keys, issuer.jwks_file)
-            return answer
-        return Deferred.fromCoroutine(self._fetch_from_server(issuer))
-
-    async def _fetch_from_server(self, issuer: OAuthSettings) -> bytes:
-        ca_file = self._settings.tls_client.ca_file
-        https = await self._run_in_thread(HttpsClient, self._reactor, self._outbound.resolver, ca_file)
-        answer = await https.request("GET", issuer.jwks_uri, timeout=issuer.fetch_seconds, max_octets=_KEYS_OCTETS)
-        if answer.status != 200:
-            raise HttpsError(f"answer {answer.status}")
-        octets: bytes = answer.body
-        return octets
-
     def _retry_stuck(self) -> None:
         """Mail that was put aside is tried again: a reload is what an administrator does after mending a mailbox."""
         Deferred.fromCoroutine(retry_stuck(self._storage.journal)).addErrback(
@@ -309,17 +313,12 @@ def _admission(policy: Policy, listen: ListenSettings) -> Admission | None:
     return policy.admission.behind_proxy if listen.proxy_protocol_from else policy.admission
 
 
-def _read_keys(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_KEYS_OCTETS)
-
-
 def _open_rewriting(settings: Settings) -> SenderRewriting | None:
     return open_rewriting(settings.delivery, settings.state_dir, time.time())
 
 
 def _throttling(settings: Settings) -> object:
-    """What a throttle is made of; a new one has forgotten all failures."""
+    """What a throttle is made of; a new one does not know of attempts under way."""
     return settings.auth, settings.limits.exempt_networks
 
 

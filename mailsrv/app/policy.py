@@ -6,21 +6,23 @@ is handed in as :class:`PolicyParts`.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker
-from twisted.internet.defer import Deferred
 
+from mailsrv.app.mechanisms import make_deciders
+from mailsrv.app.oauth import Issuers
 from mailsrv.app.storage import Storage
+from mailsrv.auth.access import AccessRules
+from mailsrv.auth.app_passwords.judge import AppPasswordJudge
 from mailsrv.auth.checker import PasswordChecker
 from mailsrv.auth.login_cache import LoginCache
-from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.sasl_checker import SaslChecker
+from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission, LocalPeers
@@ -30,10 +32,13 @@ from mailsrv.delivery.recipients import RecipientPolicy
 from mailsrv.delivery.recipients import Service as DeliveryService
 from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission_rates import SubmissionRates
+from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.build import make_directory
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
+from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.filters.loading import LoadedFilter, load_filters
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.delivery import IMessageReceiver
@@ -44,9 +49,6 @@ from mailsrv.routing.srs import SenderRewriting
 from mailsrv.sasl import ServerMechanisms
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
-
-if TYPE_CHECKING:
-    from mailsrv.auth.tokens import TokenJudge
 
 
 @frozen
@@ -71,8 +73,11 @@ class PolicyParts:
     submission_rates: SubmissionRates
     clock: Any
     run_in_thread: Any
-    fetch_keys: Callable[[OAuthSettings], Deferred[bytes]]
-    """The public keys of an issuer of tokens."""
+    issuers: Issuers
+    """Who tells which tokens are good."""
+    sessions: SessionRegistry
+    """Who is logged in."""
+    app_passwords: AppPasswordJudge
 
 
 @frozen(eq=False)
@@ -111,35 +116,52 @@ def make_policy(
         clock=clock,
         run_in_thread=parts.run_in_thread,
         default_domain=settings.auth.default_domain,
+        tells_groups=asks_for_groups(settings),
     )
     domains = LocalDomains(settings.domain)
     resolver = AddressResolver(domains, directory)
+    rights = AddressRights(domains, directory, settings.list)
+    senders = SendAsPolicy(resolver, rights)
+    posting = PostingPolicy(resolver, rights, by_reverse_path=settings.delivery.list_posters_by_reverse_path)
     routes = TransportRules(settings.route, domains.all_names)
     auth = settings.auth
+    access = AccessRules(settings.access)
     checker = PasswordChecker(
         directory,
         auth,
         clock=clock,
         throttle=throttle,
+        access=access,
         cache=LoginCache(clock=clock, seconds=auth.cache_seconds, entries=auth.cache_entries),
+        app_passwords=parts.app_passwords,
     )
-    offer = MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth))
+    offer = MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth), app_passwords=parts.app_passwords)
     sasl_checker = SaslChecker(
         directory,
         auth,
         clock=clock,
         throttle=throttle,
+        access=access,
         offer=offer,
         decoy_secret=decoy_secret,
-        tokens=_make_token_judge(settings, parts),
+        further=make_deciders(
+            settings,
+            directory,
+            clock=clock,
+            throttle=throttle,
+            access=access,
+            tokens=parts.issuers.judge(settings.oauth),
+        ),
     )
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
     queued = RecipientPolicy(DeliveryService.SUBMISSION, resolver, routes, rewriting=rewriting, seconds=clock.seconds)
-    peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=resolver.may_send_as)
+    peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=senders.may_send_as)
     pipeline = FilterPipeline(files.filters, clock)
     storage = parts.storage
     return Policy(
-        realm=MailRealm(storage.store, resolver.may_send_as),
+        realm=MailRealm(
+            storage.store, senders.may_send_as, parts.sessions, may_send_on_behalf=senders.may_send_on_behalf
+        ),
         checkers=(checker, sasl_checker),
         mechanisms=offer,
         routes=routes,
@@ -164,6 +186,7 @@ def make_policy(
                 rewriting=rewriting,
                 signer=signer,
                 submission_rates=parts.submission_rates,
+                posting=posting,
                 run_in_thread=parts.run_in_thread,
             )
             for service in SmtpService
@@ -171,13 +194,10 @@ def make_policy(
     )
 
 
-def _make_token_judge(settings: Settings, parts: PolicyParts) -> TokenJudge | None:
-    if not settings.oauth:
-        return None
-    # It needs a library that not everybody installs; the settings have seen to it that it is there.
-    from mailsrv.auth.tokens import TokenJudge
-
-    return TokenJudge(settings.oauth, parts.fetch_keys, clock=parts.clock, seconds=time.time)
+def asks_for_groups(settings: Settings) -> bool:
+    """Whether any rule on log-ins is about groups of users."""
+    by_access = any(rule.groups for rule in settings.access)
+    return by_access or bool(settings.auth.second_factor_groups)
 
 
 def default_domain(settings: Settings) -> str:

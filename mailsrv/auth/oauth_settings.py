@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import importlib.util
 from typing import Any
 
@@ -12,6 +13,15 @@ ALGORITHMS = (
     *("ES256", "ES384", "ES512", "EdDSA"),
 )
 """Those whose keys can be public. What signs with a shared secret, or not at all, is none of them."""
+
+
+class UntoldClaim(enum.Enum):
+    """What an issuer that is asked about a token need not tell of it (RFC 7662 2.2)."""
+
+    ISSUER = "iss"
+    AUDIENCE = "aud"
+    EXPIRY = "exp"
+    SCOPE = "scope"
 
 
 def _can_be_checked(_record: object, attribute: Attribute[Any], value: str) -> None:
@@ -32,9 +42,17 @@ def _is_https(_record: object, attribute: Attribute[Any], value: str) -> None:
         raise ValueError("expected a URL with https", attribute)
 
 
+def _has_words(_record: object, attribute: Attribute[Any], value: str) -> None:
+    if not value.split():
+        raise ValueError("expected at least one word", attribute)
+
+
 @frozen
 class OAuthSettings:
-    """One ``[[oauth]]``: an issuer of access tokens that are JWTs, for OAUTHBEARER and XOAUTH2 under TLS."""
+    """One ``[[oauth]]``: an issuer of access tokens for OAUTHBEARER and XOAUTH2 under TLS.
+
+    They are checked by its public keys (JWTs), or, with a ``client_id``, by asking it (RFC 7662).
+    """
 
     issuer: str = field(
         validator=_can_be_checked,
@@ -45,15 +63,73 @@ class OAuthSettings:
         metadata={"help": "One of these has to be in the claim aud.", "example": ["mail"]},
     )
     scope: str = field(
-        validator=validators.min_len(1),
+        validator=_has_words,
         metadata={"help": "Words that all have to be in the claim scope (or scp).", "example": "mail"},
     )
     jwks_uri: str = field(
         default="",
         validator=_is_https,
-        metadata={"help": "Where its public keys are (RFC 7517).", "example": "https://login.example.test/jwks"},
+        metadata={
+            "help": "Where its public keys are (RFC 7517). Without it, jwks_file and client_id: where its discovery "
+            "document says.",
+            "example": "https://login.example.test/jwks",
+        },
     )
     jwks_file: str = field(default="", metadata={"help": "A file with its public keys, instead of jwks_uri."})
+    client_id: str = field(
+        default="",
+        metadata={
+            "help": "Who we are for the issuer. With it no signature is looked at: the issuer is asked about each "
+            "token (RFC 7662), which need not be a JWT."
+        },
+    )
+    client_secret_file: str = field(
+        default="", metadata={"help": "A file with our secret there, and nothing else (client_secret_basic)."}
+    )
+    introspection_uri: str = field(
+        default="",
+        validator=_is_https,
+        metadata={"help": "Where it is asked; without it where its discovery document says."},
+    )
+    introspection_untold: tuple[UntoldClaim, ...] = field(
+        default=(),
+        metadata={
+            "help": "What its answers need not tell: iss, aud, exp, scope. What they tell has to be right in any case, "
+            "and without exp sessions last."
+        },
+    )
+    introspection_cache_seconds: float = field(
+        default=60.0,
+        validator=validators.and_(validators.ge(0), validators.le(3600)),
+        metadata={
+            "help": "How long its answer is remembered, though not past the token's end: so late a token that was "
+            "taken back may still let somebody in; 0: not.",
+            "unit": "s",
+        },
+    )
+    introspection_cache_entries: int = field(
+        default=10_000,
+        validator=validators.ge(1),
+        metadata={"help": "How many answers are remembered, in each worker."},
+    )
+    introspection_requests: int = field(
+        default=16, validator=validators.ge(1), metadata={"help": "Requests to it at a time, in each worker."}
+    )
+    introspection_queue: int = field(
+        default=256,
+        validator=validators.ge(0),
+        metadata={"help": "Log-ins that may wait for one; past it the answer is a temporary failure."},
+    )
+    introspection_failures: int = field(
+        default=3,
+        validator=validators.ge(1),
+        metadata={"help": "After so many failed requests in a row it is left alone for a while."},
+    )
+    introspection_pause_seconds: float = field(
+        default=15.0,
+        validator=validators.gt(0),
+        metadata={"help": "For so long; log-ins are temporary failures at once. Then one request tries.", "unit": "s"},
+    )
     algorithms: tuple[str, ...] = field(
         default=("RS256", "PS256", "ES256"),
         validator=_are_known,
@@ -70,7 +146,16 @@ class OAuthSettings:
     openid_configuration: str = field(
         default="",
         validator=_is_https,
-        metadata={"help": "The discovery document clients are told of when their token is refused (RFC 7628)."},
+        metadata={
+            "help": "Its discovery document, of which clients are told when their token is refused (RFC 7628). Where "
+            "it is needed and not given: /.well-known/openid-configuration below the issuer."
+        },
+    )
+    end_sessions: bool = field(
+        default=True,
+        metadata={
+            "help": "Whether a session ends when the token that began it does; its client may come back with a new one."
+        },
     )
     clock_skew_seconds: float = field(
         default=60.0,
@@ -80,7 +165,10 @@ class OAuthSettings:
     keys_seconds: float = field(
         default=3600.0,
         validator=validators.gt(0),
-        metadata={"help": "How long its keys are used before they are fetched again.", "unit": "s"},
+        metadata={
+            "help": "How long its keys and its discovery document are used before they are fetched again.",
+            "unit": "s",
+        },
     )
     keys_stale_seconds: float = field(
         default=86_400.0,
@@ -88,9 +176,30 @@ class OAuthSettings:
         metadata={"help": "How long they may be used where they cannot be fetched.", "unit": "s"},
     )
     fetch_seconds: float = field(
-        default=10.0, validator=validators.gt(0), metadata={"help": "How long fetching may take.", "unit": "s"}
+        default=10.0, validator=validators.gt(0), metadata={"help": "How long it may take to answer.", "unit": "s"}
     )
 
     def __attrs_post_init__(self) -> None:
-        if bool(self.jwks_uri) is bool(self.jwks_file):
-            raise ValueError("oauth: one of jwks_uri and jwks_file is needed")
+        if bool(self.client_id) is not bool(self.client_secret_file):
+            raise ValueError("oauth: client_id and client_secret_file go together")
+        if self.introspection_uri and not self.client_id:
+            raise ValueError("oauth: introspection_uri needs client_id and client_secret_file")
+        if len([way for way in (self.jwks_uri, self.jwks_file, self.client_id) if way]) > 1:
+            raise ValueError("oauth: only one of jwks_uri, jwks_file and client_id is possible")
+        if self.needs_discovery and not self.discovery_uri.startswith("https://"):
+            raise ValueError("oauth: an issuer without https needs openid_configuration, jwks_uri or jwks_file")
+
+    @property
+    def needs_discovery(self) -> bool:
+        """Whether the issuer has to say itself where something is."""
+        return not (self.jwks_uri or self.jwks_file or self.introspection_uri)
+
+    @property
+    def discovery_uri(self) -> str:
+        """OpenID Connect Discovery 1.0, 4: below the issuer, whose own final slash goes."""
+        return self.openid_configuration or f"{self.issuer.removesuffix('/')}/.well-known/openid-configuration"
+
+    @property
+    def told_configuration(self) -> str:
+        """What a refused client is told; "" where nobody has said that there is such a document."""
+        return self.discovery_uri if self.needs_discovery else self.openid_configuration

@@ -189,7 +189,10 @@ class AuthSettings:
     throttle_entries: int = field(
         default=20_000,
         validator=validators.ge(1),
-        metadata={"help": "How many users, networks, and pairs of both are remembered; the oldest are forgotten."},
+        metadata={
+            "help": "How many users, networks, and pairs of both are remembered; the oldest are forgotten. Of all "
+            "workers together; settled at the start, and all is forgotten when it changes."
+        },
     )
     impersonation: ImpersonationSettings = field(
         factory=ImpersonationSettings,

@@ -1,109 +1,75 @@
 """The public keys of an issuer (JWKS, RFC 7517): fetched when they are needed, kept for a while.
 
 An unknown key id makes them be fetched again, at most once a minute, for issuers change their keys. An id is looked
-up in a table and nowhere else (R-AUTH-5). Keys that cannot be fetched are used until they are stale; then, or where
-there never were any, the answer is Unavailable.
+up in a table and nowhere else (R-AUTH-5). Keys that cannot be fetched are used until they are stale.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from joserfc.errors import JoseError
-from joserfc.jwk import Key, import_key
-from twisted.internet.defer import Deferred
+from joserfc.jwk import Key, RSAKey, import_key
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
 
+from mailsrv.auth.issuer_metadata import IssuerPlaces
+from mailsrv.auth.issuer_web import IssuerFailed, IssuerWeb, parse_object, read_object
+from mailsrv.auth.kept_document import KeptDocument
 from mailsrv.auth.oauth_settings import OAuthSettings
-from mailsrv.errors import Unavailable
 
-Fetch = Callable[[OAuthSettings], Deferred[bytes]]
-"""The JWKS document; may fail with anything."""
-
-_AGAIN_SECONDS = 60.0
 _KEYS_LIMIT = 100
+_RSA_BITS = 2048
+"""RFC 7518 3.3: a key of this size or larger MUST be used."""
 
 
 class TokenKeys:
     """Of one issuer."""
 
-    _log = Logger()
-
-    def __init__(self, settings: OAuthSettings, fetch: Fetch, clock: IReactorTime) -> None:
+    def __init__(self, settings: OAuthSettings, web: IssuerWeb, places: IssuerPlaces, clock: IReactorTime) -> None:
         self._settings = settings
-        self._fetch = fetch
-        self._clock = clock
-        self._keys: dict[str, Key] = {}
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
-        self._waiting: list[Deferred[None]] | None = None
+        self._web = web
+        self._places = places
+        self._keys = KeptDocument(
+            f"the keys of {settings.issuer}",
+            self._fetch,
+            clock,
+            seconds=settings.keys_seconds,
+            stale_seconds=settings.keys_stale_seconds,
+        )
 
     async def find(self, key_id: str | None) -> Key | None:
-        """The key of this id; without an id the only key there is. None for an unknown one."""
-        age = self._age(self._fetched_at)
-        if age is None or age >= self._settings.keys_seconds:
-            await self._refresh()
-        found = self._look_up(key_id)
+        """The key of this id; without an id the only key there is. None for an unknown one. Raises Unavailable."""
+        found = _look_up(await self._keys.current(), key_id)
         if found is None and key_id is not None:
-            await self._refresh()
-            found = self._look_up(key_id)
+            found = _look_up(await self._keys.renewed(), key_id)
         return found
 
-    def _look_up(self, key_id: str | None) -> Key | None:
-        if key_id is None:
-            return next(iter(self._keys.values())) if len(self._keys) == 1 else None
-        return self._keys.get(key_id)
-
-    def _age(self, then: float | None) -> float | None:
-        return None if then is None else self._clock.seconds() - then
-
-    async def _refresh(self) -> None:
-        """Once at a time, and not more often than once a minute; raises Unavailable where no keys can be used."""
-        if self._waiting is not None:
-            waiter: Deferred[None] = Deferred()
-            self._waiting.append(waiter)
-            await waiter
-        else:
-            tried = self._age(self._tried_at)
-            if tried is None or tried >= _AGAIN_SECONDS:
-                self._waiting = []
-                try:
-                    await self._fetch_keys()
-                finally:
-                    waiting, self._waiting = self._waiting, None
-                    for waiter in waiting:
-                        waiter.callback(None)
-        age = self._age(self._fetched_at)
-        if age is None or age >= self._settings.keys_stale_seconds:
-            raise Unavailable(cause=f"the keys of {self._settings.issuer} cannot be had")
-
-    async def _fetch_keys(self) -> None:
-        self._tried_at = self._clock.seconds()
-        try:
-            document = await self._fetch(self._settings)
-            keys = parse_keys(document)
-        except Exception as error:
-            # Whatever a server far away does must not end log-ins that have nothing to do with it.
-            self._log.error(
-                "keys of {issuer} cannot be fetched: {error}", issuer=self._settings.issuer, error=repr(error)
-            )
-            return
-        self._keys = keys
-        self._fetched_at = self._clock.seconds()
+    async def _fetch(self) -> Mapping[str, Key]:
+        if self._settings.jwks_file:
+            return parse_keys(await self._web.read_file(self._settings.jwks_file))
+        answer = await self._web.get(await self._places.jwks_uri(), seconds=self._settings.fetch_seconds)
+        # Files behind simple web servers have all sorts of types, and what they hold is judged anyway.
+        return understand_keys(read_object(answer, any_media_type=True))
 
 
-def parse_keys(document: bytes) -> dict[str, Key]:
-    """The keys for signatures by their id; what is no public key is left out. Raises ValueError."""
+def _look_up(keys: Mapping[str, Key], key_id: str | None) -> Key | None:
+    if key_id is None:
+        return next(iter(keys.values())) if len(keys) == 1 else None
+    return keys.get(key_id)
+
+
+def parse_keys(document: bytes) -> Mapping[str, Key]:
+    """Of a JWKS document; raises IssuerFailed."""
+    return understand_keys(parse_object(document))
+
+
+def understand_keys(document: Mapping[str, Any]) -> Mapping[str, Key]:
+    """The keys for signatures by their id; what is no public key is left out. Raises IssuerFailed."""
     found: dict[str, Key] = {}
-    try:
-        members = json.loads(document)["keys"]
-    except (KeyError, TypeError, ValueError):
-        raise ValueError("no JWKS document") from None
+    members = document.get("keys")
     if not isinstance(members, list):
-        raise ValueError("no JWKS document")
+        raise IssuerFailed("no JWKS document")
     for number, member in enumerate(members[:_KEYS_LIMIT]):
         key = _import(member)
         if key is not None:
@@ -115,7 +81,17 @@ def _import(member: Any) -> Key | None:
     # "oct" is a secret: nobody publishes it, and a signature by it would prove nothing.
     if not isinstance(member, dict) or member.get("kty") not in {"RSA", "EC", "OKP"} or member.get("use") == "enc":
         return None
-    try:
-        return import_key({name: value for name, value in member.items() if name != "key_ops"})
-    except (JoseError, ValueError, TypeError, KeyError):
+    operations = member.get("key_ops")
+    if operations is not None and (not isinstance(operations, list) or "verify" not in operations):
         return None
+    try:
+        # Of a private key that somebody published only the public half is kept.
+        key = import_key({name: value for name, value in member.items() if name not in {"key_ops", *_PRIVATE}})
+        is_weak = isinstance(key, RSAKey) and key.public_key.key_size < _RSA_BITS
+    except (JoseError, ValueError, TypeError, KeyError, OverflowError):
+        return None
+    return None if is_weak else key
+
+
+_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+"""RFC 7518 6.2.2, 6.3.2; RFC 8037 2."""

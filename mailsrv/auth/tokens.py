@@ -1,119 +1,68 @@
-"""Is this access token good, and whose is it? (RFC 7519, RFC 9068, RFC 8725; R-AUTH-5)
+"""Is this access token good, and whose is it? (R-AUTH-5)
 
-Signature by a key and an algorithm that are ours to choose from, issuer, audience, time and scope: all have to be
-right. The cause of a refusal is for the log; the client hears only that the token is not good.
+A JWT names its issuer, and is judged by that issuer's tables alone. Any other token may be of every issuer that is
+asked about tokens, and goes to them in order. The cause of a refusal is for the log; the client hears only that the
+token is not good.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from joserfc import jwt
-from joserfc.errors import JoseError
 from twisted.internet.interfaces import IReactorTime
 
+from mailsrv.auth.introspection import Introspection
+from mailsrv.auth.issuer_metadata import IssuerPlaces
+from mailsrv.auth.issuer_web import IssuerWeb
 from mailsrv.auth.oauth_settings import OAuthSettings
+from mailsrv.auth.signed_tokens import TOKEN_LIMIT_OCTETS, SignedTokens, parse_jwt
+from mailsrv.auth.token_claims import GoodToken
 from mailsrv.auth.token_errors import TokenRefused
-from mailsrv.auth.token_keys import Fetch, TokenKeys
+from mailsrv.auth.token_keys import TokenKeys
+from mailsrv.errors import Unavailable
+
+_Way = SignedTokens | Introspection
 
 
 class TokenJudge:
     """Knows the issuers. ``seconds`` since the epoch."""
 
     def __init__(
-        self,
-        issuers: Sequence[OAuthSettings],
-        fetch: Fetch,
-        *,
-        clock: IReactorTime,
-        seconds: Callable[[], float],
+        self, issuers: Sequence[OAuthSettings], web: IssuerWeb, *, clock: IReactorTime, seconds: Callable[[], float]
     ) -> None:
         self.issuers = tuple(issuers)
-        self._seconds = seconds
-        self._keys: dict[str, list[tuple[OAuthSettings, TokenKeys]]] = {}
+        self._ways: list[tuple[OAuthSettings, _Way]] = []
         for one in issuers:
-            self._keys.setdefault(one.issuer, []).append((one, TokenKeys(one, fetch, clock)))
+            places = IssuerPlaces(one, web, clock)
+            way: _Way
+            if one.client_id:
+                way = Introspection(one, web, places, clock, seconds)
+            else:
+                way = SignedTokens(one, TokenKeys(one, web, places, clock), seconds)
+            self._ways.append((one, way))
 
-    async def account_of(self, token: str) -> str:
-        """The value of the account's claim. Raises TokenRefused, and Unavailable where keys cannot be had."""
-        header, *rest = token.split(".")
-        if len(rest) != 2:
-            raise TokenRefused("no signed JWT")
-        # Not believed yet: it tells whose keys to look among.
-        issuer = _decode(rest[0]).get("iss")
-        refusal = TokenRefused("unknown issuer")
-        for settings, keys in self._keys.get(issuer, ()) if isinstance(issuer, str) else ():
+    def asks_about(self, token: str) -> bool:
+        """Whether judging it costs somebody a request, which anything that anybody makes up may do."""
+        return any(isinstance(way, Introspection) and not way.knows(token) for _, way in self._ways_for(token))
+
+    async def judge(self, token: str) -> tuple[GoodToken, OAuthSettings]:
+        """With the table by which it is good. Raises TokenRefused, and Unavailable where it cannot be known."""
+        refusal: TokenRefused | Unavailable = TokenRefused("unknown issuer, or no JWT")
+        for settings, way in self._ways_for(token):
             try:
-                return await self._judge(token, _decode(header), settings, keys)
-            except TokenRefused as error:
+                return await way.judge(token), settings
+            except Unavailable as error:
+                # That another one says no means little while this one cannot say.
                 refusal = error
+            except TokenRefused as error:
+                refusal = refusal if isinstance(refusal, Unavailable) else error
         raise refusal
 
-    async def _judge(self, token: str, header: Mapping[str, Any], settings: OAuthSettings, keys: TokenKeys) -> str:
-        """By one table of the issuer's."""
-        key_id = header.get("kid")
-        if key_id is not None and not isinstance(key_id, str):
-            raise TokenRefused("a key id that is no text")
-        key = await keys.find(key_id)
-        if key is None:
-            raise TokenRefused("unknown key")
-        try:
-            claims = jwt.decode(token, key, algorithms=list(settings.algorithms)).claims
-        except (JoseError, ValueError, TypeError) as error:
-            raise TokenRefused(f"signature: {type(error).__name__}") from None
-        check_claims(claims, settings, self._seconds())
-        return _account(claims, settings)
-
-
-def check_claims(claims: Mapping[str, Any], settings: OAuthSettings, now: float) -> None:
-    """Everything but the signature; raises TokenRefused."""
-    skew = settings.clock_skew_seconds
-    if claims.get("iss") != settings.issuer:
-        raise TokenRefused("issuer")
-    audience = claims.get("aud")
-    audiences = audience if isinstance(audience, list) else [audience]
-    if not any(one in settings.audience for one in audiences if isinstance(one, str)):
-        raise TokenRefused("audience")
-    expires = _time(claims, "exp")
-    if expires is None or now >= expires + skew:
-        raise TokenRefused("expired" if expires is not None else "no expiry")
-    for name in ("nbf", "iat"):
-        begins = _time(claims, name)
-        if begins is not None and now < begins - skew:
-            raise TokenRefused("not valid yet")
-    scope = claims.get("scope", claims.get("scp", ""))
-    words = scope.split() if isinstance(scope, str) else scope if isinstance(scope, list) else []
-    if not all(word in words for word in settings.scope.split()):
-        raise TokenRefused("scope")
-
-
-def _account(claims: Mapping[str, Any], settings: OAuthSettings) -> str:
-    account = claims.get(settings.account_claim)
-    if not isinstance(account, str) or not account:
-        raise TokenRefused(f"no claim {settings.account_claim}")
-    if settings.account_claim == "email" and claims.get("email_verified", True) is not True:
-        raise TokenRefused("the address is not verified")
-    return account
-
-
-def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    value = claims.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TokenRefused(f"{name} is no time")
-    return float(value)
-
-
-def _decode(segment: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        raise TokenRefused("no signed JWT") from None
-    if not isinstance(found, dict):
-        raise TokenRefused("no signed JWT")
-    return found
+    def _ways_for(self, token: str) -> Sequence[tuple[OAuthSettings, _Way]]:
+        if len(token) > TOKEN_LIMIT_OCTETS:
+            return ()
+        unverified = parse_jwt(token)
+        if unverified is None or not unverified.issuer:
+            return [(settings, way) for settings, way in self._ways if isinstance(way, Introspection)]
+        # Nobody's token is shown to another issuer.
+        return [(settings, way) for settings, way in self._ways if settings.issuer == unverified.issuer]

@@ -11,9 +11,11 @@ from attrs import field, frozen, validators
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.access_settings import AccessSettings
 from mailsrv.auth.oauth_settings import OAuthSettings
+from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.delivery.settings import DeliverySettings, SendmailSettings
 from mailsrv.delivery.submission_settings import SubmissionSettings
+from mailsrv.directory.list_settings import ListSettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.filters.settings import FilterSettings
@@ -60,12 +62,14 @@ class Settings:
     domain: tuple[DomainSettings, ...] = ()
     directory: tuple[DirectorySettings, ...] = ()
     filter: tuple[FilterSettings, ...] = ()
+    list: tuple[ListSettings, ...] = ()
     route: tuple[RouteSettings, ...] = ()
     tls_policy: tuple[TlsPolicySettings, ...] = ()
     oauth: tuple[OAuthSettings, ...] = ()
     access: tuple[AccessSettings, ...] = ()
     tls: TlsSettings = field(factory=TlsSettings)
     auth: AuthSettings = field(factory=AuthSettings)
+    sessions: SessionSettings = field(factory=SessionSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)
     store: StoreSettings = field(factory=StoreSettings)
     journal: JournalSettings = field(factory=JournalSettings)

@@ -1,11 +1,12 @@
-"""HTTPS as MTA-STS and TLS reports need it: one request, verified, bounded in time and octets, and nothing else.
+"""HTTPS as MTA-STS, TLS reports and issuers of tokens need it: one request, verified, bounded in time and octets.
 
-No redirects, no cookies, no compressed bodies; names are resolved by our own resolver, so that a
+Nothing else: no redirects, no cookies, no compressed bodies; names are resolved by our own resolver, so that a
 server without a working system resolver behaves the same everywhere.
 """
 
 from __future__ import annotations
 
+from io import BytesIO
 from typing import Any
 
 import treq
@@ -17,7 +18,7 @@ from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent
+from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
 from zope.interface import implementer
@@ -57,20 +58,25 @@ class HttpsClient:
         *,
         timeout: float,
         max_octets: int,
+        accept: str = "",
+        authorization: str = "",
         content_type: str = "",
-        body: IBodyProducer | None = None,
+        body: IBodyProducer | bytes | None = None,
     ) -> HttpsAnswer:
-        """Fails with HttpsError, or with what connecting and TLS fail with."""
-        asking = Deferred.fromCoroutine(self._ask(method, url, max_octets, content_type, body))
+        """Fails with HttpsError, or with what connecting and TLS fail with; neither names what was sent."""
+        headers = Headers({"User-Agent": [f"mailsrv/{__version__}"], "Accept-Encoding": ["identity"]})
+        for name, value in (("Accept", accept), ("Authorization", authorization), ("Content-Type", content_type)):
+            if value:
+                headers.setRawHeaders(name, [value])
+        if isinstance(body, bytes):
+            body = FileBodyProducer(BytesIO(body))
+        asking = Deferred.fromCoroutine(self._ask(method, url, max_octets, headers, body))
         too_late = Failure(HttpsError(f"no answer within {timeout:g} seconds"))
         return await asking.addTimeout(timeout, self._reactor, onTimeoutCancel=lambda _, __: too_late)
 
     async def _ask(
-        self, method: str, url: str, max_octets: int, content_type: str, body: IBodyProducer | None
+        self, method: str, url: str, max_octets: int, headers: Headers, body: IBodyProducer | None
     ) -> HttpsAnswer:
-        headers = Headers({"User-Agent": [f"mailsrv/{__version__}"], "Accept-Encoding": ["identity"]})
-        if content_type:
-            headers.setRawHeaders("Content-Type", [content_type])
         response = await self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
         received = bytearray()
 

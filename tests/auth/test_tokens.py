@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import json
 from typing import Any
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey, RSAKey
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from joserfc.jwk import ECKey
 
 from mailsrv.address import Address
-from mailsrv.auth.oauth_settings import OAuthSettings
+from mailsrv.auth.bearer_checker import BearerChecker
+from mailsrv.auth.issuer_web import IssuerFailed
 from mailsrv.auth.offer import MechanismOffer
+from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.sasl_checker import SaslChecker
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
@@ -25,51 +23,41 @@ from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.sasl import Conversation
-
-ISSUER = "https://login.example.test"
-NOW = 1_000_000.0
-RSA_KEY = RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig"})
-EC_KEY = ECKey.generate_key("P-256", {"kid": "ec"})
-NEW_KEY = ECKey.generate_key("P-256", {"kid": "new"})
-CLAIMS = {
-    "iss": ISSUER,
-    "aud": ["other", "mail"],
-    "exp": NOW + 300,
-    "iat": NOW - 5,
-    "scope": "openid mail",
-    "email": "alice@example.test",
-}
-
-
-def jwks(*keys: Any) -> bytes:
-    return json.dumps({"keys": [key.as_dict(private=False) for key in keys]}).encode()
+from mailsrv.sasl.bearer import BEARER_MECHANISMS
+from tests.auth.token_issuer import (
+    EC_KEY,
+    INTROSPECTION_URI,
+    JWKS_URI,
+    NEW_KEY,
+    NOW,
+    RSA_KEY,
+    JudgeCase,
+    MemoryIssuer,
+    jwks,
+    mint,
+    oauth_settings,
+    segment,
+)
 
 
-def mint(key: Any = EC_KEY, algorithm: str = "ES256", kid: str | None = "", **changes: Any) -> str:
-    claims = {name: value for name, value in {**CLAIMS, **changes}.items() if value is not None}
-    header = {"alg": algorithm}
-    if kid is not None:
-        header["kid"] = kid or key.kid
-    return jwt.encode(header, claims, key, algorithms=[algorithm])
+class Case(JudgeCase):
+    """With log-ins by the tokens."""
 
-
-def segment(octets: bytes) -> str:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
-
-
-class Case:
     def __init__(self, **settings: Any) -> None:
-        self.clock = Clock()
-        self.clock.advance(NOW)
-        self.document: Any = jwks(RSA_KEY, EC_KEY)
-        self.fetches = 0
-        values = {"issuer": ISSUER, "audience": ("mail",), "scope": "mail", "jwks_file": "keys.json", **settings}
-        self.judge = TokenJudge((OAuthSettings(**values),), self.fetch, clock=self.clock, seconds=self.clock.seconds)
+        super().__init__(**settings)
         directory = MemoryDirectory()
         directory.add_user(Address("alice", "example.test"), "sesame")
         directory.add_user(Address("bob", "example.test"), "sesame", may_log_in=False)
         auth = AuthSettings(default_domain="example.test")
         self.throttle = LoginThrottle(auth, clock=self.clock)
+        bearer = BearerChecker(
+            directory,
+            LoginRules(auth, self.clock),
+            self.judge,
+            clock=self.clock,
+            throttle=self.throttle,
+            seconds=self.clock.seconds,
+        )
         self.checker = SaslChecker(
             directory,
             auth,
@@ -77,19 +65,8 @@ class Case:
             throttle=self.throttle,
             offer=MechanismOffer(auth, directory, takes_tokens=True),
             decoy_secret=b"s" * 32,
-            tokens=self.judge,
+            further=dict.fromkeys(BEARER_MECHANISMS, bearer),
         )
-
-    def fetch(self, _settings: OAuthSettings) -> Deferred[bytes]:
-        self.fetches += 1
-        return fail(OSError("gone")) if self.document is None else succeed(self.document)
-
-    def account(self, token: str) -> Any:
-        """The account, or the reason against it."""
-        answers: list[Any] = []
-        Deferred.fromCoroutine(self.judge.account_of(token)).addBoth(answers.append)
-        value = getattr(answers[0], "value", answers[0])
-        return value if isinstance(value, str | Unavailable) else f"refused: {value}"
 
     def log_in(self, token: str, name: str = "", mechanism: str = "OAUTHBEARER") -> Any:
         head = f"n,{f'a={name}' if name else ''}," if mechanism == "OAUTHBEARER" else f"user={name}"
@@ -114,7 +91,7 @@ def test_good_tokens(case):
     assert case.account(mint()) == "alice@example.test"
     assert case.account(mint(RSA_KEY, "RS256")) == "alice@example.test"
     assert case.account(mint(RSA_KEY, "PS256", aud="mail", scope=None, scp=["mail"])) == "alice@example.test"
-    assert case.fetches == 1
+    assert case.web.count(JWKS_URI) == 1
 
 
 @pytest.mark.parametrize(
@@ -162,13 +139,13 @@ def test_r_auth_5_the_signature_has_to_be_right(case):
 
 
 def test_r_auth_5_only_listed_algorithms(case):
-    assert case.account(mint(RSA_KEY, "RS512")).startswith("refused: signature")
+    assert case.account(mint(RSA_KEY, "RS512")).startswith("refused: algorithm")
     # The public key as the secret of an HMAC: the old trick.
     claims = mint(RSA_KEY, "RS256").split(".")[1]
     header = segment(b'{"alg":"HS256","kid":"rsa"}')
     signed = f"{header}.{claims}"
     digest = hmac.digest(RSA_KEY.as_pem(private=False), signed.encode(), "sha256")
-    assert case.account(f"{signed}.{segment(digest)}").startswith("refused: signature")
+    assert case.account(f"{signed}.{segment(digest)}").startswith("refused: algorithm")
     for unsigned in (b'{"alg":"none","kid":"rsa"}', b'{"alg":"none"}', b'{"kid":"rsa"}'):
         assert case.account(f"{segment(unsigned)}.{claims}.").startswith("refused: ")
 
@@ -183,36 +160,36 @@ def test_secrets_and_keys_for_encryption_are_no_keys():
     encryption = {**EC_KEY.as_dict(private=False), "use": "enc", "kid": "e"}
     document = {"keys": [oct_key, encryption, "junk", {"kty": "RSA"}, EC_KEY.as_dict(private=False)]}
     assert list(parse_keys(json.dumps(document).encode())) == ["ec"]
-    for broken in (b"", b"[]", b"{}", b'{"keys": 1}'):
-        with pytest.raises(ValueError, match="JWKS"):
+    for broken in (b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [NaN]}'):
+        with pytest.raises(IssuerFailed):
             parse_keys(broken)
 
 
 def test_a_token_without_key_id_needs_one_key_alone(case):
     assert case.account(mint(kid=None)) == "refused: unknown key"
     case = Case()
-    case.document = jwks(EC_KEY)
+    case.web.failure, case.web.pages[JWKS_URI] = None, jwks(EC_KEY)
     assert case.account(mint(kid=None)) == "alice@example.test"
 
 
 def test_new_keys_are_fetched_once_a_minute(case):
     case.account(mint())
-    case.document = jwks(NEW_KEY)
+    case.web.pages[JWKS_URI] = jwks(NEW_KEY)
     assert case.account(mint(NEW_KEY)) == "refused: unknown key"
     case.clock.advance(61)
     assert case.account(mint(NEW_KEY)) == "alice@example.test"
     assert case.account(mint()) == "refused: unknown key"
-    assert case.fetches == 2
+    assert case.web.count(JWKS_URI) == 2
 
 
 def test_r_auth_7_no_keys_is_unavailable_and_old_ones_last_a_while():
     case = Case(keys_seconds=100.0, keys_stale_seconds=1000.0)
-    case.document = None
+    case.web.failure = OSError()
     assert isinstance(case.account(mint()), Unavailable)
-    case.document = jwks(EC_KEY)
+    case.web.failure, case.web.pages[JWKS_URI] = None, jwks(EC_KEY)
     case.clock.advance(61)
     assert case.account(mint()) == "alice@example.test"
-    case.document = None
+    case.web.failure = OSError()
     case.clock.advance(500)
     assert case.account(mint(exp=NOW + 9999)) == "alice@example.test"
     case.clock.advance(500)
@@ -222,7 +199,7 @@ def test_r_auth_7_no_keys_is_unavailable_and_old_ones_last_a_while():
 @pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
 def test_log_in(case, mechanism):
     user = case.log_in(mint(), "alice@example.test", mechanism)
-    assert str(user.address) == "alice@example.test"
+    assert str(user.user.address) == "alice@example.test"
     assert not case.challenges
 
 
@@ -256,20 +233,25 @@ def test_tokens_are_offered_under_tls_alone():
         {"algorithms": ()},
         {"audience": ()},
         {"scope": ""},
+        {"scope": " "},
         {"jwks_uri": "http://x.test/"},
-        {"jwks_uri": "https://x.test/"},
-        {"jwks_file": ""},
+        {"jwks_file": "keys.json"},
+        {"client_id": "x", "client_secret_file": "y"},
+        {"jwks_uri": "", "client_id": "x"},
+        {"jwks_uri": "", "client_secret_file": "y"},
+        {"jwks_uri": "", "introspection_uri": INTROSPECTION_URI},
+        {"jwks_uri": "", "issuer": "http://login.example.test"},
+        {"jwks_uri": "", "issuer": "login.example.test"},
     ],
 )
 def test_settings_that_would_let_anybody_in_are_refused(changes):
-    with pytest.raises(ValueError, match=r"expected|Length|needed"):
-        Case(**changes)
+    with pytest.raises(ValueError, match=r"expected|Length|needs|only one|together"):
+        oauth_settings(**changes)
 
 
 def test_an_issuer_may_have_several_tables(case):
-    values: Any = {"issuer": ISSUER, "scope": "mail", "jwks_file": "keys.json"}
-    tables = (OAuthSettings(audience=("webmail",), **values), OAuthSettings(audience=("mail",), **values))
-    case.judge = TokenJudge(tables, case.fetch, clock=case.clock, seconds=case.clock.seconds)
+    tables = (oauth_settings(audience=("webmail",)), oauth_settings())
+    case.judge = TokenJudge(tables, MemoryIssuer(), clock=case.clock, seconds=case.clock.seconds)
     assert case.account(mint()) == "alice@example.test"
     assert case.account(mint(aud="webmail")) == "alice@example.test"
     assert case.account(mint(aud="other")) == "refused: audience"

@@ -230,6 +230,7 @@ def test_paths_are_recognised():
         "directory.path",
         "dkim.key_dir",
         "log.path",
+        "oauth.client_secret_file",
         "oauth.jwks_file",
         "route.password_file",
         "sendmail.spool_dir",
