@@ -24,6 +24,7 @@ from mailsrv.directory.scram import ScramCensus
 from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
+from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
 
 
 @frozen
@@ -70,7 +71,7 @@ def parse_passwd(octets: bytes, default_domain: str = "", directory: str = "") -
     return Parsed(PasswdTable(users, typical, census.standings()), tuple(problems))
 
 
-@implementer(IDirectory, IPeekable, IScramDirectory)
+@implementer(IDirectory, IPeekable, IReportsState, IScramDirectory)
 class PasswdFile:
     """A passwd-file as a directory. Needs no start; ``list_users`` at start-up shows whether it can be read."""
 
@@ -106,6 +107,11 @@ class PasswdFile:
         """See :class:`~mailsrv.directory.peek.IPeekable`."""
         table = self._file.at_hand()
         return None if table is None else (None, table.users.get(address))
+
+    def states(self) -> Sequence[DirectoryState]:
+        """As of the last look at the file."""
+        trouble = self._file.trouble
+        return (DirectoryState(self.name, bool(trouble), trouble=trouble),)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """The stored hash decides.

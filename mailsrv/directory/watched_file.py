@@ -116,6 +116,13 @@ class WatchedFile(Generic[T]):
             return self._value
         return None
 
+    @property
+    def trouble(self) -> str:
+        """Why it could not be used at the last look; "" if it could."""
+        if self._is_overdue:
+            return "it takes too long to read"
+        return "" if self._trouble is None else self._trouble.cause
+
     def last_known(self) -> T | None:
         """The contents at the last look, however long ago; None before the first."""
         return self._value

@@ -45,6 +45,12 @@ class AnswerCache:
     def __len__(self) -> int:
         return len(self._kept)
 
+    def oldest_seconds(self) -> float | None:
+        """The age of the oldest answer; None where there is none."""
+        if not self._kept:
+            return None
+        return max(0.0, self._clock() - min(since for since, _ in self._kept.values()))
+
     def fresh(self, address: Address) -> Answer | None:
         """An answer from lately."""
         found = self._kept.get(address)

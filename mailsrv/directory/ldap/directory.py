@@ -29,11 +29,13 @@ from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import AliasEntry
 from mailsrv.directory.ldap.memberships import Memberships
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
+from mailsrv.directory.ldap.state import describe
 from mailsrv.directory.ldap.trouble import LdapTrouble
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
+from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
 from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
 
@@ -47,7 +49,7 @@ _ENTRIES_OF_A_NAME = 5
 _NOBODY = "cn=nobody at all"
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable, IReviewDirectory, IRightsDirectory)
+@implementer(IDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory)
 class LdapDirectory:
     """``base`` is where everything is searched below; ``seconds``: how long one question may take.
 
@@ -107,6 +109,18 @@ class LdapDirectory:
         """See :class:`~mailsrv.directory.peek.IPeekable`: what was asked lately."""
         answer = self._cache.fresh(address)
         return None if answer is None else (answer.targets, answer.user)
+
+    def states(self) -> Sequence[DirectoryState]:
+        """See :class:`~mailsrv.interfaces.directory_state.IReportsState`."""
+        servers = self._client.servers
+        state = describe(
+            self.name,
+            servers.all,
+            answers=len(self._cache),
+            oldest_answer_seconds=self._cache.oldest_seconds(),
+            now=servers.seconds(),
+        )
+        return (state,)
 
     def find_login(self, address: Address) -> Deferred[DirectoryUser | None]:
         """Who logs in by this name: an address, an alias, a short name, a principal's name. Never from old answers."""

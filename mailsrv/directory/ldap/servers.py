@@ -64,7 +64,8 @@ class Servers:
         self.all = tuple(servers)
         self.on_down: Callable[[], object] = _nothing
         self._name = name
-        self._seconds = seconds
+        self.seconds = seconds
+        """The clock of ``down_since``."""
         self._lock = threading.Lock()
 
     def usable(self) -> Sequence[LdapServer]:
@@ -87,7 +88,7 @@ class Servers:
             server.cause = cause
             was_up, server.is_up = server.is_up, False
             if was_up:
-                server.down_since = self._seconds()
+                server.down_since = self.seconds()
             last = not any(each.is_up for each in self.all)
         if not was_up:
             return
@@ -111,7 +112,7 @@ class Servers:
                 "Directory {name}: {uri} is up again after {down_seconds:.1f} s",
                 name=self._name,
                 uri=server.uri,
-                down_seconds=self._seconds() - server.down_since,
+                down_seconds=self.seconds() - server.down_since,
             )
 
 
