@@ -36,7 +36,7 @@ def _mailboxes(certificate: x509.Certificate) -> Iterator[str]:
     """rfc822Name, and SmtpUTF8Mailbox for what that cannot hold (RFC 9598 3: never for an ASCII local part)."""
     alternatives = _alternatives(certificate)
     if alternatives is not None:
-        yield from alternatives.get_values_for_type(x509.RFC822Name)
+        yield from (name for name in alternatives.get_values_for_type(x509.RFC822Name) if "@" in name)
         for name in _other_names(alternatives, _SMTP_UTF8_MAILBOX):
             if not name.rpartition("@")[0].isascii():
                 yield name

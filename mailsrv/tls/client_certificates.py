@@ -18,7 +18,7 @@ from OpenSSL import SSL, crypto
 from twisted.logger import Logger
 
 from mailsrv.tls.certificates import TlsError, read_pem
-from mailsrv.wire.client_certificate import CertificateUse, CertificateVerdict
+from mailsrv.wire.client_certificate import CertificateUse, verdict_of
 
 _log = Logger()
 _BEGIN_CRL = b"-----BEGIN X509 CRL-----"
@@ -110,7 +110,9 @@ def ask_for_certificates(
 def _make_verify(listener: str, counts: CertificateCounts, *, is_required: bool) -> Verify:
     def verify(connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, is_good: int) -> bool:
         """Called for every certificate from the root down, and for every error; the last call is for the client's."""
-        verdict: CertificateVerdict = connection.get_app_data()
+        verdict = verdict_of(connection)
+        if verdict is None:
+            return False
         objection = "" if is_good else _REASONS.get(error, f"error {error}")
         if is_good and depth == 0 and not verdict.objection:
             objection = _purpose_objection(certificate)

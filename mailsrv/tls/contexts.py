@@ -27,7 +27,7 @@ from mailsrv.tls.certificates import ServerCertificate, TlsError, load_certifica
 from mailsrv.tls.client_certificates import CertificateCounts, ClientTrust, ask_for_certificates, load_client_trust
 from mailsrv.tls.lean_connection import make_connection
 from mailsrv.tls.settings import TlsSettings, TlsVersion
-from mailsrv.wire.client_certificate import CertificateUse, CertificateVerdict
+from mailsrv.wire.client_certificate import CertificateUse, expect_certificate
 
 _VERSIONS = {TlsVersion.TLS_1_2: SSL.TLS1_2_VERSION, TlsVersion.TLS_1_3: SSL.TLS1_3_VERSION}
 
@@ -136,7 +136,7 @@ class ListenerContext:
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         connection = make_connection(self.context)
         if self.use is not CertificateUse.OFF:
-            connection.set_app_data(CertificateVerdict())
+            expect_certificate(connection)
         return connection
 
     def getContext(self) -> SSL.Context:

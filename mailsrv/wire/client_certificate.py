@@ -13,6 +13,9 @@ from attrs import define
 from cryptography import x509
 
 
+_VERDICT = "client_certificate_verdict"
+
+
 class CertificateUse(enum.Enum):
     """The ``client_certificates`` key of a listener."""
 
@@ -36,17 +39,22 @@ class CertificateVerdict:
 
 def asks_for_certificate(transport: Any) -> bool:
     """Whether a connection under TLS may have a client certificate, now or when its handshake is done."""
-    return _verdict(_connection(transport)) is not None
+    return verdict_of(_connection(transport)) is not None
 
 
 def client_certificate(transport: Any) -> x509.Certificate | None:
     """The verified certificate of the client of a server's transport; None without TLS, without one, with a bad one."""
     connection = _connection(transport)
-    verdict = _verdict(connection)
+    verdict = verdict_of(connection)
     if verdict is None or not verdict.is_good or verdict.objection:
         return None
     certificate: x509.Certificate | None = connection.get_peer_certificate(as_cryptography=True)
     return certificate
+
+
+def expect_certificate(connection: Any) -> None:
+    """Verification will note its verdict on this connection. (Its application data are Twisted's.)"""
+    setattr(connection, _VERDICT, CertificateVerdict())
 
 
 def _connection(transport: Any) -> Any:
@@ -54,7 +62,7 @@ def _connection(transport: Any) -> Any:
     return get_handle() if get_handle is not None else None
 
 
-def _verdict(connection: Any) -> CertificateVerdict | None:
-    get_app_data = getattr(connection, "get_app_data", None)
-    noted = get_app_data() if get_app_data is not None else None
+def verdict_of(connection: Any) -> CertificateVerdict | None:
+    """As far as verification has come; None where no certificate was asked for."""
+    noted = getattr(connection, _VERDICT, None)
     return noted if isinstance(noted, CertificateVerdict) else None
