@@ -11,10 +11,14 @@ from twisted.cred.error import UnhandledCredentials
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from mailsrv.auth.app_passwords.database import AppPasswordDatabase
+from mailsrv.auth.app_passwords.judge import AppPasswordJudge
+from mailsrv.auth.app_passwords.record import Scope
 from mailsrv.auth.decoy_secret import open_decoy_secret, secret_path
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.sasl_checker import SaslChecker
-from mailsrv.auth.settings import AuthSettings, ScramUse
+from mailsrv.auth.second_factor import SECOND_FACTOR_DEMANDED
+from mailsrv.auth.settings import AuthSettings, ScramUse, SecondFactor
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.passwd_file import PasswdFile
@@ -166,6 +170,53 @@ def test_failures_are_delayed(case):
 def test_a_user_without_keys_fails_like_others(tmp_path):
     case = Case(tmp_path, USERS + "bob@example.test:{PLAIN}sesame\n")
     assert isinstance(case.log_in("bob"), InvalidCredentials)
+
+
+@pytest.mark.parametrize(
+    ("users", "settings"),
+    [
+        (USERS + f"strict@example.test:{{PLAIN}}sesame::::::{FIELD} second_factor=yes\n", {}),
+        (
+            USERS + f"strict@example.test:{{PLAIN}}sesame::::::{FIELD} groups=staff\n",
+            {"second_factor_groups": ("Staff",)},
+        ),
+        (USERS + f"strict@example.test:{{PLAIN}}sesame::::::{FIELD}\n", {"second_factor": SecondFactor.ALL}),
+    ],
+)
+def test_the_keys_of_a_password_are_not_enough_where_a_second_factor_is_demanded(tmp_path, users, settings):
+    case = Case(tmp_path, users, **settings)
+    refused, wrong = case.log_in("strict"), case.log_in("nobody")
+    assert (type(refused), refused.text) == (type(wrong), wrong.text) == (InvalidCredentials, "Authentication failed")
+    assert refused.cause == SECOND_FACTOR_DEMANDED
+    assert salt_of(case, "strict")[0] != base64.b64encode(KEYS.salt).decode()
+
+
+def test_scram_is_offered_by_itself_only_where_nobody_is_left_to_app_passwords(tmp_path):
+    everyone = ("SCRAM-SHA-256", "PLAIN", "LOGIN")
+    assert Case(tmp_path).offer(False) == everyone
+    strict = USERS + f"strict@example.test:{{PLAIN}}sesame::::::{FIELD} second_factor=yes\n"
+    groups: dict[str, Any] = {"second_factor_groups": ("staff",)}
+    assert Case(tmp_path, strict).offer(False) == ("PLAIN", "LOGIN")
+    assert Case(tmp_path, strict, scram=ScramUse.ON).offer(False) == everyone
+    assert Case(tmp_path, **groups).offer(False) == ("PLAIN", "LOGIN")
+    assert Case(tmp_path, **groups, scram=ScramUse.ON).offer(False) == everyone
+    # Here nobody could use it.
+    assert Case(tmp_path, second_factor=SecondFactor.ALL, scram=ScramUse.ON).offer(False) == ("PLAIN", "LOGIN")
+
+
+def test_an_app_password_ends_the_offer_by_itself(tmp_path):
+    case = Case(tmp_path)
+    database = AppPasswordDatabase(str(tmp_path / "app-passwords.db"))
+    judge = AppPasswordJudge(database, case.settings, run_in_thread=at_once, seconds=case.clock.seconds)
+    offer = MechanismOffer(case.settings, case.directory, app_passwords=judge)
+    assert "SCRAM-SHA-256" in offer(False)
+    database.add("alice@example.test", "phone", frozenset(Scope), now=0.0, expires_at=None, limit=1)
+    case.clock.advance(1)
+    assert offer(False) == ("PLAIN", "LOGIN")
+    database.revoke("alice@example.test")
+    case.clock.advance(1)
+    assert "SCRAM-SHA-256" in offer(False)
+    database.close()
 
 
 def test_naming_oneself_twice_is_allowed_and_nobody_else(case):
