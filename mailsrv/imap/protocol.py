@@ -23,6 +23,8 @@ from zope.interface import implementer
 from mailsrv.imap.errors import PeerGone
 from mailsrv.imap.session import Session, Work
 from mailsrv.imap.state import State
+from mailsrv.interfaces.account import IAccount, who
+from mailsrv.interfaces.sessions import IUserSession, SessionEnd
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import asks_for_certificate, client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
@@ -44,7 +46,7 @@ _CUT_OFF_SECONDS = 1.0
 _log = Logger()
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IUserSession)
 class ImapProtocol(Protocol):
     """One connection; the session's `Peer`."""
 
@@ -64,6 +66,7 @@ class ImapProtocol(Protocol):
     _waiting_output: Deferred[None] | None = None
     _wake_is_due = False
     _linger: IDelayedCall | None = None
+    service = "imap"
     client_address = ""
     connection_id = ""
     _active_at = 0.0
@@ -290,13 +293,13 @@ class ImapProtocol(Protocol):
             return succeed(function())
         return deferToThreadPool(clock, clock.getThreadPool(), function)
 
-    def logged_in(self, user: str) -> None:
+    def logged_in(self, account: IAccount) -> None:
         if self._slot is not None:
-            self._slot.authenticate(user)
+            self._slot.authenticate(str(account.address))
         _log.info(
             "{connection}: {user} logged in from {address}",
             connection=self.connection_id,
-            user=user,
+            user=who(account),
             address=self.client_address,
         )
 
@@ -357,6 +360,12 @@ class ImapProtocol(Protocol):
             self.abort()  # who has not taken the greeting (implicit TLS without a handshake) would hold up the stop
         elif self._session is not None:
             self._session.request_stop(text)
+            self._pump()
+
+    def end_session(self, end: SessionEnd) -> None:
+        """See :class:`~mailsrv.interfaces.sessions.IUserSession`: BYE when what is in flight is done."""
+        if self._session is not None:
+            self._session.request_stop(end.value, b"")
             self._pump()
 
     def cut_off(self) -> None:

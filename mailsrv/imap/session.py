@@ -82,8 +82,8 @@ class Peer(Protocol):
     def more_input(self) -> Awaitable[None]:
         """Send what is there and wait for octets. PeerGone."""
 
-    def logged_in(self, user: str) -> None:
-        """Count the connection as this user's; raises MailError if there are too many."""
+    def logged_in(self, account: IAccount) -> None:
+        """Count the connection as this user's, and log it; raises MailError if there are too many."""
 
     def wake(self) -> None:
         """There may be work although no octets came; look soon."""
@@ -151,6 +151,7 @@ class Session:
         "_logout",
         "_minute",
         "_out",
+        "_stop_code",
         "_stop_text",
         "account",
         "announced",
@@ -193,6 +194,7 @@ class Session:
         self._out: list[bytes] = []
         self._logout: Callable[[], object] | None = None
         self._stop_text: str | None = None
+        self._stop_code = b""
         self._minute = 0
         self._commands_counted = 0
 
@@ -233,16 +235,16 @@ class Session:
             reader.queued_lines(settings.queued_commands) < settings.queued_commands
         )
 
-    def request_stop(self, text: str) -> None:
+    def request_stop(self, text: str, code: bytes = b"UNAVAILABLE") -> None:
         """Say BYE as soon as the running command is done; in IDLE at once (R-STOP-1)."""
-        self._stop_text = text
+        self._stop_text, self._stop_code = text, code
 
     def next_work(self) -> Work | None:
         """The next thing to do; None if that takes more octets, or nothing is left to do."""
         if self.state is State.LOGOUT:
             return None
         if self._stop_text is not None:
-            self.bye(self._stop_text, b"UNAVAILABLE")
+            self.bye(self._stop_text, self._stop_code)
             return None
         if self.idle_tag is not None:
             return self._next_in_idle()

@@ -13,8 +13,7 @@ from typing import Any, cast
 
 from twisted.cred.portal import Portal
 
-from mailsrv.address import Address
-from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials
+from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials, who
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailbox, Uid
 from mailsrv.pop3.maildrop import Maildrop
 
@@ -23,9 +22,9 @@ SUMMARIES_AT_A_TIME = 1000
 
 
 class OpenMaildrop:
-    """A maildrop under its exclusive lock (RFC 1939 4)."""
+    """A maildrop under its exclusive lock (RFC 1939 4). ``account``: whose, for the log."""
 
-    def __init__(self, account: Address, mailbox: IMailbox, listing: Maildrop, ending: ExitStack) -> None:
+    def __init__(self, account: str, mailbox: IMailbox, listing: Maildrop, ending: ExitStack) -> None:
         self.account = account
         self.mailbox = mailbox
         self.listing = listing
@@ -37,14 +36,17 @@ class OpenMaildrop:
 
 
 async def open_maildrop(
-    portal: Portal, credentials: PasswordCredentials | SaslCredentials, count: Callable[[str], None]
+    portal: Portal,
+    credentials: PasswordCredentials | SaslCredentials,
+    count: Callable[[str], None],
+    mind: object = None,
 ) -> OpenMaildrop:
     """Log in and open INBOX.
 
-    ``count`` is told the account and may refuse it (too many connections). Fails with
-    InvalidCredentials, Unavailable, MailboxInUse, or another MailError.
+    ``mind`` is the :class:`~mailsrv.interfaces.sessions.IUserSession`. ``count`` is told the account and may refuse it
+    (too many connections). Fails with InvalidCredentials, Unavailable, MailboxInUse, or another MailError.
     """
-    _, avatar, log_out = await portal.login(cast(Any, credentials), None, IAccount)  # cred has no type for ours
+    _, avatar, log_out = await portal.login(cast(Any, credentials), mind, IAccount)  # cred has no type for ours
     with ExitStack() as taken:
         taken.callback(log_out)
         account = IAccount(avatar)
@@ -55,7 +57,7 @@ async def open_maildrop(
         mailbox: IMailbox = await mailboxes.open_mailbox(INBOX)
         taken.callback(mailbox.close)
         listing = await _listing(mailbox)
-        return OpenMaildrop(account.address, mailbox, listing, taken.pop_all())
+        return OpenMaildrop(who(account), mailbox, listing, taken.pop_all())
 
 
 async def _listing(mailbox: IMailbox) -> Maildrop:

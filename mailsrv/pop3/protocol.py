@@ -21,9 +21,10 @@ from zope.interface import implementer
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.content import IContent
+from mailsrv.interfaces.sessions import IUserSession, SessionEnd
 from mailsrv.pop3.authorization import OpenMaildrop, open_maildrop
 from mailsrv.pop3.prefetch import ContentPrefetcher
-from mailsrv.pop3.replies import format_refusal
+from mailsrv.pop3.replies import ResponseCode, format_refusal
 from mailsrv.pop3.session import (
     ENDED,
     NEED_DATA,
@@ -55,17 +56,18 @@ class MessageGone(MailError):
         super().__init__(BAD_MAILBOX, "The message is gone")
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, IUserSession)
 class Pop3Protocol(Protocol):
     """One connection. Made by the factory, which holds what all connections share."""
 
     _log = Logger()
+    service = "pop3"
 
     def __init__(self, factory: Pop3ServerFactory) -> None:
         self._shared = factory
         self._settings = factory.settings
         self.connection_id = secrets.token_hex(6)
-        self._client_address = ""
+        self.client_address = ""
         self._engine: Pop3Session | None = None
         self._slot: ConnectionSlot | None = None
         self._drop: OpenMaildrop | None = None
@@ -87,11 +89,11 @@ class Pop3Protocol(Protocol):
     def connectionMade(self) -> None:
         """Count the connection and greet, or say why not."""
         transport: Any = self.transport
-        self._client_address = getattr(transport.getPeer(), "host", "") or ""
+        self.client_address = getattr(transport.getPeer(), "host", "") or ""
         if hasattr(transport, "setTcpNoDelay"):
             transport.setTcpNoDelay(True)
         try:
-            self._slot = self._shared.open_slot(self._client_address)
+            self._slot = self._shared.open_slot(self.client_address)
         except MailError as error:
             transport.write(format_refusal(error))
             transport.loseConnection()
@@ -99,7 +101,7 @@ class Pop3Protocol(Protocol):
             self._start_timer(self._settings.close_timeout_seconds)
             return
         transport.registerProducer(self, True)
-        self._engine = self._shared.make_session(self._client_address, transport)
+        self._engine = self._shared.make_session(self.client_address, transport)
         self._shared.opened(self)
         self._start_timer(self._settings.login_timeout_seconds)
         self._pump()
@@ -143,6 +145,12 @@ class Pop3Protocol(Protocol):
             self.abort()  # who has not taken the greeting (implicit TLS without a handshake) would hold up the stop
         elif self._engine is not None and not self._is_lost:
             self._engine.stop("The server stops")
+            self._pump()
+
+    def end_session(self, end: SessionEnd) -> None:
+        """See :class:`~mailsrv.interfaces.sessions.IUserSession`: -ERR when what is in flight is done."""
+        if self._engine is not None and not self._is_lost:
+            self._engine.stop(end.value, ResponseCode.AUTH)
             self._pump()
 
     def abort(self) -> None:
@@ -326,7 +334,7 @@ class Pop3Protocol(Protocol):
             event.mechanism,
             event.response,
             conversation.converse,
-            self._client_address,
+            self.client_address,
             "pop3",
             connection_id=self.connection_id,
             offered=engine.mechanisms,
@@ -346,7 +354,7 @@ class Pop3Protocol(Protocol):
         credentials = PasswordCredentials(
             authcid=event.authcid,
             password=event.password,
-            client_address=self._client_address,
+            client_address=self.client_address,
             service="pop3",
             authzid=event.authzid,
             connection_id=self.connection_id,
@@ -354,7 +362,7 @@ class Pop3Protocol(Protocol):
         await self._enter(engine, credentials)
 
     async def _enter(self, engine: Pop3Session, credentials: PasswordCredentials | SaslCredentials) -> None:
-        drop = await open_maildrop(self._shared.portal, credentials, self._count_user)
+        drop = await open_maildrop(self._shared.portal, credentials, self._count_user, self)
         if self._is_lost:
             drop.close()
             return
@@ -366,7 +374,7 @@ class Pop3Protocol(Protocol):
             "POP3 session {connection_id} of {account} from {client_address} begins",
             connection_id=self.connection_id,
             account=str(drop.account),
-            client_address=self._client_address,
+            client_address=self.client_address,
         )
 
     def _count_user(self, user: str) -> None:

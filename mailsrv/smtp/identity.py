@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.errors import MailError
-from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials
+from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials, who
 from mailsrv.interfaces.filter import SessionView
 from mailsrv.sasl import Conversation
 from mailsrv.smtp.asking import Asking
@@ -79,7 +79,7 @@ class IdentityEvents(Asking):
             authzid=given.authzid,
             connection_id=self.connection_id,
         )
-        self._await(Stage.AUTH, given.authcid, self._logged_in, self.factory.portal.login, credentials, None, IAccount)
+        self._await(Stage.AUTH, given.authcid, self._logged_in, self.factory.portal.login, credentials, self, IAccount)
 
     def _response_offered(self, event: ResponseOffered) -> None:
         conversation = self._conversation
@@ -115,7 +115,7 @@ class IdentityEvents(Asking):
             elif not isinstance(result, Failure):
                 result[2]()
 
-        self.factory.portal.login(credentials, None, IAccount).addBoth(decide)
+        self.factory.portal.login(credentials, self, IAccount).addBoth(decide)
         return decided
 
     def _challenge(self, octets: bytes) -> None:
@@ -147,7 +147,7 @@ class IdentityEvents(Asking):
         log.info(
             "smtp connection {connection_id} authenticated as {account}",
             connection_id=self.connection_id,
-            account=str(account.address),
+            account=who(account),
         )
         self._answer()
 

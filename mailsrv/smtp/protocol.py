@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailsrv.interfaces.sessions import IUserSession, SessionEnd
 from mailsrv.smtp import replies
 from mailsrv.smtp.events import NEED_DATA, PAUSED
 from mailsrv.smtp.patience import Patience
@@ -20,6 +21,7 @@ from mailsrv.smtp.receiving import HANDLERS, ReceiverDialogue
 from mailsrv.smtp.replies import Stage, make_reply
 from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service
+from mailsrv.status import TEMPORARY_AUTHENTICATION_FAILURE
 from mailsrv.wire.connection_limits import TooManyConnections
 from mailsrv.wire.prompt_write import write_promptly
 from mailsrv.wire.tls_mode import TlsMode
@@ -33,7 +35,7 @@ _CUT_OFF_SECONDS = 1.0
 _SHORTEST_LOOK_SECONDS = 1.0
 
 
-@implementer(IHandshakeListener, IPushProducer)
+@implementer(IHandshakeListener, IPushProducer, IUserSession)
 class SmtpProtocol(ReceiverDialogue, Protocol):
     """One SMTP, submission or LMTP connection. Made by :class:`~mailsrv.smtp.factory.SmtpServerFactory`."""
 
@@ -159,6 +161,27 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
             self.abort()  # implicit TLS, and no handshake: nobody is there to be told, and nobody worth waiting for
         elif self._session is not None:
             self._session.shut_down()
+            self._run()
+
+    @property
+    def service(self) -> str:
+        """See :class:`~mailsrv.interfaces.sessions.IUserSession`."""
+        return self.view.service
+
+    @property
+    def client_address(self) -> str:
+        """See :class:`~mailsrv.interfaces.sessions.IUserSession`."""
+        return self.view.client_address
+
+    def end_session(self, end: SessionEnd) -> None:
+        """See :class:`~mailsrv.interfaces.sessions.IUserSession`: 421. A message that is not all there is not taken."""
+        session = self._session
+        if session is not None:
+            reply = make_reply(421, TEMPORARY_AUTHENTICATION_FAILURE, end.value, closes=True)
+            if session.is_receiving_content:
+                session.time_out(reply)
+            else:
+                session.shut_down(reply)
             self._run()
 
     def cut_off(self) -> None:

@@ -49,6 +49,8 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
 
     _is_introduced = False
     """A proxy has named the client's address: once, for good (R-PROXY-1)."""
+    _last_word: Reply = replies.SHUTTING_DOWN
+    """Said when what is in flight is done."""
 
     # -- input
 
@@ -104,7 +106,7 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
             if self._owed is not NOTHING:
                 return PAUSED
             if self._is_stopping and not self.is_receiving_content and self._state is not CLOSED:
-                self._send(replies.SHUTTING_DOWN)
+                self._send(self._last_word)
             elif self._state is COMMAND:
                 if not self._take_line():
                     return NEED_DATA
@@ -124,9 +126,9 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
 
     # -- things that happen to the session from outside
 
-    def shut_down(self) -> None:
+    def shut_down(self, reply: Reply = replies.SHUTTING_DOWN) -> None:
         """The server stops: what is in flight is finished, then the client is told 421 (R-STOP-1)."""
-        self._is_stopping = True
+        self._is_stopping, self._last_word = True, reply
         if self._owed is Owed.GREETING or self._owed is Owed.DELAY:
             # Nothing is in flight, we only keep the client waiting.
             self._owed = NOTHING

@@ -64,7 +64,7 @@ async def enter(session: Session, credentials: PasswordCredentials | SaslCredent
     """Ask the portal. The right answer is the account; a wrong one is counted, and told apart from "cannot say"."""
     peer = session.peer
     try:
-        _, avatar, logout = await session.services.portal.login(cast(Any, credentials), None, IAccount)
+        _, avatar, logout = await session.services.portal.login(cast(Any, credentials), peer, IAccount)
     except InvalidCredentials:
         session.login_failures += 1
         if session.login_failures >= session.services.settings.login_failures:
@@ -73,7 +73,7 @@ async def enter(session: Session, credentials: PasswordCredentials | SaslCredent
         raise
     account = cast(IAccount, avatar)  # an interface has no type of its own
     try:
-        peer.logged_in(str(account.address))
+        peer.logged_in(account)
         mailboxes = await account.open_mailboxes()
     except BaseException:
         logout()
