@@ -10,6 +10,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IReactorTime
 
 T = TypeVar("T")
 
@@ -24,3 +25,10 @@ def run_coroutine(coroutine: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
         return fail()
     # It waits for a Deferred, which says so again when it is asked again.
     return Deferred.fromCoroutine(coroutine)
+
+
+def next_turn(clock: IReactorTime) -> Deferred[None]:
+    """Fires when the reactor has seen to everybody else: between the parts of work that would be long."""
+    turn: Deferred[None] = Deferred()
+    clock.callLater(0, turn.callback, None)
+    return turn

@@ -6,6 +6,7 @@ is handed in as :class:`PolicyParts`.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from mailsrv.auth.sasl_checker import SaslChecker
 from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
+from mailsrv.coroutines import next_turn
 from mailsrv.delivery.local_submission import Admission, LocalPeers
 from mailsrv.delivery.queued import QueuedRecipients
 from mailsrv.delivery.receiver import MessageReceiver
@@ -119,10 +121,15 @@ def make_policy(
         tells_groups=asks_for_groups(settings),
     )
     domains = LocalDomains(settings.domain)
-    resolver = AddressResolver(domains, directory)
+    resolver = AddressResolver(
+        domains,
+        directory,
+        target_limit=settings.delivery.alias_targets,
+        take_turns=functools.partial(next_turn, clock),
+    )
     rights = AddressRights(domains, directory, settings.list)
     senders = SendAsPolicy(resolver, rights)
-    posting = PostingPolicy(resolver, rights, by_reverse_path=settings.delivery.list_posters_by_reverse_path)
+    posting = PostingPolicy(resolver, rights, believes_senders=settings.delivery.believe_list_senders)
     routes = TransportRules(settings.route, domains.all_names)
     auth = settings.auth
     access = AccessRules(settings.access)

@@ -77,7 +77,7 @@ class _Explainer:
             run_in_thread=execute,
             default_domain=settings.auth.default_domain,
         )
-        self._resolver = AddressResolver(self._domains, directory)
+        self._resolver = AddressResolver(self._domains, directory, target_limit=settings.delivery.alias_targets)
         self._delivery = settings.delivery
         rewriting = read_rewriting(settings.delivery, settings.state_dir, self._now)
         self._rewriting = rewriting

@@ -42,10 +42,19 @@ class DeliverySettings:
         },
     )
     accounts_per_message: int = field(
-        default=1000,
+        default=20_000,
+        validator=validators.ge(1),
         metadata={
             "help": "Accounts and addresses elsewhere one message may go to, aliases resolved; more recipients get "
             "452 4.5.3."
+        },
+    )
+    alias_targets: int = field(
+        default=20_000,
+        validator=validators.ge(1),
+        metadata={
+            "help": "Addresses that the aliases and lists behind one recipient may name together; mail for what leads "
+            "to more waits (451)."
         },
     )
     forwarders_per_message: int = field(
@@ -59,6 +68,13 @@ class DeliverySettings:
     check_from_field: bool = field(
         default=True,
         metadata={"help": "Submission: every address in From must belong to the user, not only the envelope sender."},
+    )
+    believe_list_senders: bool = field(
+        default=False,
+        metadata={
+            "help": "Lists that are for members or for those they name: whether addresses elsewhere count as who the "
+            "envelope sender says they are. Anybody can write that."
+        },
     )
     relay_networks: tuple[str, ...] = field(
         default=(),

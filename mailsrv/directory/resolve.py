@@ -11,7 +11,7 @@ The order, for an address in a local domain (whose other names mean the same):
 Where an alias leads elsewhere and a list owner is named (``owner-staff`` beside ``staff``), the owner
 gets the notices: it is told with each forward.
 
-Aliases are followed up to ALIAS_DEPTH steps and TARGET_LIMIT targets; an address met again is not
+Aliases are followed up to ALIAS_DEPTH steps and a number of targets; an address met again is not
 followed again, and one that an alias names within itself is the account of that name. Local parts
 that carry a route (``user%elsewhere``, ``elsewhere!user``, ``user@elsewhere`` in quotes,
 ``@relay:user``) are ordinary names: unless a user of exactly that name exists, they are nobody,
@@ -25,7 +25,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -39,7 +39,9 @@ from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 
 ALIAS_DEPTH = 10
-TARGET_LIMIT = 1000
+ALIAS_TARGETS = 20_000
+"""What one address may lead to where the settings say nothing else: lists of thousands, but not webs without end."""
+_TARGETS_IN_ONE_GO = 64
 POSTMASTER = "postmaster"
 OWNER_PREFIX = "owner-"
 _ROUTE_CHARACTERS = frozenset("%!@:")
@@ -69,6 +71,15 @@ class Forward:
 
 
 @frozen
+class PassedAlias:
+    """An alias or a list on the way from an address to accounts."""
+
+    address: Address
+    through: Address | None = None
+    """The one that led to it; None: the address that was asked about."""
+
+
+@frozen
 class LocalAccounts:
     """An address of ours: the accounts it stands for, and what leads out of here."""
 
@@ -77,6 +88,8 @@ class LocalAccounts:
     """What aliases name outside."""
     carried: tuple[Address, ...] = ()
     """Addresses of our domains that ``carries`` said are delivered elsewhere."""
+    passed: tuple[PassedAlias, ...] = ()
+    """What may have rules on who sends to it, the outer ones first; nothing for postmaster, whom anybody may write."""
 
 
 @frozen
@@ -133,13 +146,14 @@ Listener = Callable[[Step], None]
 class _Expansion:
     """The way through aliases for one address."""
 
-    __slots__ = ("accounts", "carried", "carries", "forwards", "listener", "met", "targets")
+    __slots__ = ("accounts", "carried", "carries", "forwards", "listener", "met", "passed", "targets")
 
     def __init__(self, carries: Carries | None = None, listener: Listener | None = None) -> None:
         self.accounts: dict[Address, LocalRecipient] = {}
         self.forwards: dict[Address, Forward] = {}
         self.carried: dict[Address, None] = {}
         self.met: set[Address] = set()
+        self.passed: list[PassedAlias] = []
         self.targets = 0
         self.carries = carries
         self.listener = listener
@@ -148,7 +162,9 @@ class _Expansion:
         return not self.accounts and not self.forwards and not self.carried
 
     def result(self) -> LocalAccounts:
-        return LocalAccounts(tuple(self.accounts.values()), tuple(self.forwards.values()), tuple(self.carried))
+        return LocalAccounts(
+            tuple(self.accounts.values()), tuple(self.forwards.values()), tuple(self.carried), tuple(self.passed)
+        )
 
     def tell(self, kind: StepKind, address: Address, *result: object) -> None:
         if self.listener is not None:
@@ -156,13 +172,27 @@ class _Expansion:
 
 
 class AddressResolver:
-    """Resolves addresses by domains and a directory. ``postmaster`` is the general setting, an address or ""."""
+    """Resolves addresses by domains and a directory. ``postmaster`` is the general setting, an address or "".
+
+    ``target_limit``: how many targets all aliases behind one address may name together. ``take_turns`` lets others
+    have the reactor for a moment: a list of thousands is followed some targets at a time.
+    """
 
     _log = Logger()
 
-    def __init__(self, domains: LocalDomains, directory: IDirectory, *, postmaster: str = "") -> None:
+    def __init__(
+        self,
+        domains: LocalDomains,
+        directory: IDirectory,
+        *,
+        postmaster: str = "",
+        target_limit: int = ALIAS_TARGETS,
+        take_turns: Callable[[], Deferred[None]] | None = None,
+    ) -> None:
         self._domains = domains
         self._directory = directory
+        self._target_limit = target_limit
+        self._take_turns = take_turns
         self._postmaster = postmaster
         self._peek = IPeekable(directory).peek if IPeekable.providedBy(directory) else None
 
@@ -205,7 +235,7 @@ class AddressResolver:
             expansion.tell(StepKind.DOMAIN, address, main)
         await self._expand(ours, settings, expansion, "", ())
         if not expansion.is_empty():
-            return expansion.result()
+            return _open_to_all(expansion.result()) if self._is_postmaster(ours) else expansion.result()
         if not _ROUTE_CHARACTERS.isdisjoint(ours.local_part):
             return UnknownRecipient(address)
         base, detail = ours.split_subaddress(settings.subaddress_delimiter)
@@ -223,6 +253,14 @@ class AddressResolver:
         """The address in the main name of its domain, as directories are asked for it; None where it is not ours."""
         found = self._domains.find(address.domain)
         return None if found is None else canonical_address(Address(address.local_part, found[0]))
+
+    def without_detail(self, address: Address) -> Address:
+        """A canonical address of ours without its subaddress."""
+        found = self._domains.find(address.domain)
+        return address if found is None else address.split_subaddress(found[1].subaddress_delimiter)[0]
+
+    def _is_postmaster(self, address: Address) -> bool:
+        return self.without_detail(address).local_part == POSTMASTER
 
     @property
     def domains(self) -> LocalDomains:
@@ -252,13 +290,16 @@ class AddressResolver:
     ) -> None:
         """Add what a canonical local address stands for; ``aliases`` are those that led to it."""
         is_own_target = address in aliases
+        # Members of a list were read with it: none of them is worth a Deferred.
+        known = None if self._peek is None else self._peek(address)
         if not is_own_target:
             if address in expansion.met:
                 expansion.tell(StepKind.AGAIN, address)
                 return
             expansion.met.add(address)
-            targets = await self._directory.find_alias(address)
+            targets = await self._directory.find_alias(address) if known is None else known[0]
             if targets is not None:
+                expansion.passed.append(PassedAlias(address, aliases[-1] if aliases else None))
                 if expansion.listener is not None:
                     expansion.tell(StepKind.ALIAS, address, *targets)
                 await self._follow(targets, expansion, detail, (*aliases, address))
@@ -267,7 +308,7 @@ class AddressResolver:
             expansion.carried[address] = None
             expansion.tell(StepKind.CARRIED, address)
             return
-        user = await self._directory.find_user(address)
+        user = await self._directory.find_user(address) if known is None else known[1]
         if user is not None:
             expansion.accounts.setdefault(user.address, LocalRecipient(user, detail))
             if expansion.listener is not None:
@@ -288,10 +329,12 @@ class AddressResolver:
         if len(aliases) > ALIAS_DEPTH:
             raise self._too_much(aliases[0], f"more than {ALIAS_DEPTH} steps")
         expansion.targets += len(targets)
-        if expansion.targets > TARGET_LIMIT:
-            raise self._too_much(aliases[0], f"more than {TARGET_LIMIT} targets")
+        if expansion.targets > self._target_limit:
+            raise self._too_much(aliases[0], f"more than {self._target_limit} targets")
         elsewhere: list[Address] = []
-        for target in targets:
+        for number, target in enumerate(targets, 1):
+            if self._take_turns is not None and number % _TARGETS_IN_ONE_GO == 0:
+                await self._take_turns()
             found = self._domains.find(target.domain)
             if found is None:
                 elsewhere.append(target)
@@ -348,7 +391,7 @@ class AddressResolver:
             expansion.tell(StepKind.POSTMASTER, address, configured)
             await self._follow_setting("postmaster", configured, address, expansion, detail)
             if not expansion.is_empty():
-                return expansion.result()
+                return _open_to_all(expansion.result())
         users = await self._directory.list_users()
         if not users:
             raise Unavailable(cause="no user to take postmaster's mail")
@@ -356,3 +399,8 @@ class AddressResolver:
         recipient = LocalRecipient((own or users)[0], detail)
         asked.tell(StepKind.POSTMASTER, address, recipient.account)
         return LocalAccounts((recipient,))
+
+
+def _open_to_all(resolution: LocalAccounts) -> LocalAccounts:
+    """Without the rules of lists (RFC 5321 4.5.1)."""
+    return evolve(resolution, passed=())

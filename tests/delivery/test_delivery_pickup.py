@@ -232,8 +232,6 @@ class PickupTests(SynchronousTestCase):
         assert (self.names(), len(self.recipients())) == ([], 1)
 
     def test_one_recipient_that_waits_makes_all_wait(self):
-        full = self.house.receiver._parts.settings.accounts_per_message
-        assert full == 1000
         drop(self.path, evolve(MESSAGE, recipients=((ALICE, RecipientParameters()), (BOB, RecipientParameters()))))
         self.house.directory.is_down = True
         self.run_once()

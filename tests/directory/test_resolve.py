@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from mailsrv.address import Address
+from mailsrv.coroutines import next_turn
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.resolve import (
     ALIAS_DEPTH,
-    TARGET_LIMIT,
     AddressResolver,
     ForeignDomain,
     LocalAccounts,
@@ -157,11 +158,35 @@ def test_r_lim_2_depth_at_its_limit_and_past_it(house):
 
 
 def test_r_lim_2_targets_at_their_limit_and_past_it(house):
-    targets = [Address(f"u{number}", "elsewhere.test") for number in range(TARGET_LIMIT + 1)]
+    house.resolver = AddressResolver(LocalDomains((DomainSettings("example.test"),)), house.directory, target_limit=500)
+    targets = [Address(f"u{number}", "elsewhere.test") for number in range(501)]
     house.directory.add_alias(here("many"), targets[:-1])
-    assert len(house.forwards(here("many"))) == TARGET_LIMIT
+    assert len(house.forwards(here("many"))) == 500
     house.directory.add_alias(here("many"), targets)
     assert house.resolve(here("many")).check(Unavailable)
+    house.directory.add_alias(here("many"), targets[:-1])
+    assert len(house.forwards(here("many"))) == 500
+
+
+def test_a_list_of_thousands_lets_others_have_the_reactor_in_between(house):
+    clock = Clock()
+    turns: list[None] = []
+
+    def take_turns() -> Deferred[None]:
+        turns.append(None)
+        return next_turn(clock)
+
+    house.resolver = AddressResolver(
+        LocalDomains((DomainSettings("example.test"),)), house.directory, take_turns=take_turns
+    )
+    targets = [Address(f"u{number}", "elsewhere.test") for number in range(10_000)]
+    house.directory.add_alias(here("many"), targets)
+    answers: list[Any] = []
+    Deferred.fromCoroutine(house.resolver.resolve(here("many"))).addBoth(answers.append)
+    assert not answers
+    clock.advance(0)
+    assert len(turns) > 100
+    assert len(answers[0].forwards) == 10_000
 
 
 def test_a_web_of_aliases_stays_within_the_limit_of_work(house):
@@ -398,8 +423,6 @@ class TestAtHand:
     """A plain user is found without asking; everything else has to be asked for."""
 
     def house(self, tmp_path) -> Any:
-        from twisted.internet.task import Clock
-
         from mailsrv.directory.alias_file import AliasFile
         from mailsrv.directory.classic_aliases import ClassicAliases
         from mailsrv.directory.passwd_file import PasswdFile
