@@ -198,6 +198,26 @@ def write_durably(disk: IDisk, path: str, octets: bytes) -> None:
     disk.sync_directory(os.path.dirname(path))
 
 
+def create_whole(path: str, octets: bytes) -> None:
+    """A new file of the operating system's with these octets; nothing happens where the name is taken.
+
+    They are synced before it has its name: after a power cut there is a whole file or none. The name itself is
+    not durable yet. For databases, which SQLite does not open through an :class:`IDisk`.
+    """
+    disk = RealDisk()
+    temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
+    try:
+        with opened(disk.open_or_create(temporary)) as file:
+            file.truncate(0)
+            file.write(0, [octets])
+            file.sync()
+        with contextlib.suppress(FileExistsError):
+            disk.link(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(temporary)
+
+
 # statfs(2): f_type is the first word of the structure, on every Linux architecture we run on.
 _FILE_SYSTEM_MAGIC = {
     0xEF53: "ext4",

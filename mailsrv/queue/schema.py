@@ -14,10 +14,10 @@ from __future__ import annotations
 import enum
 import functools
 import os
-import threading
 
 import apsw
 
+from mailsrv.disk import RealDisk, create_whole
 from mailsrv.interfaces.queue import Ending
 
 FILE = "queue.db"
@@ -134,27 +134,8 @@ def empty_database() -> bytes:
 
 
 def make_database(path: str) -> None:
-    """A new, empty queue, unless there is one; it and its name are durable. Raises OSError.
-
-    Its octets are synced before it has its name: after a power cut there is a whole one or none.
-    """
+    """A new, empty queue, unless there is one; it and its name are durable. Raises OSError."""
     if os.path.lexists(path):
         return
-    temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, empty_database())
-        os.fdatasync(descriptor)
-    finally:
-        os.close(descriptor)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(temporary)
-    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    create_whole(path, empty_database())
+    RealDisk().sync_directory(os.path.dirname(path))

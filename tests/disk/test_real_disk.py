@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 from zope.interface.verify import verifyObject
 
-from mailsrv.disk import IDisk, IDiskFile, RealDisk, make_directories, opened, write_durably
+from mailsrv.disk import (
+    IDisk,
+    IDiskFile,
+    RealDisk,
+    RealFile,
+    create_whole,
+    make_directories,
+    opened,
+    write_durably,
+)
 
 
 @pytest.fixture
@@ -135,3 +144,18 @@ def test_directories_and_durable_replacement(disk, tmp_path):
     write_durably(disk, f"{tmp_path}/a/b/c/file", b"two")
     assert (tmp_path / "a/b/c/file").read_bytes() == b"two"
     assert [entry.name for entry in disk.list_directory(f"{tmp_path}/a/b/c")] == ["file"]
+
+
+def test_a_file_that_is_created_whole_is_there_with_its_octets_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "database"
+    create_whole(str(path), b"first")
+    create_whole(str(path), b"second")
+    assert path.read_bytes() == b"first"
+
+    def fail(self: RealFile) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(RealFile, "sync", fail)
+    with pytest.raises(OSError, match="broken"):
+        create_whole(str(tmp_path / "other"), b"octets")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["database"]

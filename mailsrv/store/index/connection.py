@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import functools
 import os
-import threading
 
 import apsw
 
-from mailsrv.disk import IDisk
+from mailsrv.disk import IDisk, create_whole
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.store.index.schema import prepare
 
@@ -61,26 +60,10 @@ def _template() -> bytes:
 def make_index(path: str) -> None:
     """A new, empty index, unless somebody was quicker. Raises OSError.
 
-    Its octets are synced before it has its name: after a power cut there is a whole index or none, never an
-    empty file that would pass for a damaged one. The name itself is not durable yet, and what is committed to
-    it is in its WAL (``Account.begin``).
+    There is never an empty file that would pass for a damaged one. The name is not durable yet, and what is
+    committed to it is in its WAL (``Account.begin``).
     """
-    temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, _template())
-        os.fdatasync(descriptor)
-    except OSError:
-        os.unlink(temporary)
-        raise
-    finally:
-        os.close(descriptor)
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
-    finally:
-        os.unlink(temporary)
+    create_whole(path, _template())
 
 
 def sync_index(path: str) -> None:
