@@ -2,29 +2,39 @@
 out of the tree, and a look at the tree.
 
 Hypothesis tries the same examples each time, so that what fails has changed. To search for new ones:
-``pytest --hypothesis-profile=searching``. ``make check`` takes the profile ``quick``.
+``pytest --hypothesis-profile=searching``. ``make check`` takes the profile ``quick``: few examples, whatever a test
+asks for.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 _LONGEST_ID = 30
+_QUICK_EXAMPLES = 25
+_QUICK_RUNS = 8
+"""Of a state machine, which takes many steps in each."""
 _NAMES_BEFORE = pytest.StashKey[set[str]]()
 # What building and the tools leave behind on purpose; .gitignore has it too.
 _EXPECTED = {"build", "dist", "var", "__pycache__", "mailsrv.egg-info"}
 
+# Once trial is loaded, pytest asks before each test for Twisted's version, and each time all of its metadata is read.
+importlib.metadata.version = functools.cache(importlib.metadata.version)
+
 # A busy machine is no fault of an example: time limits are the tests' own (faulthandler_timeout).
 _STEADY = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("steady", _STEADY)
-settings.register_profile("quick", _STEADY, max_examples=40)
+settings.register_profile("quick", _STEADY, max_examples=_QUICK_EXAMPLES)
 settings.register_profile("searching", _STEADY, derandomize=False, max_examples=1000)
 # Before any test is read, because ``@settings`` starts from the profile there is; --hypothesis-profile comes later.
 settings.load_profile("steady")
@@ -35,6 +45,25 @@ def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str)
     in every process of ``pytest -n``.
     """
     return argname if isinstance(val, str | bytes) and len(val) > _LONGEST_ID else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """``@settings(max_examples=…)`` of a test says how many there are in ``make test``."""
+    if settings.get_current_profile_name() != "quick":
+        return
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        test: Any = getattr(item.obj, "__func__", item.obj)
+        asked: settings | None = getattr(test, "_hypothesis_internal_use_settings", None)
+        if asked is not None:
+            test._hypothesis_internal_use_settings = _at_most(asked, _QUICK_EXAMPLES)
+        elif isinstance(of_machine := getattr(item.cls, "settings", None), settings):
+            setattr(item.cls, "settings", _at_most(of_machine, _QUICK_RUNS))  # noqa: B010 - only such classes have it
+
+
+def _at_most(asked: settings, examples: int) -> settings:
+    return settings(asked, max_examples=min(asked.max_examples, examples))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,10 @@
 # The fast part of the tests: tools/check.sh BIN. Style, types, layers, and all tests that are not marked slow or interop.
 set -euo pipefail
 bin=${1:?bin folder of the virtual environment}
+# Modules and rewritten tests are compiled once, for this process and the hundreds it starts.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=${bin%/bin}/pycache
+[[ $PYTHONPYCACHEPREFIX = /* ]] || PYTHONPYCACHEPREFIX=$PWD/$PYTHONPYCACHEPREFIX
 step() { printf '== %s\n' "$*"; "$@"; }
 
 step "$bin/ruff" check --quiet .

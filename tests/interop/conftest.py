@@ -1,14 +1,26 @@
-"""One whole server for all programs of a file."""
+"""All tests of this folder need real programs; one whole server for all programs of a file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.interop.running import MailServer
 
 USERS = ("alice", "bob", "fetch-imap", "fetch-pop3", "mutt", "imaplib", "imapclient", "poplib")
+
+
+_FOLDER = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before ``-m`` selects."""
+    for item in items:
+        if item.path.parent == _FOLDER:
+            item.add_marker(pytest.mark.interop)
 
 
 @pytest.fixture(scope="module")

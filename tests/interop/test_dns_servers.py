@@ -24,7 +24,6 @@ from tests.interop.dns_server import DnsServers
 from tests.interop.running import run
 from tests.tls.issued import LEAF, MIDDLE, SELF, Handshake, server_context, tlsa
 
-pytestmark = pytest.mark.interop
 reactor: Any = _reactor
 SETTINGS = DnsSettings(self_test_signed="signed.test", self_test_broken="bogus.test")
 

@@ -16,7 +16,7 @@ from tests.interop.peers.postfix import Postfix
 from tests.interop.peers.smuggling import ENDS, accepted_messages, names
 from tests.interop.running import ALICE, BOB, MailServer
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 STRANGER = "someone@example.org"
 PEERS = (Postfix, Exim, OpenSmtpd)

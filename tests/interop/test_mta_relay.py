@@ -21,7 +21,7 @@ from tests.interop.peers.postfix import Postfix
 from tests.interop.peers.smuggling import ENDS, Login, accepted_messages, names
 from tests.interop.running import ALICE, MailServer
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 PEERS = (Postfix, Exim, OpenSmtpd)
 SOMEONE = f"someone@{DOMAIN}"

@@ -12,8 +12,6 @@ from imapclient import IMAPClient
 
 from tests.interop.running import ALICE, BOB, MailServer, run
 
-pytestmark = pytest.mark.interop
-
 
 def letter(subject: str, body: str = "Hello\r\n") -> bytes:
     return f"From: <{ALICE}>\r\nTo: <{BOB}>\r\nSubject: {subject}\r\n\r\n{body}".encode()

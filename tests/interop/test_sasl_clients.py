@@ -28,7 +28,6 @@ from tests.interop.running import ALICE, BOB, MailServer, run
 MAILSRVCTL = (Path(sys.executable).with_name("mailsrvctl"),)
 ISSUER = "https://login.example.test"
 SIGNING_KEY = ECKey.generate_key("P-256", {"kid": "one"})
-pytestmark = pytest.mark.interop
 
 
 class KeyedServer(MailServer):

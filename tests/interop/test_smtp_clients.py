@@ -11,8 +11,6 @@ import pytest
 
 from tests.interop.running import ALICE, BOB, MailServer, run
 
-pytestmark = pytest.mark.interop
-
 LETTER = (
     f"From: Alice <{ALICE}>\nTo: Bob <{BOB}>\nSubject: {{subject}}\n\n"
     "First line.\n.a line that starts with a dot\n\n.\nLast line, after a lonely dot.\n"

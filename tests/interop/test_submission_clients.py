@@ -13,8 +13,6 @@ import pytest
 from tests.interop.peers import nodemailer
 from tests.interop.running import ALICE, BOB, MailServer, run
 
-pytestmark = pytest.mark.interop
-
 
 def msmtp_settings(server: MailServer, folder: Path, *, port: str = "submission", password: str = "") -> Path:
     """Of an account of alice's, TLS verified."""
