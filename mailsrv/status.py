@@ -76,6 +76,7 @@ UTF8_REPLY_NOT_PERMITTED = EnhancedStatus(2, 6, 8)
 
 # x.7.x: security and policy
 NOT_AUTHORISED = EnhancedStatus(5, 7, 1)
+EXPANSION_PROHIBITED = EnhancedStatus(5, 7, 2)
 TEMPORARY_AUTHENTICATION_FAILURE = EnhancedStatus(4, 7, 0)
 POLICY_DELAY = EnhancedStatus(4, 7, 1)
 AUTHENTICATION_REQUIRED = EnhancedStatus(5, 7, 0)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.portal import IRealm, Portal
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import Interface, implementer
 
@@ -16,7 +16,7 @@ from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
-from mailsrv.interfaces.account import IAccount
+from mailsrv.interfaces.account import IAccount, IDelegate
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
 from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, Login
@@ -25,14 +25,33 @@ MaySendAs = Callable[[Address, Address], Deferred[bool]]
 """(account, address) → whether the account may send under that address."""
 
 
-@implementer(IAccount)
+def _nobody(_account: Address, _address: Address) -> Deferred[bool]:
+    """Nobody writes on behalf of others."""
+    return succeed(False)
+
+
+@implementer(IAccount, IDelegate)
 class Account:
     """A logged-in user. Holds no resource itself: ``open_mailboxes`` does, until released."""
 
-    __slots__ = ("_may_send_as", "_store", "address", "administrator", "display_name", "quota_octets")
+    __slots__ = (
+        "_may_send_as",
+        "_may_send_on_behalf",
+        "_store",
+        "address",
+        "administrator",
+        "display_name",
+        "quota_octets",
+    )
 
     def __init__(
-        self, user: DirectoryUser, store: IMailStore, may_send_as: MaySendAs, *, administrator: Address | None = None
+        self,
+        user: DirectoryUser,
+        store: IMailStore,
+        may_send_as: MaySendAs,
+        *,
+        administrator: Address | None = None,
+        may_send_on_behalf: MaySendAs = _nobody,
     ) -> None:
         self.address = user.address
         self.administrator = administrator
@@ -40,12 +59,16 @@ class Account:
         self.quota_octets = user.quota_octets
         self._store = store
         self._may_send_as = may_send_as
+        self._may_send_on_behalf = may_send_on_behalf
 
     def open_mailboxes(self) -> Deferred[IAccountMailboxes]:
         return self._store.open_account(self.address, self.quota_octets)
 
     def may_send_as(self, address: Address) -> Deferred[bool]:
         return self._may_send_as(self.address, address)
+
+    def may_send_on_behalf(self, address: Address) -> Deferred[bool]:
+        return self._may_send_on_behalf(self.address, address)
 
 
 @implementer(IRealm)
@@ -55,9 +78,17 @@ class MailRealm:
     The mind, if it is an :class:`~mailsrv.interfaces.sessions.IUserSession`, is entered in ``sessions`` until log-out.
     """
 
-    def __init__(self, store: IMailStore, may_send_as: MaySendAs, sessions: SessionRegistry | None = None) -> None:
+    def __init__(
+        self,
+        store: IMailStore,
+        may_send_as: MaySendAs,
+        sessions: SessionRegistry | None = None,
+        *,
+        may_send_on_behalf: MaySendAs = _nobody,
+    ) -> None:
         self._store = store
         self._may_send_as = may_send_as
+        self._may_send_on_behalf = may_send_on_behalf
         self._sessions = sessions
 
     def requestAvatar(
@@ -68,7 +99,13 @@ class MailRealm:
         if IAccount not in interfaces or not isinstance(login, Login):
             raise NotImplementedError("this realm gives IAccount to directory users")
         administrator = None if login.acting is None else login.acting.address
-        account = Account(login.user, self._store, self._may_send_as, administrator=administrator)
+        account = Account(
+            login.user,
+            self._store,
+            self._may_send_as,
+            administrator=administrator,
+            may_send_on_behalf=self._may_send_on_behalf,
+        )
         leave: Callable[[], None] = _nothing_to_do
         if self._sessions is not None and IUserSession.providedBy(mind):
             leave = self._sessions.enter(IUserSession(mind), login)

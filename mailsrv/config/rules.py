@@ -7,11 +7,12 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from mailsrv.address import parse_domain
+from mailsrv.address import parse_domain, parse_mailbox
 from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
+from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.routing.rules import find_contradictions
 from mailsrv.store.settings import RepositoryType
@@ -34,6 +35,7 @@ def check_rules(settings: Settings) -> list[Problem]:
         *_check_tls(settings),
         *_check_domains(settings),
         *_check_directories(settings),
+        *_check_lists(settings),
         *_check_store(settings),
         *_check_networks(settings),
         *_check_filters(settings),
@@ -201,6 +203,20 @@ def _check_filters(settings: Settings) -> Iterator[Problem]:
     for index, each in enumerate(settings.filter):
         if not each.use:
             yield Problem(f"filter[{index}].use", "missing; expected the name of a filter")
+
+
+def _check_lists(settings: Settings) -> Iterator[Problem]:
+    domains = LocalDomains(settings.domain) if not list(_check_domains(settings)) else None
+    seen: dict[str, int] = {}
+    for index, one in enumerate(settings.list):
+        address = parse_mailbox(one.address)
+        found = domains.find(address.domain) if domains is not None else (address.domain, None)
+        if found is None:
+            yield Problem(f"list[{index}].address", "expected an address of one of [[domain]]", _shown(one.address))
+            continue
+        name = f"{address.local_part.lower()}@{found[0]}"
+        if seen.setdefault(name, index) != index:
+            yield Problem(f"list[{index}].address", f"the same list as list[{seen[name]}]", _shown(one.address))
 
 
 def _check_routes(settings: Settings) -> Iterator[Problem]:

@@ -57,6 +57,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     '(endpoint = "systemd:domain=INET6:name=mx"), CAP_NET_BIND_SERVICE, or a start as root with twistd --uid.',
     "domain": "Mail for these domains is delivered here.",
     "directory": "Where users and aliases are looked up; asked in order.",
+    "list": "Who may send to lists, and under their addresses.",
     "store": "Where users' mail is kept.",
     "auth": "Who may log in, and what happens after failures.",
     "access": "Who may log in to which service from where: the first rule that fits decides; without one it is allowed.",

@@ -23,6 +23,7 @@ from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.delivery.transaction import MailTransaction
 from mailsrv.delivery.transaction_id import TransactionIds
 from mailsrv.delivery.transaction_state import DeliveryParts
+from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.errors import MailError
 from mailsrv.filters.pipeline import FilterPipeline
@@ -65,6 +66,7 @@ class MessageReceiver:
         rewriting: SenderRewriting | None = None,
         signer: MessageSigner | None = None,
         submission_rates: SubmissionRates | None = None,
+        posting: PostingPolicy | None = None,
         run_in_thread: RunInThread = deferToThread,
     ) -> None:
         """``rewriting`` of :func:`~mailsrv.delivery.srs_secret.open_rewriting`; None: forwards keep their sender.
@@ -90,6 +92,7 @@ class MessageReceiver:
             queue=queue,
             signer=signer,
             submission_rates=submission_rates,
+            posting=posting,
         )
 
     @property

@@ -12,6 +12,7 @@ from mailsrv.delivery.onward import (
 from mailsrv.delivery.quota import check_room
 from mailsrv.delivery.recipients import Found, Recipient, Service
 from mailsrv.delivery.transaction_state import Abandoned, State, TransactionState
+from mailsrv.directory.posting import Poster
 from mailsrv.errors import MailError
 from mailsrv.interfaces.envelope import NOTIFY_UNSAID, Notify, RecipientParameters
 from mailsrv.interfaces.filter import Phase
@@ -88,6 +89,8 @@ class RecipientSteps(TransactionState):
         """Check, then filter: filters are asked only about recipients we would take."""
         parts = self._parts
         found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
+        if found.passed and parts.posting is not None:
+            await parts.posting.check(found.passed, self._poster())
         self._check_number(found)
         targets = found.accounts
         if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:
@@ -105,6 +108,10 @@ class RecipientSteps(TransactionState):
         self._added += decision.headers
         is_redirected = decision.redirect is not None
         return Recipient(forward_path, found.accounts, found.onward, parameters, is_redirected)
+
+    def _poster(self) -> Poster:
+        account = None if self._account is None else self._account.address
+        return Poster(account, self._reverse_path, is_trusted=self._may_relay)
 
     def _check_number(self, found: Found) -> None:
         """Raise 4.5.3 where one message would go to too many."""

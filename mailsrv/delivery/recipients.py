@@ -22,6 +22,7 @@ from mailsrv.directory.resolve import (
     Listener,
     LocalAccounts,
     LocalRecipient,
+    PassedAlias,
     UnknownRecipient,
 )
 from mailsrv.errors import MailError, Unavailable
@@ -67,6 +68,8 @@ class Found:
 
     accounts: tuple[LocalRecipient, ...] = ()
     onward: tuple[OnwardTarget, ...] = ()
+    passed: tuple[PassedAlias, ...] = ()
+    """Aliases and lists on the way, which may have rules on who sends to them."""
 
 
 @frozen
@@ -149,7 +152,7 @@ class RecipientPolicy:
             resolution = await self._resolver.resolve(forward_path, listener=listener)
         if isinstance(resolution, LocalAccounts):
             if not resolution.forwards and not resolution.carried:
-                return Found(resolution.accounts)
+                return Found(resolution.accounts, (), resolution.passed)
             return self._lead(forward_path, resolution, sender)
         if isinstance(resolution, ForeignDomain):
             if self._router is None or not may_relay:
@@ -221,7 +224,7 @@ class RecipientPolicy:
                 onward += self._relay(router, address, sender)
         for forward in resolution.forwards:
             onward += self._relay(router, forward.address, sender, forwarder=forwarder, owner=forward.owner)
-        return Found(resolution.accounts, tuple(onward))
+        return Found(resolution.accounts, tuple(onward), resolution.passed)
 
     async def _find_original(self, forward_path: Address, sender: Address | None, listener: Listener | None) -> Found:
         """Whom a bounce to a rewritten sender is for."""

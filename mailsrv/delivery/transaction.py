@@ -26,7 +26,7 @@ from mailsrv.delivery.onward import (
 from mailsrv.delivery.recipient_steps import RecipientSteps
 from mailsrv.delivery.recipients import Service
 from mailsrv.delivery.signing import SigningStream
-from mailsrv.delivery.submission import check_from_field
+from mailsrv.delivery.submission import check_from_field, sender_field
 from mailsrv.delivery.transaction_state import Abandoned, State
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.filters.pipeline import Decision
@@ -141,7 +141,7 @@ class MailTransaction(RecipientSteps, CommitSteps):
 
     async def _check_header(self, header: bytes) -> None:
         if self._account is not None and self._parts.settings.check_from_field:
-            await check_from_field(self._account, header, self._reverse_path)
+            self._adds_sender = await check_from_field(self._account, header, self._reverse_path)
         if self._parts.asks_headers:
             await self._take(await self._ask(Phase.HEADERS, message=MessageView(header, len(header))))
 
@@ -174,6 +174,8 @@ class MailTransaction(RecipientSteps, CommitSteps):
             missing = missing_originator_fields(header, parts.hostname, int(parts.clock.seconds()))
             if not self._history.message_id:
                 self._history.message_id = message_id_of(missing)
+        if self._adds_sender and self._account is not None:
+            missing += sender_field(self._account)
         fields = self._new_fields()
         if parts.asks_message:
             self._header = fields + missing + header

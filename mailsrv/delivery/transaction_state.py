@@ -21,6 +21,7 @@ from mailsrv.delivery.recipients import Found, OnwardTarget, Recipient, Recipien
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner, SigningStream
 from mailsrv.delivery.submission_rates import SubmissionRates
+from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import LocalRecipient
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.filters.pipeline import Decision, FilterPipeline
@@ -55,6 +56,8 @@ class DeliveryParts:
     """Without it nothing leaves here."""
     signer: MessageSigner | None = None
     submission_rates: SubmissionRates | None = None
+    posting: PostingPolicy | None = None
+    """Who may send to lists; None: everybody."""
 
     def count_submission(self, account: IAccount | None, recipients: int) -> None:
         """Count a message of a user, or recipients; raises the refusal of who sends too many."""
@@ -138,6 +141,8 @@ class TransactionState:
         self._redirected: Found | None = None
         self._added: tuple[AddHeader, ...] = ()
         self._is_discarded = False
+        self._adds_sender = False
+        """It is From somebody the user writes for, and does not say who wrote it."""
         self._refusal: MailError | None = None
         self._hold: HeaderHold | None = HeaderHold(parts.settings.header_limit_octets)
         self._deciding: Deferred[None] | None = None

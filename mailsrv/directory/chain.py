@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from attrs import evolve
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
 from mailsrv.address import Address
@@ -18,10 +18,12 @@ from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.review import review_users
 from mailsrv.directory.scram import joint_standings
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
+from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
+from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable, IReviewDirectory, IScramDirectory)
+@implementer(IDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory, IScramDirectory)
 class DirectoryChain:
     """One directory made of several.
 
@@ -117,6 +119,11 @@ class DirectoryChain:
             await self._for_unknown.check_password(None, password)
         return False
 
+    def states(self) -> Sequence[DirectoryState]:
+        """Of all that tell."""
+        telling = [IReportsState(each) for each in self._directories if IReportsState.providedBy(each)]
+        return [state for each in telling for state in each.states()]
+
     def scram_standings(self) -> Sequence[ScramStanding]:
         return joint_standings(self._with_users)
 
@@ -139,3 +146,44 @@ class DirectoryChain:
             for user in await directory.list_users():
                 users.setdefault(user.address, evolve(user, directory=directory.name))
         return tuple(users[address] for address in sorted(users, key=str))
+
+    # IRightsDirectory: the directory that knows an address, and no later one, says what holds for it.
+
+    @property
+    def has_rights(self) -> bool:
+        return any(
+            IRightsDirectory.providedBy(each) and IRightsDirectory(each).has_rights for each in self._directories
+        )
+
+    def find_groups(self, user: DirectoryUser) -> Deferred[tuple[str, ...]]:
+        directory = self._by_name.get(user.directory)
+        if directory is None or not IRightsDirectory.providedBy(directory):
+            return succeed(user.groups)
+        return IRightsDirectory(directory).find_groups(user)
+
+    def find_posting_rule(self, address: Address) -> Deferred[PostingRule | None]:
+        return run_coroutine(self._find_posting_rule(address))
+
+    async def _find_posting_rule(self, address: Address) -> PostingRule | None:
+        for directory in self._directories:
+            if await directory.find_alias(address) is not None:
+                provides = IRightsDirectory.providedBy(directory)
+                return await IRightsDirectory(directory).find_posting_rule(address) if provides else None
+        return None
+
+    def find_send_rights(self, address: Address) -> Deferred[SendRights | None]:
+        return run_coroutine(self._find_send_rights(address))
+
+    async def _find_send_rights(self, address: Address) -> SendRights | None:
+        for directory in self._directories:
+            if await directory.find_alias(address) is None and await directory.find_user(address) is None:
+                continue
+            provides = IRightsDirectory.providedBy(directory)
+            return await IRightsDirectory(directory).find_send_rights(address) if provides else None
+        return None
+
+    def find_shared_mailboxes(self, user: DirectoryUser) -> Deferred[Sequence[SharedMailbox]]:
+        directory = self._by_name.get(user.directory)
+        if directory is None or not IRightsDirectory.providedBy(directory):
+            return succeed(())
+        return IRightsDirectory(directory).find_shared_mailboxes(user)

@@ -216,6 +216,19 @@ class DirectorySettings:
     cache_entries: int = field(
         default=20_000, validator=validators.ge(1), metadata={"help": "ldap: answers remembered, in each worker."}
     )
+    changes: ChangesMode = field(
+        default=ChangesMode.CACHE,
+        metadata={
+            "help": "ldap: how changes are noticed before remembered answers run out. cache: not; poll: by asking for "
+            "what is newer (uSNChanged, modifyTimestamp); sync: told by the server (RFC 4533); persistent-search: "
+            "told by servers that have no sync; auto: the best of these that the server offers."
+        },
+    )
+    changes_seconds: float = field(
+        default=10.0,
+        validator=validators.ge(1),
+        metadata={"help": "ldap: how often is asked where changes are polled.", "unit": "s"},
+    )
     group_members: int = field(
         default=10_000, validator=validators.ge(1), metadata={"help": "ldap: mail for a group with more members waits."}
     )

@@ -87,7 +87,16 @@ class IAccount(Interface):
         """The account's mailboxes; call ``release`` on them at the end of the session."""
 
     def may_send_as(address: Address) -> Deferred[bool]:
-        """Whether this user may use ``address`` as reverse-path or in From: own, subaddress, or an alias of theirs."""
+        """Whether this user may use ``address`` as reverse-path or in From: their own (also
+        subaddresses and aliases), or one that was given to them.
+        """
+
+
+class IDelegate(Interface):
+    """An account whose user may write on behalf of others; what may do so for nobody does not provide it."""
+
+    def may_send_on_behalf(address: Address) -> Deferred[bool]:
+        """Whether this user may write From ``address`` where a Sender field names them (RFC 5322 3.6.2)."""
 
 
 def who(account: IAccount) -> str:

@@ -60,6 +60,8 @@ class SendRights:
     """Whom mail for it reaches may: they have it as an address of theirs."""
     named: frozenset[Address] = frozenset()
     """Users who may send as it: nobody sees who wrote."""
+    named_lists: tuple[Address, ...] = ()
+    """Addresses that may stand for others: those behind them may, too."""
     on_behalf: frozenset[Address] = frozenset()
     """Users who may write From it where a Sender field says who they are (RFC 5322 3.6.2)."""
 

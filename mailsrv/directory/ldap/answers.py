@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from attrs import frozen
 
@@ -41,6 +41,8 @@ class AnswerCache:
         self._outage_seconds = max(seconds, outage_seconds)
         self._entries = entries
         self._kept: OrderedDict[Address, tuple[float, Answer]] = OrderedDict()
+        self._by_dn: dict[str, set[Address]] = {}
+        """Which answers are of an entry."""
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -78,9 +80,40 @@ class AnswerCache:
         for address in tuple(self._kept):
             self.drop(address)
 
+    def drop_lists(self) -> None:
+        """Who is in which list may have changed."""
+        for address in [address for address, (_, answer) in self._kept.items() if answer.targets is not None]:
+            self.drop(address)
+
+    def drop_entry(self, dn: str, addresses: Collection[Address]) -> set[Address]:
+        """An entry that has, or had, these addresses has changed. Answers with those it was known by."""
+        known = set(self._by_dn.get(dn.lower(), ()))
+        for address in known.union(addresses):
+            self.drop(address)
+        return known
+
+    def users_of(self, dn: str) -> list[DirectoryUser]:
+        """What is remembered of an entry as a user."""
+        found = (self._kept[address][1].user for address in self._by_dn.get(dn.lower(), ()))
+        return [user for user in found if user is not None]
+
     def add(self, address: Address, answer: Answer) -> None:
         """Keep it from now."""
+        self._detach(address)
         self._kept[address] = (self._clock(), answer)
         self._kept.move_to_end(address)
+        if answer.dn:
+            self._by_dn.setdefault(answer.dn.lower(), set()).add(address)
         while len(self._kept) > self._entries:
-            self._kept.popitem(last=False)
+            oldest = next(iter(self._kept))
+            self._detach(oldest)
+            del self._kept[oldest]
+
+    def _detach(self, address: Address) -> None:
+        found = self._kept.get(address)
+        if found is None or not found[1].dn:
+            return
+        key = found[1].dn.lower()
+        self._by_dn[key].discard(address)
+        if not self._by_dn[key]:
+            del self._by_dn[key]

@@ -10,6 +10,8 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
 from mailsrv.directory.ldap.answers import AnswerCache
+from mailsrv.directory.ldap.changes_build import follower_maker
+from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, TlsFiles
 from mailsrv.directory.ldap.directory import MANY_SECONDS, LdapDirectory
 from mailsrv.directory.ldap.entry import EntryReader
@@ -66,6 +68,10 @@ class LdapSettings(Protocol):
     def outage_seconds(self) -> float: ...
     @property
     def cache_entries(self) -> int: ...
+    @property
+    def changes(self) -> ChangesMode: ...
+    @property
+    def changes_seconds(self) -> float: ...
     @property
     def group_members(self) -> int: ...
     @property
@@ -185,6 +191,7 @@ def make_ldap_directory(
         list_seconds=settings.cache_seconds,
         tells_groups=tells_groups,
         administrator_groups=settings.administrator_groups,
+        make_follower=follower_maker(settings, mapping, name, attempts, call_from_thread=call_from_thread),
     )
     return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)
 

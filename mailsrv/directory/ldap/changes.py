@@ -23,7 +23,7 @@ from mailsrv.directory.ldap.client import Attempts
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.trouble import LdapTrouble, RequestTrouble
 
-FIRST_WAIT_SECONDS = 1.0
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
 BATCH = 500
 """Changes that are handed over at a time; the thread waits until they are taken."""
 _TAKEN_SECONDS = 1.0
@@ -89,7 +89,6 @@ class ChangeFollower:
         *,
         call_from_thread: Callable[[Callable[[], object]], object],
         attempt_seconds: float,
-        retry_seconds: float,
     ) -> None:
         self.state = FollowState.STOPPED
         self.how = ""
@@ -100,7 +99,6 @@ class ChangeFollower:
         self._tell = tell
         self._call_from_thread = call_from_thread
         self._attempt_seconds = attempt_seconds
-        self._retry_seconds = retry_seconds
         self._is_stopped = threading.Event()
         self._uri = ""
         self._wait = FIRST_WAIT_SECONDS
@@ -132,7 +130,7 @@ class ChangeFollower:
                 self._note_trouble("a fault")
             if self._is_stopped.wait(self._wait):
                 return
-            self._wait = min(self._wait * 2, self._retry_seconds)
+            self._wait = min(self._wait * 2, LONGEST_WAIT_SECONDS)
 
     def _follow(self) -> None:
         server = self._attempts.servers.usable()[0]

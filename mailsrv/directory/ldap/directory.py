@@ -9,7 +9,7 @@ the log.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 
 from attrs import evolve
@@ -21,6 +21,7 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
+from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes
 from mailsrv.directory.ldap.client import LdapClient
 from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser
@@ -35,6 +36,7 @@ from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
+from mailsrv.interfaces.directory_changes import IFollowDirectory
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
 from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
@@ -49,7 +51,9 @@ _ENTRIES_OF_A_NAME = 5
 _NOBODY = "cn=nobody at all"
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory)
+@implementer(
+    IDirectory, IFollowDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory
+)
 class LdapDirectory:
     """``base`` is where everything is searched below; ``seconds``: how long one question may take.
 
@@ -73,6 +77,7 @@ class LdapDirectory:
         list_seconds: float = 60.0,
         tells_groups: bool = False,
         administrator_groups: Collection[str] = (),
+        make_follower: Callable[[Callable[[Changes], None]], ChangeFollower] | None = None,
     ) -> None:
         self.name = name
         self._client = client
@@ -85,6 +90,7 @@ class LdapDirectory:
         self._tells_groups = tells_groups or bool(self._administrator_groups)
         self._base = base
         self._seconds = seconds
+        self._make_follower = make_follower
         self._clock = clock
         self._list_seconds = list_seconds
         self._listed: tuple[float, Sequence[DirectoryUser]] | None = None
@@ -227,6 +233,42 @@ class LdapDirectory:
                 self._cache.drop(address)
             found[address] = same[0].user if same else None
         return found
+
+    # IFollowDirectory
+
+    def follow_changes(self, changed: Callable[[Sequence[Address] | None], None]) -> Callable[[], None]:
+        """See :class:`~mailsrv.interfaces.directory_changes.IFollowDirectory`; as the setting ``changes`` says."""
+        if self._make_follower is None:
+            return lambda: None
+
+        def hear(changes: Changes) -> None:
+            changed(self.forget(changes))
+
+        follower = self._make_follower(hear)
+        follower.start()
+        return follower.stop
+
+    def forget(self, changes: Changes) -> Sequence[Address] | None:
+        """Ask anew about entries that have changed; answers with the addresses they have and had."""
+        self._listed = None
+        self._rights.forget()
+        if changes is None:
+            self._cache.drop_all()
+            return None
+        addresses: set[Address] = set()
+        if any([self._forget_entry(change, addresses) for change in changes]):
+            self._cache.drop_lists()
+        return tuple(addresses)
+
+    def _forget_entry(self, change: Change, addresses: set[Address]) -> bool:
+        """Whether lists may have other members, or aliases other targets, for it."""
+        users = self._cache.users_of(change.dn)
+        entry = change.entry
+        known_as = () if entry is None else self._reader.addresses(entry)
+        addresses.update(known_as, self._cache.drop_entry(change.dn, known_as))
+        user = None if entry is None or self._reader.is_group(entry) else self._reader.user(entry)
+        # Most changes are of users, and change nothing of where mail goes. Members of a list are remembered with it.
+        return user is None or any(each.address != user.user.address for each in users)
 
     # IRightsDirectory
 

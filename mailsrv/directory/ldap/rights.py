@@ -80,9 +80,11 @@ class RightsReader:
         def named(attributes: Iterable[str]) -> _Named:
             return self._named(connection, entry, attributes, deadline)
 
+        senders = named(mapping.send_as)
         sending = SendRights(
             members=mapping.members_send_as or not is_list,
-            named=named(mapping.send_as).everybody,
+            named=senders.everybody,
+            named_lists=senders.others,
             on_behalf=named(mapping.send_on_behalf).everybody,
         )
         posting = None
