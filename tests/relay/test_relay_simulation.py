@@ -46,6 +46,11 @@ def test_r_q_2_every_accepted_recipient_is_delivered_or_bounced_exactly_once(chu
     print(f"{events} events, {crashes} crashes, {delivered} delivered, {uncertain} uncertain, {bounced} notices")  # noqa: T201
 
 
+@pytest.mark.parametrize("seed", [26372, 32714, 35793])
+def test_a_host_that_keeps_the_recipients_of_a_refused_message(seed):
+    RelayWorld(seed).run()
+
+
 def test_a_seed_repeats_itself():
     for seed in range(20):
         first, second = RelayWorld(seed).run(), RelayWorld(seed).run()

@@ -107,7 +107,28 @@ def test_rfc_2920_354_without_a_recipient_gets_an_empty_message():
     (outcome,) = ended(hear(session, "554 no recipients"))
     assert (outcome.stage, outcome.reply.code) == (Stage.RCPT, 550)
     session.begin(message("eve"))
-    assert said(session)[0] == "MAIL FROM:<ann@example.test>"
+    assert said(session)[:2] == ["RSET", "MAIL FROM:<ann@example.test>"]
+
+
+def test_354_after_a_refused_mail_ends_the_session_for_an_end_might_be_that_of_an_older_message():
+    session = make_session("PIPELINING")
+    session.begin(message("bob"), b"secret\r\n")
+    said(session)
+    events = hear(session, "503 nested", "250 ok", "354 go")
+    assert said(session) == []
+    assert session.is_closed
+    (outcome,) = ended(events)
+    assert not outcome.is_taken
+    assert not outcome.is_uncertain
+
+
+def test_rset_goes_before_the_next_where_the_last_was_refused_at_its_end():
+    session = make_session("PIPELINING")
+    session.begin(message("bob"), b"text\r\n")
+    hear(session, "250 ok", "250 ok", "354 go", "554 no")
+    said(session)
+    session.begin(message("eve"))
+    assert said(session)[:2] == ["RSET", "MAIL FROM:<ann@example.test>"]
 
 
 def test_rset_goes_before_the_next_where_one_was_left_in_the_midst():

@@ -384,10 +384,11 @@ class SmtpClientSession:
         transaction = self._current()
         if reply.code == 354:
             if not transaction.accepted:
-                # RFC 2920 3.1: it said yes to DATA without a recipient, and waits for an end.
-                if self.is_lmtp:
+                if self.is_lmtp or transaction.is_mail_refused:
+                    # It may have a transaction in mind of which we know nothing.
                     self._fail(Problem.CONFUSED, text="354 without a recipient")
                     return
+                # RFC 2920 3.1: it said yes to DATA without a recipient, and waits for an end.
                 transaction.content = Content.REFUSED
                 self._send(Asked.EMPTY_END, b".\r\n")
                 return
@@ -417,7 +418,7 @@ class SmtpClientSession:
     def _last_chunk_answered(self, reply: ServerReply) -> None:
         transaction = self._current()
         if transaction.data_reply is not None or not transaction.accepted:
-            self._end_transaction(is_over=False)
+            self._end_transaction()
             return
         if self.is_lmtp and transaction.accepted > 1:
             # RFC 2033 4.2: one reply each; how many were accepted was not known when the chunk was sent.
@@ -429,10 +430,11 @@ class SmtpClientSession:
         transaction.end_replies.append(reply)
         if not self._asked:
             self.messages += 1
-            self._end_transaction(is_over=True)
+            # By RFC 5321 4.1.1.4 a refused message is over as well; servers are known to keep its recipients.
+            self._end_transaction(is_over=all(each.is_positive for each in transaction.end_replies))
 
     def _empty_end_answered(self, _reply: ServerReply) -> None:
-        self._end_transaction(is_over=True)
+        self._end_transaction()
 
     def _quit_answered(self, _reply: ServerReply) -> None:
         self._fail(None)
