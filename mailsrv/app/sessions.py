@@ -14,6 +14,7 @@ from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.directory.review import review_users
 from mailsrv.interfaces.changes import IChangeBus
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.directory_changes import IFollowDirectory
 
 
 class Sessions:
@@ -27,3 +28,23 @@ class Sessions:
 
         self.registry = SessionRegistry(clock, end_seconds=settings.end_seconds)
         self.watch = SessionWatch(self.registry, review, settings, clock, bus)
+        self._end_following: Callable[[], None] | None = None
+
+    def start(self) -> None:
+        """Look after sessions from now on."""
+        self.watch.start()
+
+    def follow(self, directory: IDirectory) -> None:
+        """Hear of the changes of these directories, and no more of those before them."""
+        if self._end_following is not None:
+            self._end_following()
+            self._end_following = None
+        if IFollowDirectory.providedBy(directory):
+            self._end_following = IFollowDirectory(directory).follow_changes(self.watch.heard)
+
+    def stop(self) -> None:
+        """Nobody is looked after any more."""
+        self.watch.stop()
+        if self._end_following is not None:
+            self._end_following()
+            self._end_following = None

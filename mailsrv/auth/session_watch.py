@@ -83,6 +83,13 @@ class SessionWatch:
         """Something has changed there: look soon, in all workers."""
         self._bus.publish(ChangeNotice(_TOPIC + str(account), 0, 0))
 
+    def heard(self, accounts: Sequence[Address] | None) -> None:
+        """A directory has changed there; None: anywhere. Every worker hears it by itself."""
+        for account in self._registry.accounts() if accounts is None else accounts:
+            if account in self._listening:
+                self._hinted[account] = None
+        self._plan()
+
     def _entered(self, account: Address) -> None:
         self._listening[account] = self._bus.listen(_TOPIC + str(account), lambda _notice: self._hint(account))
         self._plan()

@@ -18,12 +18,22 @@ from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.review import review_users
 from mailsrv.directory.scram import joint_standings
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
+from mailsrv.interfaces.directory_changes import IFollowDirectory
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
 from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
 
 
-@implementer(IDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory, IScramDirectory)
+@implementer(
+    IDirectory,
+    IFollowDirectory,
+    ILoginDirectory,
+    IPeekable,
+    IReportsState,
+    IReviewDirectory,
+    IRightsDirectory,
+    IScramDirectory,
+)
 class DirectoryChain:
     """One directory made of several.
 
@@ -91,6 +101,20 @@ class DirectoryChain:
             missing = [address for address in missing if address in told and told[address] is None]
         found.update(dict.fromkeys(missing))
         return found
+
+    def follow_changes(self, changed: Callable[[Sequence[Address] | None], None]) -> Callable[[], None]:
+        """See :class:`~mailsrv.interfaces.directory_changes.IFollowDirectory`: all that can be followed."""
+        ends = [
+            IFollowDirectory(each).follow_changes(changed)
+            for each in self._directories
+            if IFollowDirectory.providedBy(each)
+        ]
+
+        def end() -> None:
+            for one in ends:
+                one()
+
+        return end
 
     def peek(self, address: Address) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`: what all of them have at hand."""

@@ -9,6 +9,7 @@ from typing import Any
 from attrs import Attribute, field, frozen, validators
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, preset_names
 from mailsrv.directory.ldap.servers import parse_server
 

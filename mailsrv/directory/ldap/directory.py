@@ -256,7 +256,8 @@ class LdapDirectory:
             self._cache.drop_all()
             return None
         addresses: set[Address] = set()
-        if any([self._forget_entry(change, addresses) for change in changes]):
+        concerns_lists = [self._forget_entry(change, addresses) for change in changes]
+        if any(concerns_lists):
             self._cache.drop_lists()
         return tuple(addresses)
 
