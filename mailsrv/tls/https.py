@@ -6,6 +6,7 @@ server without a working system resolver behaves the same everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -20,7 +21,7 @@ from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust
 from twisted.python.failure import Failure
 from twisted.web.client import URI, Agent, FileBodyProducer
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer, IResponse
+from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
 
 from mailsrv import __version__
@@ -48,8 +49,9 @@ class HttpsClient:
 
     def __init__(self, reactor: Any, resolver: IResolver, ca_file: str = "", *, connect_timeout: float = 15.0) -> None:
         self._reactor = reactor
-        factory = _Endpoints(reactor, resolver, _read_trust(ca_file), connect_timeout)
-        self._agent = Agent.usingEndpointFactory(reactor, factory)
+        self._resolver = resolver
+        self._trust = _read_trust(ca_file)
+        self._connect_timeout = connect_timeout
 
     async def request(
         self,
@@ -77,7 +79,9 @@ class HttpsClient:
     async def _ask(
         self, method: str, url: str, max_octets: int, headers: Headers, body: IBodyProducer | None
     ) -> HttpsAnswer:
-        response = await self._agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+        opened: list[Any] = []
+        how = _Connecting(self._reactor, self._resolver, self._trust, self._connect_timeout, opened.append)
+        agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(how))
         received = bytearray()
 
         def collect(data: bytes) -> None:
@@ -85,70 +89,69 @@ class HttpsClient:
                 raise HttpsError(f"an answer of more than {max_octets} octets")
             received.extend(data)
 
-        body_reader: Any = _BodyReader(response)
         try:
-            await treq.collect(body_reader, collect)
+            response: Any = await agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
+            await treq.collect(response, collect)
         finally:
-            body_reader.close()
+            # At once: a server that hangs, or sends an octet a minute, would not take part in the end of TLS.
+            for transport in opened:
+                transport.abortConnection()
         if response.headers.hasHeader("Content-Encoding"):
             raise HttpsError("an answer in a coding that was not asked for")
         media_type = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
         return HttpsAnswer(response.code, media_type, bytes(received))
 
 
-class _BodyReader:
-    """A response whose connection is closed with it: a server that sends an octet a minute must not keep it."""
+@frozen(eq=False)
+class _Connecting:
+    """How connections are made; ``opened`` is told of the transport of each."""
 
-    def __init__(self, response: IResponse) -> None:
-        self._response = response
-        self._protocol: Any = None
-        self.length = response.length
-
-    def deliverBody(self, protocol: Any) -> None:
-        self._protocol = protocol
-        self._response.deliverBody(protocol)
-
-    def close(self) -> None:
-        transport = getattr(self._protocol, "transport", None)
-        if transport is not None:
-            transport.loseConnection()
+    reactor: Any
+    resolver: IResolver
+    trust: Any
+    timeout: float
+    opened: Callable[[Any], None]
 
 
 @implementer(IAgentEndpointFactory)
+@frozen(eq=False)
 class _Endpoints:
-    def __init__(self, reactor: Any, resolver: IResolver, trust: Any, timeout: float) -> None:
-        self._reactor, self._resolver, self._trust, self._timeout = reactor, resolver, trust, timeout
+    how: _Connecting
 
     def endpointForURI(self, uri: URI) -> IStreamClientEndpoint:
         if uri.scheme != b"https":
             raise HttpsError("only https is spoken")
         host = uri.host.decode("ascii")
-        options = optionsForClientTLS(host, trustRoot=self._trust)
-        endpoint: IStreamClientEndpoint = wrapClientTLS(
-            options, _ResolvedEndpoint(self._reactor, self._resolver, host, uri.port, self._timeout)
-        )
+        options = optionsForClientTLS(host, trustRoot=self.how.trust)
+        endpoint: IStreamClientEndpoint = wrapClientTLS(options, _ResolvedEndpoint(self.how, host, uri.port))
         return endpoint
 
 
 @implementer(IStreamClientEndpoint)
+@frozen(eq=False)
 class _ResolvedEndpoint:
     """Connects to the first address of a host that takes the connection."""
 
-    def __init__(self, reactor: Any, resolver: IResolver, host: str, port: int, timeout: float) -> None:
-        self._reactor, self._resolver, self._host, self._port, self._timeout = reactor, resolver, host, port, timeout
+    how: _Connecting
+    host: str
+    port: int
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> Any:
-        answer = await self._resolver.addresses(self._host)
-        last: Exception = ConnectError(string=f"{self._host} has no address")
+        answer = await self.how.resolver.addresses(self.host)
+        last: Exception = ConnectError(string=f"{self.host} has no address")
         for address in answer.records[:_MAX_ADDRESSES]:
             endpoint_type = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             try:
-                return await endpoint_type(self._reactor, address, self._port, timeout=self._timeout).connect(factory)
+                endpoint = endpoint_type(self.how.reactor, address, self.port, timeout=self.how.timeout)
+                protocol: Any = await endpoint.connect(factory)
             except ConnectError as error:
                 last = error
+            else:
+                self.how.opened(protocol.transport)
+                return protocol
         raise last
 
 

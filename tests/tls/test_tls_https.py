@@ -10,9 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.trial.unittest import TestCase
-from twisted.web.client import FileBodyProducer, ResponseFailed
+from twisted.web.client import FileBodyProducer, RequestTransmissionFailed, ResponseFailed
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 from zope.interface import implementer
@@ -53,6 +54,9 @@ class Page(Resource):
 
     def render_POST(self, request: Request) -> bytes:
         content: Any = request.content
+        if request.path == b"/headers":
+            names = ("Accept", "Authorization", "Content-Type", "Content-Length")
+            return b"|".join(request.getHeader(name.encode()) or b"" for name in names)
         body: bytes = content.read()
         return body[::-1]
 
@@ -120,6 +124,21 @@ class HttpsTests(TestCase):
 
         answer = await self.ask("post", method="POST", body=FileBodyProducer(BytesIO(b"report")), content_type="a/b")
         assert answer.body == b"troper"
+
+    async def test_what_may_be_said_besides(self) -> None:
+        answer = await self.ask(
+            "headers", method="POST", body=b"x=y", accept="a/b", authorization="Basic eDp5", content_type="c/d"
+        )
+        assert answer.body == b"a/b|Basic eDp5|c/d|3"
+        answer = await self.ask("headers", method="POST", body=b"")
+        assert answer.body == b"|||0"
+
+    async def test_nothing_that_was_sent_is_in_an_error(self) -> None:
+        for host in (HOST, "other.example.test", "nowhere.test"):
+            with pytest.raises((HttpsError, RequestTransmissionFailed, ResponseFailed, ConnectError)) as caught:
+                await self.ask("silent", host, method="GET", timeout=0.2, authorization="Basic c2VjcmV0", body=b"token")
+            assert "c2VjcmV0" not in repr(caught.value)
+            assert "token" not in repr(caught.value)
 
     def test_a_file_without_certificates(self) -> None:
         with pytest.raises(TlsError):
