@@ -26,6 +26,7 @@ from mailsrv.app.privileges import check_dropped, drop_root
 from mailsrv.app.reload import LoadedConfiguration, Reloader, apply_settings, read_again
 from mailsrv.app.server import CannotStart, Server
 from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.status import ServerMark
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.config.schema import Settings
 
@@ -92,6 +93,7 @@ class MailService(Service):
         self._log_writer = log_writer
         self._run_as = run_as
         self._started_as_root = os.geteuid() == 0
+        self._mark = ServerMark()
         self._life: ServerLife | None = None
         self._starting: Deferred[None] | None = None
 
@@ -110,6 +112,7 @@ class MailService(Service):
         if self._run_as is not None:
             drop_root(*self._run_as)
         check_dropped(self._started_as_root)
+        self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,
             {
@@ -151,6 +154,7 @@ class MailService(Service):
             await self._starting
         if self._life is not None:
             await self._life.stop()
+        self._mark.remove()
         _log.info("stopped")
 
     def _served(self) -> ServerLife:

@@ -136,6 +136,14 @@ class ServerSettings:
             "unit": "seconds",
         },
     )
+    status_seconds: float = field(
+        default=5.0,
+        validator=validators.ge(0.1),
+        metadata={
+            "help": "How often each worker writes down how it is, for mailsrvctl status.",
+            "unit": "seconds",
+        },
+    )
     restart_delay_seconds: float = field(
         default=0.5,
         validator=validators.gt(0),

@@ -34,6 +34,7 @@ from mailsrv.app.reload import LoadedConfiguration, read_again
 from mailsrv.app.server import CannotStart
 from mailsrv.app.service import bind_or_exit, exit_with_failure
 from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.status import ServerMark
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.app.worker_process import STANDARD_ERROR_DESCRIPTOR, WorkerProcess, WorkerState
 from mailsrv.config.schema import Settings
@@ -79,6 +80,7 @@ class SupervisorService(Service):
         self._check = check
         self._run_id = secrets.token_bytes(16)
         self._started_as_root = os.geteuid() == 0
+        self._mark = ServerMark()
         self._listeners: list[BoundSocket] = []
         self._workers: dict[int, WorkerProcess] = {}
         self._failures: dict[int, int] = {}
@@ -112,6 +114,7 @@ class SupervisorService(Service):
         if self._run_as is not None:
             drop_root(*self._run_as)
         check_dropped(self._started_as_root)
+        self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,
             {
@@ -308,7 +311,11 @@ class SupervisorService(Service):
             listener.close()
         workers = {*self._workers.values(), *self._leaving}
         ended = DeferredList([worker.stop(self._stop_seconds) for worker in workers], consumeErrors=True)
-        return ended.addCallback(lambda _: _log.info("stopped"))
+        return ended.addCallback(self._stopped)
+
+    def _stopped(self, _: object) -> None:
+        self._mark.remove()
+        _log.info("stopped")
 
 
 def worker_environment() -> dict[str, str]:

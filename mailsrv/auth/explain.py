@@ -76,7 +76,7 @@ class Explanation:
         for step in self._standing(standing):
             yield step
         user = standing.user
-        if user is not None:
+        if user is not None and not standing.objection:
             yield self._second_factor(user)
             for step in self._mechanisms(user):
                 yield step

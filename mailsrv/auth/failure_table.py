@@ -228,6 +228,20 @@ class FailureFile:
         return FailureTable.in_memory(self._entries)
 
 
+class ExistingFailures(FailureFile):
+    """A table that is there already, for who only looks or forgives: nothing is made or replaced."""
+
+    def __init__(self, table: FailureTable) -> None:
+        super().__init__(None, 1)
+        self._table = table
+
+    @classmethod
+    def open(cls, path: str) -> ExistingFailures | None:
+        """As :meth:`FailureTable.open_existing`."""
+        table = FailureTable.open_existing(path)
+        return None if table is None else cls(table)
+
+
 def failures_path(state_dir: str) -> str:
     """The file of a server."""
     return os.path.join(state_dir, "rates", "logins")

@@ -23,7 +23,7 @@ from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_pa
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge
 from mailsrv.auth.blocks import Block, BlockEffect, list_blocks, parse_network, unblock_account, unblock_network
 from mailsrv.auth.explain import Explanation, LoginParts, Step
-from mailsrv.auth.failure_table import FailureFile, FailureTable, failures_path
+from mailsrv.auth.failure_table import ExistingFailures, failures_path
 from mailsrv.auth.names import parse_user_name
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules
@@ -42,14 +42,6 @@ _PASSWORD_LINE_OCTETS = 8192
 _as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
-class _ExistingFile(FailureFile):
-    """A table that is there already; nothing is made or replaced."""
-
-    def __init__(self, table: FailureTable) -> None:
-        super().__init__(None, 1)
-        self._table = table
-
-
 @click.group("auth")
 def auth_group() -> None:
     """Log-ins: who is delayed or blocked, and what becomes of one."""
@@ -61,10 +53,10 @@ def auth_group() -> None:
 def blocks_command(context: CommandContext, as_json: bool) -> None:
     """List accounts and networks that are blocked or delayed now."""
     settings = context.settings
-    table = _table(settings)
+    file = _file(settings)
     found: list[Block] = []
-    if table is not None:
-        failures = SharedFailures(_ExistingFile(table), settings.auth)
+    if file is not None:
+        failures = SharedFailures(file, settings.auth)
         found = list_blocks(failures, NetworkSet(settings.limits.exempt_networks), time.time())
     if as_json:
         click.echo(to_json([_row(block) for block in found], indent=2))
@@ -83,10 +75,11 @@ def unblock_command(context: CommandContext, name: str | None, is_all: bool) -> 
     """Forget failed log-ins of an account, or of a network; it holds at once, in all workers."""
     if is_all == (name is not None):
         raise click.UsageError("name an account or a network, or give --all")
-    table = _table(context.settings)
-    if table is None:
+    file = _file(context.settings)
+    if file is None:
         click.echo("nothing is remembered")
         return
+    table = file.table
     if name is None:
         table.forget_all()
         click.echo("all failed log-ins are forgotten")
@@ -147,7 +140,6 @@ def _explain(settings: Settings, credentials: PasswordCredentials) -> list[Step]
     clock = Clock()
     clock.advance(now)
     auth = settings.auth
-    table = _table(settings)
     directory = make_directory(
         settings.directory,
         hashing=HashingPool(settings.passwords, reactor=None, run_in_thread=execute),  # type: ignore[arg-type]
@@ -166,7 +158,7 @@ def _explain(settings: Settings, credentials: PasswordCredentials) -> list[Step]
             auth,
             clock=clock,
             exempt_networks=settings.limits.exempt_networks,
-            failures=None if table is None else _ExistingFile(table),
+            failures=_file(settings),
         ),
         second_factor=SecondFactorRule(auth),
         offer=MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth), app_passwords=judge),
@@ -219,10 +211,10 @@ def _password(asks: bool, path: str | None) -> str:
     return found
 
 
-def _table(settings: Settings) -> FailureTable | None:
+def _file(settings: Settings) -> ExistingFailures | None:
     path = failures_path(settings.state_dir)
     try:
-        return FailureTable.open_existing(path)
+        return ExistingFailures.open(path)
     except OSError as error:
         _fail(f"{path}: {error.strerror}")
     except ValueError as error:

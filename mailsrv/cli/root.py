@@ -28,6 +28,7 @@ _GROUPS = {
     "queue": ("mailsrv.cli.queue", "queue_group"),
     "rates": ("mailsrv.cli.rates", "rates_group"),
     "route": ("mailsrv.cli.route", "route_command"),
+    "status": ("mailsrv.cli.status", "status_command"),
     "tls-policy": ("mailsrv.cli.tls_policy", "tls_policy_command"),
     "user": ("mailsrv.cli.user", "user_group"),
 }

@@ -83,7 +83,7 @@ class Pop3ServerFactory(ServerFactory):
         self._sessions.discard(session)
 
     @property
-    def session_count(self) -> int:
+    def connection_count(self) -> int:
         """Sessions open now."""
         return len(self._sessions)
 

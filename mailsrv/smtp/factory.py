@@ -88,6 +88,11 @@ class SmtpServerFactory(ServerFactory):
 
     # -- stopping
 
+    @property
+    def connection_count(self) -> int:
+        """Open now."""
+        return len(self._open)
+
     def drain(self) -> Deferred[None]:
         """See :class:`~mailsrv.interfaces.service.IDrainable`."""
         return self._open.drain(SmtpProtocol.drain)

@@ -141,7 +141,7 @@ class ShellTests(SynchronousTestCase):
         slow.callback(b"late")
         assert FileLike.opened[0].is_closed
         assert server.realm.logouts == 1
-        assert server.factory.session_count == 0
+        assert server.factory.connection_count == 0
         self.successResultOf(server.store.account(inbox._owner.account).lock_maildrop())
 
     def test_a_read_error_in_the_middle_closes_and_one_at_the_start_is_told(self):

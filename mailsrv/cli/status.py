@@ -1,0 +1,163 @@
+"""``mailsrvctl status``: one page about the server, running or not. Exit status 0 healthy, 1 degraded, 2 not running.
+
+Degraded is what somebody should look at, such as a directory that cannot be asked, a worker that hangs or is missing, a
+certificate about to end, a full disk. The sentences under the first line say what.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from attrs import asdict
+
+from mailsrv.cli.output import say, to_json
+from mailsrv.cli.root import CommandContext
+from mailsrv.cli.status_report import Condition, StatusReport, age_of, make_report
+
+_EXIT = {Condition.HEALTHY: 0, Condition.DEGRADED: 1, Condition.NOT_RUNNING: 2}
+_UNITS = ("octets", "KiB", "MiB", "GiB", "TiB")
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.pass_obj
+def status_command(context: CommandContext, as_json: bool) -> None:
+    """Show how the server is: processes, connections, queue, directories, certificate, disk.
+
+    Exit status 0: healthy; 1: degraded; 2: not running.
+    """
+    try:
+        report = make_report(context.settings)
+    except OSError as error:
+        click.echo(f"mailsrvctl: {error.filename}: {error.strerror}", err=True)
+        raise SystemExit(1) from error
+    if as_json:
+        click.echo(to_json(_table(report), indent=2))
+    else:
+        for line in _page(report):
+            say(line)
+    raise SystemExit(_EXIT[report.condition])
+
+
+def _page(report: StatusReport) -> Iterator[str]:
+    server = report.server or {}
+    version, hostname = server.get("version", ""), server.get("hostname", "")
+    yield f"mailsrv {version} {hostname}: {report.condition.value}".replace("  ", " ").replace(" :", ":")
+    for concern in report.concerns:
+        yield f"  ! {concern}"
+    yield from _processes(report)
+    if report.condition is not Condition.NOT_RUNNING:
+        shown = ", ".join(f"{name} {count}" for name, count in report.connections.items()) or "none"
+        yield f"connections  {shown}"
+    queue = report.queue
+    if queue is None:
+        yield "queue        none"
+    else:
+        states = ", ".join(f"{queue[state]} {state}" for state in ("waiting", "active", "held") if state in queue)
+        yield f"queue        {queue['messages']} messages, {_size(queue['octets'])}; recipients: {states}"
+    if report.stuck_deliveries:
+        yield f"put aside    {report.stuck_deliveries} deliveries"
+    yield from _directories(report)
+    if report.blocked is not None:
+        yield f"log-ins      {report.blocked} blocked, {report.delayed} delayed (mailsrvctl auth blocks)"
+    if report.certificate_ends is not None:
+        ends = report.certificate_ends
+        left = f"in {math.floor((ends - report.now) / 86400)} days" if ends > report.now else "ended"
+        yield f"certificate  ends {_moment(ends)}, {left}"
+    for space in report.space:
+        yield f"disk         {_size(space.free_octets)} free at {space.path}; floor {_size(space.floor_octets)}"
+
+
+def _processes(report: StatusReport) -> Iterator[str]:
+    server = report.server
+    if report.condition is Condition.NOT_RUNNING:
+        if server is not None:
+            last = max((each.modified_at for each in report.workers), default=0.0)
+            seen = f", last seen {_moment(last)}" if last else ""
+            yield f"last run     started {_moment(server.get('started_at', 0.0))}{seen}"
+        return
+    if server is None:
+        return
+    up = _span(report.now - server.get("started_at", report.now))
+    yield f"up           {up}, since {_moment(server.get('started_at', 0.0))}, process {server.get('pid')}"
+    yield f"workers      {len(report.workers)} of {report.workers_expected}"
+    for worker in report.workers:
+        content = worker.content
+        up = _span(report.now - content.get("started_at", report.now))
+        total = sum(content.get("connections", {}).values())
+        yield (
+            f"  {content.get('worker')}  process {content.get('pid')}  up {up}  {total} connections  "
+            f"{content.get('accounts', 0)} accounts  as of {_span(age_of(worker, report.now))} ago"
+        )
+
+
+def _directories(report: StatusReport) -> Iterator[str]:
+    for directory in report.directories:
+        yield f"directory    {directory['name']}: {_directory_state(directory)}"
+        for server in directory.get("servers", ()):
+            if server["is_up"]:
+                yield f"  {server['uri']}  up"
+            else:
+                yield f"  {server['uri']}  down for {_span(server['down_seconds'])}: {server['cause']}"
+
+
+def _directory_state(directory: Mapping[str, Any]) -> str:
+    answers = directory.get("answers")
+    remembered = "" if answers is None else f", {answers} answers remembered"
+    if not directory.get("is_out"):
+        return f"ok{remembered}"
+    since = f" for {_span(directory['out_seconds'])}" if directory.get("out_seconds") else ""
+    oldest = directory.get("oldest_answer_seconds")
+    age = "" if oldest is None else f", the oldest {_span(oldest)} old"
+    return f"OUT{since}: {directory.get('trouble') or 'no answer'}{remembered}{age}"
+
+
+def _table(report: StatusReport) -> dict[str, Any]:
+    return {
+        "condition": report.condition.value,
+        "concerns": list(report.concerns),
+        "server": report.server,
+        "uptime_seconds": None
+        if report.condition is Condition.NOT_RUNNING or report.server is None
+        else round(report.now - report.server.get("started_at", report.now), 1),
+        "workers_expected": report.workers_expected,
+        "workers": [
+            {**each.content, "is_alive": each.is_alive, "age_seconds": round(age_of(each, report.now), 1)}
+            for each in report.workers
+        ],
+        "connections": dict(report.connections),
+        "queue": report.queue,
+        "stuck_deliveries": report.stuck_deliveries,
+        "directories": list(report.directories),
+        "auth": {"blocked": report.blocked, "delayed": report.delayed},
+        "certificate_ends": None if report.certificate_ends is None else _moment(report.certificate_ends),
+        "space": [{**asdict(each), "is_low": each.is_low} for each in report.space],
+    }
+
+
+def _span(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h" if seconds < 172_800 else f"{seconds / 86400:.0f} days"
+
+
+def _size(octets: float) -> str:
+    unit = 0
+    while octets >= 1024 and unit < len(_UNITS) - 1:
+        octets /= 1024
+        unit += 1
+    return f"{octets:.0f} {_UNITS[unit]}" if unit == 0 else f"{octets:.1f} {_UNITS[unit]}"
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError, TypeError):
+        return "unknown"
