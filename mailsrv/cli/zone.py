@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from mailsrv.mailauth.keys import split_text
 
-LINE_COLUMNS = 100
-
 
 def quote_text(text: str) -> str:
     """The character-strings of a TXT record: each in quotes, 255 octets at most; several in parentheses."""

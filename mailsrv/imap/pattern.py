@@ -34,11 +34,6 @@ class Pattern:
         self.literal_count = position
         self._final = 1 << position
 
-    @property
-    def has_wildcards(self) -> bool:
-        """Whether it can match more than one name."""
-        return bool(self._stay or self._stay_in_level)
-
     def matches(self, name: str) -> bool:
         """Whether the whole of ``name`` matches."""
         if len(name) < self.literal_count:

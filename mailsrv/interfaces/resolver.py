@@ -7,7 +7,6 @@ answer without records.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from attrs import frozen
@@ -99,6 +98,3 @@ class IResolver(Interface):
 
     def aliases(name: str) -> Deferred[DnsAnswer[str]]:
         """The CNAME record of the name itself, not followed: is the first step of a chain secure (RFC 7672 2.1.3)?"""
-
-
-Hosts = Sequence[str]

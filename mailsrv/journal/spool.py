@@ -39,17 +39,22 @@ def is_intact(disk: IDisk, content: FileContent) -> bool:
         file = disk.open(content.path)
     except OSError:
         return False
-    digest = new_digest()
-    size = 0
     try:
-        while octets := file.read(size, _PIECE):
-            digest.update(octets)
-            size += len(octets)
+        return size_and_checksum(file) == (content.size, content.checksum)
     except OSError:
         return False
     finally:
         file.close()
-    return size == content.size and digest.digest() == content.checksum
+
+
+def size_and_checksum(file: IDiskFile) -> tuple[int, bytes]:
+    """Of all there is in it. Waits for the disk; raises OSError."""
+    digest = new_digest()
+    size = 0
+    while octets := file.read(size, _PIECE):
+        digest.update(octets)
+        size += len(octets)
+    return size, digest.digest()
 
 
 class ICallFromThread(Protocol):

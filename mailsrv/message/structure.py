@@ -22,8 +22,6 @@ from mailsrv.message.parameters import (
 Fields = dict[bytes, list[bytes]]
 """Raw field bodies by name in lower case, in the order of the message."""
 
-_EIGHT_BIT = frozenset({b"7bit", b"8bit", b"binary"})
-
 
 @define(eq=False)
 class Part:
@@ -65,11 +63,6 @@ class Part:
     @property
     def body_octets(self) -> int:
         return self.end - self.body_start
-
-    @property
-    def is_encoded(self) -> bool:
-        """Whether the body has to be decoded to be read."""
-        return self.encoding not in _EIGHT_BIT
 
     def field(self, name: bytes) -> bytes | None:
         """The first of the kept fields of that name (lower case), on one line."""

@@ -20,9 +20,9 @@ from collections.abc import Collection
 from attrs import frozen
 from twisted.logger import Logger
 
-from mailsrv.disk import IDisk, IDiskFile, make_directories, opened
+from mailsrv.disk import IDisk, make_directories, opened
 from mailsrv.interfaces.content import FileContent, IContent
-from mailsrv.journal.spool import is_intact, new_digest
+from mailsrv.journal.spool import is_intact, new_digest, size_and_checksum
 from mailsrv.opened_content import LoadedContent, OpenedContent, RunInThread
 
 LOAD_OCTETS = 1 << 20
@@ -188,7 +188,7 @@ class ContentFolder:
                     raise DamagedContent("the checksum does not match")
                 file.close()
                 return LoadedContent(octets[skipped:])
-            if not _is_verified(file, checksum):
+            if size_and_checksum(file) != (size, checksum):
                 raise DamagedContent("the checksum does not match")
         except BaseException:
             file.close()
@@ -207,12 +207,3 @@ def checksum_of(octets: bytes) -> bytes:
     digest = new_digest()
     digest.update(octets)
     return digest.digest()
-
-
-def _is_verified(file: IDiskFile, checksum: bytes) -> bool:
-    digest = new_digest()
-    offset = 0
-    while octets := file.read(offset, _PIECE):
-        digest.update(octets)
-        offset += len(octets)
-    return digest.digest() == checksum

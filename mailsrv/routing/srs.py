@@ -28,7 +28,6 @@ from mailsrv.status import BAD_MAILBOX
 
 _HASH_LENGTH = 6
 """30 bits: with every guess a message, it takes years."""
-_DAY_LENGTH = 2
 _DAYS = 1024
 _DAY_SECONDS = 86400
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"

@@ -83,11 +83,6 @@ class SmtpSession(AuthSteps, ContentSteps, QuerySteps):
         """Whether message text is arriving: from 354, or from the first chunk on, also between two chunks."""
         return self._state is CONTENT or self._state is CHUNK or self.transaction.has_chunks
 
-    @property
-    def content_octets(self) -> int:
-        """How much of the message that is arriving has come."""
-        return self._content_octets
-
     def octets_to_send(self) -> bytes:
         """All replies since the last call."""
         out = self._out

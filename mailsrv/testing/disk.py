@@ -182,10 +182,6 @@ class ModelDisk:
         """Stop at the operation of this number (0 is the first one ever); None: at none."""
         self._cut_at = number
 
-    def cut_power(self) -> None:
-        """Now."""
-        self.is_dead = True
-
     def fail_at(self, number: int, error_number: int) -> None:
         """Let one operation fail, e.g. with ``errno.EIO``."""
         self._failures[number] = error_number
