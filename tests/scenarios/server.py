@@ -44,14 +44,21 @@ LISTENERS = {
     "pop3s": ("pop3", "implicit"),
 }
 
+_given_ports: set[int] = set()
+
 
 def lasting_port() -> int:
-    """A port that is still free after a restart: below those that the system gives to connections."""
+    """A port that is still free after a restart: below those that the system gives to connections.
+
+    No port comes twice from a process.
+    """
     while True:
         port = random.randrange(12_000, 32_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _given_ports:
+                _given_ports.add(port)
+                return port
 
 
 class ServerDied(AssertionError):
