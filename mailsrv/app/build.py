@@ -37,6 +37,7 @@ from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.sessions import Sessions
 from mailsrv.app.settings import ListenSettings, Service
+from mailsrv.app.status import StatusParts, WorkerIdentity, WorkerStatus
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
 from mailsrv.auth.failure_table import FailureFile, failures_path
@@ -65,13 +66,26 @@ from mailsrv.wire.tls_mode import TlsMode
 _log = Logger()
 _NOBODY = Address("nobody", "invalid")
 
+_RELOADED = (
+    *("domains", "directories", "log-in", "sessions", "routes", "TLS policies"),
+    *("signing keys", "filters", "limits", "protocol settings"),
+)
+"""What a reload replaces whole, in the words of the log."""
+
 ProtocolFactory = SmtpServerFactory | ImapServerFactory | Pop3ServerFactory
 
 
 class MailServer:
     """The object graph of one process (:class:`mailsrv.app.server.Server`)."""
 
-    def __init__(self, settings: Settings, reactor: Any, storage: Storage, shared: SharedTable | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        reactor: Any,
+        storage: Storage,
+        shared: SharedTable | None = None,
+        identity: WorkerIdentity | None = None,
+    ) -> None:
         """Reads keys, certificates and filters: waits for the disk. Raises :class:`CannotStart`.
 
         ``shared``: what workers count together.
@@ -130,6 +144,22 @@ class MailServer:
         self._listening = [
             (listen, self._make_factory(listen, index, policy)) for index, listen in enumerate(settings.listen)
         ]
+
+        self._status = WorkerStatus(
+            settings.state_dir,
+            identity or WorkerIdentity(),
+            StatusParts(
+                listening=lambda: [(listen.service.value, factory) for listen, factory in self._listening],
+                directory=lambda: self._policy.directory,
+                journal=storage.journal.status,
+                certificate_ends=lambda: None if self._tls is None else self._tls.expires.timestamp(),
+                refused_logins=lambda: self._throttle.refused,
+                accounts=lambda: len(self._sessions.registry),
+            ),
+            clock=reactor,
+            run_in_thread=self._run_in_thread,
+            seconds=settings.server.status_seconds,
+        )
 
     @property
     def drainables(self) -> Sequence[Drainable]:
@@ -210,15 +240,16 @@ class MailServer:
             self._settings, self._files, self._parts, self._throttle, rewriting, decoy_secret=decoy_secret
         )
         self._use(policy, self._settings)
-        self._sessions.watch.start()
+        self._sessions.start()
         self._outbound.start()
         self._pickup.start()
+        self._status.start()
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        self._sessions.watch.stop()
+        self._sessions.stop()
         try:
             await self._pickup.stop()
             await self._outbound.stop()
@@ -227,6 +258,7 @@ class MailServer:
             self._connections.close()
             self._hashing.stop()
             self._app_passwords.stop()
+            await self._status.stop()
             if self._pool.started and not self._pool.joined:
                 self._pool.stop()
 
@@ -259,25 +291,14 @@ class MailServer:
             self._connections.replace_settings(settings.limits)
         self._settings = settings
         self._retry_stuck()
-        what = [
-            "domains",
-            "directories",
-            "log-in",
-            "sessions",
-            "routes",
-            "TLS policies",
-            "signing keys",
-            "filters",
-            "limits",
-            "protocol settings",
-        ]
-        return [*what, *self._tls_effect()]
+        return [*_RELOADED, *self._tls_effect()]
 
     def _use(self, policy: Policy, settings: Settings) -> None:
         """From now on this decides. Sessions that are under way keep what they have begun with."""
         self._policy = policy
         # Not waited for: directories that are files are read at the first question, and tell then what can be offered.
         policy.directory.find_user(_NOBODY).addErrback(lambda failure: failure.trap(MailError))
+        self._sessions.follow(policy.directory)
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
         for checker in policy.checkers:
@@ -342,7 +363,7 @@ def build_worker(settings: Settings, reactor: Any, start: Start) -> MailServer:
     """The server in one of several workers."""
     storage = open_storage(settings, reactor, start.run_id, workers=start.workers, seat=start.seat)
     shared = open_shared_table(settings, start.run_id, start.workers) if start.workers > 1 else None
-    return MailServer(settings, reactor, storage, shared)
+    return MailServer(settings, reactor, storage, shared, WorkerIdentity(start.worker, start.seat))
 
 
 def open_shared_table(settings: Settings, run_id: bytes, workers: int) -> SharedTable | None:
