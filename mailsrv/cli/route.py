@@ -7,6 +7,7 @@ DNS is not asked. Exit status 0: it is delivered or handed on; 1: it is refused.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -24,13 +25,18 @@ from mailsrv.config.schema import Settings
 from mailsrv.delivery.onward import SenderPolicy
 from mailsrv.delivery.recipients import Found, OnwardTarget, RecipientPolicy, Service
 from mailsrv.delivery.srs_secret import read_rewriting
+from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.build import make_directory
 from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.names import canonical_address
 from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.directory.posting import Poster, PostingPolicy, describe
 from mailsrv.directory.resolve import AddressResolver, Step, StepKind
+from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.errors import MailError
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SrsError, is_srs
+from mailsrv.status import NOT_AUTHORISED
 
 _STEPS = {
     StepKind.ALIAS: "{address} is an alias for {result}",
@@ -51,6 +57,8 @@ class Explanation:
 
     address: Address
     sender: Address | None
+    login: Address | None = None
+    """Who sends it, logged in; None: it comes from elsewhere."""
     steps: list[dict[str, object]] = field(factory=list)
     results: list[dict[str, object]] = field(factory=list)
 
@@ -58,7 +66,7 @@ class Explanation:
         self.steps.append({"step": kind, "text": text, **values})
 
 
-class _Explainer:
+class Explainer:
     """The parts of a server that decide about recipients, told to think aloud."""
 
     def __init__(self, settings: Settings, explanation: Explanation) -> None:
@@ -79,6 +87,9 @@ class _Explainer:
         )
         self._resolver = AddressResolver(self._domains, directory, target_limit=settings.delivery.alias_targets)
         self._delivery = settings.delivery
+        rights = AddressRights(self._domains, directory, settings.list)
+        self._senders_of = SendAsPolicy(self._resolver, rights)
+        self._posting = PostingPolicy(self._resolver, rights, believes_senders=settings.delivery.believe_list_senders)
         rewriting = read_rewriting(settings.delivery, settings.state_dir, self._now)
         self._rewriting = rewriting
         self._senders = SenderPolicy(self._domains, rewriting, settings.delivery.srs_domain)
@@ -89,6 +100,8 @@ class _Explainer:
     async def explain(self) -> None:
         """Fill the explanation. Raises MailError where the mail would be refused."""
         told, address, sender = self._told, self._told.address, self._told.sender
+        if told.login is not None:
+            await self._explain_login(told.login, sender)
         ours = self._resolver.canonical(address)
         if ours is None:
             told.add("domain", f"{address.domain} is not a domain of this server", is_local=False)
@@ -101,7 +114,17 @@ class _Explainer:
             elif self._router.has_local_rules:
                 self._explain_rule(sender, ours)
         found = await self._policy.find(address, sender, may_relay=True, listener=self._step)
+        for list_address, rule in await self._posting.rules(found.passed):
+            told.add("list", f"{list_address} is a list: {describe(rule)}", address=str(list_address))
+        await self._posting.check(found.passed, Poster(told.login, sender, is_trusted=told.login is not None))
         self._conclude(found)
+
+    async def _explain_login(self, login: Address, sender: Address | None) -> None:
+        if sender is None or sender == login:
+            return
+        if not await self._senders_of.may_send_as(login, sender):
+            raise MailError(NOT_AUTHORISED, "The sender address is not yours", cause=f"{login} as {sender}")
+        self._told.add("sender", f"{login} may send as {sender}")
 
     def _step(self, step: Step) -> None:
         kind = step.kind
@@ -186,26 +209,29 @@ def _parse(text: str, hint: str) -> Address:
 @click.command("route")
 @click.argument("address")
 @click.option("--from", "sender", default="", metavar="SENDER", help="The envelope sender; <> for a notice.")
+@click.option("--login", default="", metavar="USER", help="Sent by this user, logged in; else it comes from elsewhere.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
-def route_command(context: CommandContext, address: str, sender: str, as_json: bool) -> None:
-    """Explain where mail for ADDRESS goes."""
-    reverse_path = None if sender in ("", "<>") else _parse(sender, "--from")
+def route_command(context: CommandContext, address: str, sender: str, login: str, as_json: bool) -> None:
+    """Explain where mail for ADDRESS goes, and who may send it."""
+    user = canonical_address(_parse(login, "--login")) if login else None
+    reverse_path = user if sender == "" else None if sender == "<>" else _parse(sender, "--from")
     if "@" not in address:
         # As local programs write it: root, postmaster.
         domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).names[0]
         address = f"{address}@{domain}"
-    explanation = Explanation(_parse(address, "ADDRESS"), reverse_path)
-    refusal = _run(_Explainer(context.settings, explanation))
+    explanation = Explanation(_parse(address, "ADDRESS"), reverse_path, user)
+    refusal = run_explainer(Explainer(context.settings, explanation))
     if as_json:
         _tell_as_json(explanation, refusal)
     else:
-        _tell(explanation, refusal)
+        for line in told_lines(explanation, refusal):
+            say(line)
     raise SystemExit(1 if refusal else 0)
 
 
-def _run(explainer: _Explainer) -> MailError | None:
-    """Runs to the end at once; what the parts would log goes to standard error."""
+def run_explainer(explainer: Explainer) -> MailError | None:
+    """The refusal, if it ends with one. Runs to the end at once; what the parts would log goes to standard error."""
     ended: list[object] = []
     globalLogPublisher.addObserver(_show_trouble)
     try:
@@ -228,30 +254,33 @@ def _show_trouble(event: LogEvent) -> None:
         say(f"mailsrvctl: {formatEvent(event)}", err=True)
 
 
-def _tell(explanation: Explanation, refusal: MailError | None) -> None:
+def told_lines(explanation: Explanation, refusal: MailError | None) -> Iterator[str]:
+    """The explanation for people."""
     sender = str(explanation.sender) if explanation.sender else ""
-    say(f"{explanation.address}, from <{sender}>")
+    by = f", sent by {explanation.login}" if explanation.login else ""
+    yield f"{explanation.address}, from <{sender}>{by}"
     for step in explanation.steps:
-        say(f"  {step['text']}")
+        yield f"  {step['text']}"
     if refusal is not None:
         kind = "deferred" if refusal.is_temporary else "refused"
         cause = f"  ({refusal.cause})" if refusal.cause else ""
-        say(f"  → {kind}: {refusal.status} {refusal.text}{cause}")
+        yield f"  → {kind}: {refusal.status} {refusal.text}{cause}"
         return
     for result in explanation.results:
         if result["via"] == "local":
             detail = f", detail {result['detail']!r}" if result["detail"] else ""
-            say(f"  → mailbox of {result['account']}{detail}")
+            yield f"  → mailbox of {result['account']}{detail}"
         elif result["via"] == "discard":
-            say("  → dropped")
+            yield "  → dropped"
         else:
-            say(f"  → {result['via']} for {result['address']}, from <{result['reverse_path']}>")
+            yield f"  → {result['via']} for {result['address']}, from <{result['reverse_path']}>"
 
 
 def _tell_as_json(explanation: Explanation, refusal: MailError | None) -> None:
     table = {
         "address": str(explanation.address),
         "sender": str(explanation.sender) if explanation.sender else "",
+        "login": str(explanation.login) if explanation.login else "",
         "steps": explanation.steps,
         "results": explanation.results,
         "refusal": None

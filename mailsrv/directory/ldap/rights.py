@@ -105,7 +105,8 @@ class RightsReader:
             # A word that nobody knows here was meant to keep somebody out.
             who = _WORDS.get(word, Posters.NOBODY)
             posters = _Named(posters.users | moderators.users, (*posters.others, *moderators.others))
-        elif posters.everybody:
+        elif any(entry.texts(name) for name in mapping.poster):
+            # Also where all who are named are gone.
             who = Posters.NAMED
         elif matches(entry, mapping.posting_login):
             who = Posters.USERS
