@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import dns.dnssec
@@ -87,10 +87,14 @@ def sign(name: str, text: str) -> tuple[str, str]:
 
 @define(eq=False)
 class DnsServers:
-    """Both programs; ``tlsa`` is what ``_25._tcp.mx`` of the zones has (as in a zone file)."""
+    """Both programs; ``tlsa`` is what ``_25._tcp.mx`` of the zones has (as in a zone file).
+
+    ``more`` has further lines for zones, by name.
+    """
 
     folder: Path
     tlsa: str
+    more: Mapping[str, str] = field(factory=dict)
     authority_port: int = field(factory=free_port)
     resolver_port: int = field(factory=free_port)
     _processes: list[subprocess.Popen[bytes]] = field(factory=list)
@@ -130,10 +134,11 @@ class DnsServers:
             "many": "\n".join(f"many 300 IN MX {number} mx{number}" for number in range(150)),
             "hundred": "\n".join(f"hundred 300 IN MX {number} mx{number}" for number in range(100)),
         }
-        (self.folder / "plain.test.zone").write_text(f"$ORIGIN plain.test.\n{PLAIN.format(**values)}")
+        plain = PLAIN.format(**values) + self.more.get("plain.test", "")
+        (self.folder / "plain.test.zone").write_text(f"$ORIGIN plain.test.\n{plain}")
         anchors = []
         for name in ("signed.test", "bogus.test"):
-            text, anchor = sign(name, SIGNED.format(**values))
+            text, anchor = sign(name, SIGNED.format(**values) + self.more.get(name, ""))
             (self.folder / f"{name}.zone").write_text(text + "\n")
             if name == "bogus.test":
                 # Another key is the trusted one.
