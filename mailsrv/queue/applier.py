@@ -110,6 +110,8 @@ class QueueApplier:
             self._apply_together(self._database(), deliveries, is_unsure=is_unsure)
         except (apsw.Error, OSError, MailError, FormatError) as error:
             if _record_of(deliveries[0]) == _record_of(deliveries[-1]) and is_unsure:
+                if isinstance(error, apsw.Error | OSError):
+                    self._log.error("the queue takes nothing in: {error}", log_alarm="queue", error=repr(error))
                 mail_error = as_mail_error(error)
                 return [NotApplied(pending.key, mail_error) for pending in deliveries]
             self._log.warn("a batch for the queue failed and is taken apart: {error}", error=repr(error))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import queue as queues
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,67 +17,15 @@ from twisted.python.failure import Failure
 from mailsrv.disk import RealDisk
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.envelope import EnvelopeParameters
-from mailsrv.interfaces.journal import Applied, DeliveryKey, JournaledMessage, JournalRecord, PendingDelivery
+from mailsrv.interfaces.journal import JournaledMessage, JournalRecord
 from mailsrv.interfaces.queue import Delivered, Ending, Postponed, QueueSettlement
-from mailsrv.journal import Journal, JournalSettings
+from mailsrv.journal import Journal
 from mailsrv.queue import leasing
 from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.settings import QueueSettings, StorageSettings
 from mailsrv.queue.store import QueueStore
-from tests.journal.rig import Rig
+from tests.queue.queue_and_journal import SETTINGS, NoMailboxes, Server
 from tests.queue.queue_setting import BODY, CONTENT, NOW, A, B, QueueSetting, mx, names, onward
-
-SETTINGS = JournalSettings(
-    segment_octets=64 * 1024, inline_limit=2048, free_space_floor=0, free_space_floor_percent=0.0, spool_threads=1
-)
-
-
-class NoMailboxes:
-    """Nothing here is for users of ours."""
-
-    def apply(self, deliveries: Sequence[PendingDelivery[Any]]) -> Sequence[Applied]:
-        raise AssertionError("a local delivery")
-
-    def take_touched(self) -> Collection[str]:
-        return ()
-
-    def checkpoint_failed(self, keys: Collection[DeliveryKey]) -> None: ...
-
-
-class Server:
-    """Journal and queue of one process; another one on the same folder is its next start."""
-
-    def __init__(self, folder: Path, run_id: bytes) -> None:
-        self.queue = QueueSetting(folder, run_id=run_id, journal_directory=str(folder / "journal"))
-        applier: Any = SplitApplier(NoMailboxes(), self.queue.store.applier)  # type: ignore[arg-type]
-        self.rig = Rig(RealDisk(), SETTINGS, applier, str(folder / "journal"))
-        self.queue.store.live_segments = self.rig.journal.live_segments
-        self.rig.start()
-        self.queue.start()
-
-    def accept(self, *deliveries: Any, content: bytes = CONTENT) -> None:
-        made = InlineContent(content)
-        if len(content) > SETTINGS.inline_limit:
-            spooled = self.rig.spool(content)
-            self.rig.pump()
-            [made] = spooled
-        result: list[object] = []
-        record = JournalRecord((JournaledMessage(made, deliveries, int(NOW)),), "T1")
-        self.rig.journal.commit(record).addBoth(result.append)
-        self.rig.pump()
-        self.queue.pump()
-        assert result == [None]
-
-    def checkpoint(self) -> None:
-        for _ in range(3):
-            self.rig.tick(100)
-
-    def die(self) -> None:
-        """As a kill: only the locks go."""
-        held = self.queue.store._seats._held
-        assert held is not None
-        os.close(held[0])
-        self.rig.slot.close()
 
 
 def test_mail_survives_kills_and_checkpoints_and_leaves_once(tmp_path: Path):
