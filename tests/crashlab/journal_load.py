@@ -105,6 +105,8 @@ class FolderApplier:
 class JournalLoad:
     """See :class:`tests.crashlab.loads.Load`."""
 
+    lines_before = 1
+
     def command(self, directory: str) -> Sequence[str]:
         return [sys.executable, "-m", "tests.crashlab.journal_load", directory]
 

@@ -117,7 +117,7 @@ def crash(
     with mounted(image, kind, f"{workplace}/{kind}"):
         working = Working(load.command(f"{workplace}/{kind}"))
         try:
-            while not working.lines and working.is_alive:
+            while len(working.lines) < load.lines_before and working.is_alive:
                 time.sleep(0.01)
             for number in range(clones):
                 time.sleep(chance.uniform(0.02, 0.4))

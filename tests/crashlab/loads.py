@@ -9,6 +9,9 @@ from typing import Protocol
 class Load(Protocol):
     """Works in a mounted file system, and knows afterwards what should be in it."""
 
+    lines_before: int
+    """How many lines there are before the first power cut: by then it is under way."""
+
     def command(self, directory: str) -> Sequence[str]:
         """A program that works in ``directory`` until it is killed.
 

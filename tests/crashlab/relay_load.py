@@ -76,6 +76,8 @@ def make_server(directory: str, port: int) -> WholeServer:
 class RelayLoad:
     """See :class:`tests.crashlab.loads.Load`."""
 
+    lines_before = 100
+
     def command(self, directory: str) -> Sequence[str]:
         return [sys.executable, "-m", "tests.crashlab.relay_load", directory]
 

@@ -64,6 +64,8 @@ class SpeakingLedger(Ledger):
 class ServerLoad:
     """See :class:`tests.crashlab.loads.Load`."""
 
+    lines_before = 1
+
     def command(self, directory: str) -> Sequence[str]:
         return [sys.executable, "-m", "tests.crashlab.server_load", directory]
 
