@@ -60,7 +60,11 @@ class TroubledHop(NextHop):
         if step == "content" and kind is Kind.REPLY:
             # No to a message that it goes on to take: nobody could know.
             kind = Kind.REPLY_AND_CLOSE
-        return Fault(step, kind, draw.choice(REPLIES))
+        reply = draw.choice(REPLIES)
+        if kind is Kind.REPLY and reply.startswith(b"421"):
+            # RFC 5321 3.8: it closes; one that went on, and took what follows, would lie.
+            kind = Kind.REPLY_AND_CLOSE
+        return Fault(step, kind, reply)
 
 
 @implementer(IResolver)
