@@ -30,6 +30,7 @@ class SessionEnd(enum.Enum):
     """Disabled, locked or expired."""
     GONE = "The account is gone"
     CHANGED = "The password has changed, log in again"
+    SECOND_FACTOR = "More than the password is demanded, log in again"
     REVOKED = "The app password is not valid any more"
     EXPIRED = "The token has expired, log in again"
 
@@ -66,6 +67,8 @@ class DirectoryProof:
     user: DirectoryUser
 
     def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
+        if user.needs_second_factor:
+            return succeed(SessionEnd.SECOND_FACTOR)
         return succeed(None if hmac.compare_digest(_stamp(self.user), _stamp(user)) else SessionEnd.CHANGED)
 
 

@@ -121,6 +121,15 @@ def test_a_session_that_goes_by_itself_leaves_nothing_behind(place: Place) -> No
     assert len(place.registry) == 0
 
 
+def test_a_demand_for_a_second_factor_ends_sessions_that_began_with_the_password(place: Place) -> None:
+    by_password = place.log_in()
+    by_certificate = place.log_in(proof=LastingProof(place.clock.seconds))
+    place.change(needs_second_factor=True)
+    place.clock.advance(20)
+    assert by_password.ends == [SessionEnd.SECOND_FACTOR]
+    assert not by_certificate.ends
+
+
 def test_a_new_password_ends_sessions_of_the_old_one(place: Place) -> None:
     alice = place.log_in()
     place.directory.add_user(ALICE, "another")
