@@ -112,6 +112,7 @@ class MailServer:
             reactor,
             self._run_in_thread,
             issuers,
+            lambda: self._outbound.resolver,
             self._sessions.registry,
             self._app_passwords.judge,
         )

@@ -7,7 +7,7 @@ is handed in as :class:`PolicyParts`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import field, frozen
@@ -45,6 +45,7 @@ from mailsrv.filters.loading import LoadedFilter, load_filters
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.directory import IDirectory
+from mailsrv.interfaces.resolver import IResolver
 from mailsrv.mailauth.key_store import SigningKeys, load_signing_keys
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
@@ -77,6 +78,8 @@ class PolicyParts:
     run_in_thread: Any
     issuers: Issuers
     """Who tells which tokens are good."""
+    resolver: Callable[[], IResolver]
+    """Whom to ask the DNS; there is one only when all is built."""
     sessions: SessionRegistry
     """Who is logged in."""
     app_passwords: AppPasswordJudge
@@ -119,6 +122,7 @@ def make_policy(
         run_in_thread=parts.run_in_thread,
         default_domain=settings.auth.default_domain,
         tells_groups=asks_for_groups(settings),
+        resolver=parts.resolver,
     )
     domains = LocalDomains(settings.domain)
     resolver = AddressResolver(

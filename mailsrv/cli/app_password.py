@@ -27,6 +27,7 @@ from mailsrv.cli.root import CommandContext
 from mailsrv.directory.build import make_directory
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.errors import MailError
 from mailsrv.interfaces.directory import DirectoryUser
 
@@ -213,6 +214,7 @@ def _find(context: CommandContext, text: str) -> DirectoryUser | Failure | None:
         clock=clock,
         run_in_thread=execute,
         default_domain=settings.auth.default_domain,
+        resolver=make_blocking_resolver(settings.dns),
     )
     answers: list[DirectoryUser | Failure | None] = []
     find_login(directory, _address(context, text)).addBoth(answers.append)

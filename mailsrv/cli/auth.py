@@ -35,6 +35,7 @@ from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
 from mailsrv.directory.build import make_directory
 from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.wire.networks import NetworkSet
 
@@ -147,6 +148,7 @@ def _explain(settings: Settings, credentials: PasswordCredentials) -> list[Step]
         run_in_thread=execute,
         default_domain=auth.default_domain,
         tells_groups=True,
+        resolver=make_blocking_resolver(settings.dns),
     )
     judge = AppPasswordJudge(
         AppPasswordDatabase(database_path(settings.state_dir)), auth, run_in_thread=execute, seconds=time.time

@@ -33,6 +33,7 @@ from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import Poster, PostingPolicy, describe
 from mailsrv.directory.resolve import AddressResolver, Step, StepKind
 from mailsrv.directory.send_as import SendAsPolicy
+from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.errors import MailError
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SrsError, is_srs
@@ -84,6 +85,7 @@ class Explainer:
             # Files are read here and now.
             run_in_thread=execute,
             default_domain=settings.auth.default_domain,
+            resolver=make_blocking_resolver(settings.dns),
         )
         self._resolver = AddressResolver(self._domains, directory, target_limit=settings.delivery.alias_targets)
         self._delivery = settings.delivery

@@ -13,6 +13,7 @@ from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
 from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.ldap.service_records import SCHEME, parse_service
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.routing.rules import find_contradictions
 from mailsrv.store.settings import RepositoryType
@@ -161,6 +162,10 @@ def _check_directories(settings: Settings) -> Iterator[Problem]:
 def _check_ldap(directory: DirectorySettings, key: str) -> Iterator[Problem]:
     if not directory.uri:
         yield Problem(f"{key}.uri", 'missing; expected servers such as ["ldap://ldap.example.test"]')
+    for position, uri in enumerate(directory.uri):
+        if uri.startswith(SCHEME) and not directory.starttls and not parse_service(uri).is_ldaps:
+            expected = "servers that the DNS names are asked by TLS only; expected starttls = true, or _ldaps._tcp"
+            yield Problem(f"{key}.uri[{position}]", expected, _shown(uri))
     if not directory.base:
         yield Problem(f"{key}.base", "missing; expected the entry below which users are, such as dc=example,dc=test")
     if bool(directory.bind_dn) != bool(directory.bind_password_file):

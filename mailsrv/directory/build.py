@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -16,6 +16,7 @@ from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.directory.threads import RunInThread
 from mailsrv.interfaces.directory import IDirectory
+from mailsrv.interfaces.resolver import IResolver
 
 
 def make_directory(
@@ -26,10 +27,12 @@ def make_directory(
     run_in_thread: RunInThread,
     default_domain: str = "",
     tells_groups: bool = False,
+    resolver: Callable[[], IResolver] | None = None,
 ) -> IDirectory:
     """All configured directories as one, asked in their order. Reads nothing yet.
 
     ``tells_groups``: users who log in come with their groups, also where that costs a question of its own.
+    ``resolver``: whom to ask for servers that the DNS names.
     """
     directories: list[IDirectory] = []
     # The first of them spends the time that an unknown user's log-in takes.
@@ -64,7 +67,12 @@ def make_directory(
             continue
         if one.type is DirectoryType.LDAP:
             ldap = make_ldap_directory(
-                one, clock=clock, default_domain=default_domain, tells_groups=tells_groups
+                one,
+                clock=clock,
+                default_domain=default_domain,
+                tells_groups=tells_groups,
+                resolver=resolver,
+                hashing=hashing,
             ).directory
             directories.append(ldap)
             with_users.append(ldap)

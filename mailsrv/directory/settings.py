@@ -10,8 +10,11 @@ from attrs import Attribute, field, frozen, validators
 
 from mailsrv.address import AddressError, parse_domain
 from mailsrv.directory.ldap.changes_mode import ChangesMode
+from mailsrv.directory.ldap.filters import is_attribute
+from mailsrv.directory.ldap.login_check import LoginCheck
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, preset_names
 from mailsrv.directory.ldap.servers import parse_server
+from mailsrv.directory.ldap.service_records import SCHEME, SrvTrust, parse_service
 
 
 def _domains(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
@@ -70,7 +73,10 @@ def _presets(record: object, attribute: Attribute[Any], value: str) -> None:
 def _uris(record: DirectorySettings, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
     for uri in value:
         try:
-            parse_server(uri, starttls=True)
+            if uri.startswith(SCHEME):
+                parse_service(uri)
+            else:
+                parse_server(uri, starttls=True)
         except ValueError as error:
             raise ValueError(str(error), attribute) from error
 
@@ -80,6 +86,11 @@ def _mapping(record: DirectorySettings, attribute: Attribute[Any], value: Mappin
         changed(LdapMapping(), value)
     except ValueError as error:
         raise ValueError(str(error), attribute) from error
+
+
+def _attribute_name(attribute: Attribute[Any], value: str) -> None:
+    if not is_attribute(value):
+        raise ValueError(f"{value!r} is no name of an attribute", attribute)
 
 
 def _empty() -> Mapping[str, Any]:
@@ -125,7 +136,7 @@ class DirectorySettings:
         validator=_uris,
         metadata={
             "help": "ldap: the servers, the preferred one first: ldap://HOST (with StartTLS), ldaps://HOST, or "
-            "ldapi://%2Frun%2Fldapi for a Unix socket.",
+            "ldapi://%2Frun%2Fldapi for a Unix socket. srv:DOMAIN: those that the DNS names (SRV).",
             "example": '["ldap://ldap1.example.test", "ldap://ldap2.example.test"]',
         },
     )
@@ -144,6 +155,26 @@ class DirectorySettings:
     starttls: bool = field(
         default=True,
         metadata={"help": "ldap: whether ldap:// begins with StartTLS. Without it passwords travel readable."},
+    )
+    srv_trust: SrvTrust = field(
+        default=SrvTrust.DNSSEC,
+        metadata={
+            "help": "ldap: with srv:, whose certificate is taken. dnssec: that of the host the DNS named if DNSSEC "
+            "proves the answer, otherwise only one for the domain itself. subdomains: without proof also that of any "
+            "host in the domain."
+        },
+    )
+    login: LoginCheck = field(
+        default=LoginCheck.BIND,
+        metadata={
+            "help": "ldap: how passwords are checked. bind: the server does it. compare: the service account reads the "
+            "stored hash, and we compare."
+        },
+    )
+    password_attribute: str = field(
+        default="userPassword",
+        validator=lambda record, attribute, value: _attribute_name(attribute, value),
+        metadata={"help": "ldap: with login = compare, where hashes are stored: {SCHEME}value, as in passwd-files."},
     )
     ca_file: str = field(
         default="",

@@ -17,12 +17,19 @@ from mailsrv.directory.ldap.directory import MANY_SECONDS, LdapDirectory
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.kept import KeepingTimes
+from mailsrv.directory.ldap.login_check import LoginCheck
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, load_preset
 from mailsrv.directory.ldap.memberships import MembershipReader
+from mailsrv.directory.ldap.password_check import BindCheck, CompareCheck, IPasswordCheck
 from mailsrv.directory.ldap.rights import RightsReader
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
-from mailsrv.directory.ldap.servers import Servers, parse_server
+from mailsrv.directory.ldap.servers import LdapServer, Servers, parse_server
+from mailsrv.directory.ldap.service_records import SCHEME, ServerFinder, ServiceName, SrvTrust, parse_service
 from mailsrv.directory.ldap.workers import InPlace, IWorkers, Workers
+from mailsrv.directory.passwords.hashing import HashingPool
+from mailsrv.interfaces.resolver import IResolver
+
+_WITH_CONTROLLERS = frozenset({"active-directory", "samba-ad"})
 
 
 class LdapSettings(Protocol):
@@ -32,6 +39,12 @@ class LdapSettings(Protocol):
     def uri(self) -> tuple[str, ...]: ...
     @property
     def preset(self) -> str: ...
+    @property
+    def srv_trust(self) -> SrvTrust: ...
+    @property
+    def login(self) -> LoginCheck: ...
+    @property
+    def password_attribute(self) -> str: ...
     @property
     def base(self) -> str: ...
     @property
@@ -111,15 +124,23 @@ def make_ldap_directory(
     default_domain: str,
     seconds: Callable[[], float] = time.time,
     tells_groups: bool = False,
+    resolver: Callable[[], IResolver] | None = None,
+    hashing: HashingPool | None = None,
 ) -> LdapParts:
     """Asks nobody yet. A ``clock`` that is no reactor (commands, tests): questions are answered in place.
 
-    ``tells_groups``: rules on log-ins need them.
+    ``tells_groups``: rules on log-ins need them. ``resolver``: whom to ask for the servers of a domain. ``hashing``:
+    for comparing passwords.
     """
-    servers = [parse_server(uri, starttls=settings.starttls) for uri in settings.uri]
+    places = [parse_place(uri, settings.preset, starttls=settings.starttls) for uri in settings.uri]
     name = f"ldap {settings.uri[0]} {settings.base}"
     mapping = make_mapping(settings)
-    group = Servers(name, servers, seconds=time.monotonic)
+    group = Servers(name, [each for each in places if isinstance(each, LdapServer)], seconds=time.monotonic)
+    finder = None
+    if any(isinstance(each, ServiceName) for each in places):
+        if resolver is None:
+            raise ValueError("names of services need somebody who asks the DNS")
+        finder = ServerFinder(places, resolver, group, clock, starttls=settings.starttls, trust=settings.srv_trust)
     attempts = Attempts(
         group,
         TlsFiles(settings.ca_file, settings.client_certificate_file, settings.client_key_file),
@@ -156,6 +177,7 @@ def make_ldap_directory(
         clock=clock,
         call_from_thread=call_from_thread,
         retry_seconds=settings.retry_seconds,
+        finder=finder,
     )
     reader = EntryReader(mapping, name=name, default_domain=default_domain.lower(), seconds=seconds)
     groups = GroupReader(
@@ -185,6 +207,7 @@ def make_ldap_directory(
             entries=settings.cache_entries,
         ),
         rights=questions,
+        password_check=_make_check(settings, client, hashing, name),
         base=settings.base,
         seconds=settings.deadline_seconds,
         clock=clock,
@@ -194,6 +217,21 @@ def make_ldap_directory(
         make_follower=follower_maker(settings, mapping, name, attempts, call_from_thread=call_from_thread),
     )
     return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)
+
+
+def _make_check(settings: LdapSettings, client: LdapClient, hashing: HashingPool | None, name: str) -> IPasswordCheck:
+    if settings.login is LoginCheck.BIND:
+        return BindCheck(client)
+    if hashing is None:
+        raise ValueError("to compare passwords takes somebody who hashes them")
+    return CompareCheck(client, hashing, attribute=settings.password_attribute, name=name)
+
+
+def parse_place(uri: str, preset: str, *, starttls: bool) -> LdapServer | ServiceName:
+    """A server, or a name under which the DNS has some. Raises ValueError."""
+    if uri.startswith(SCHEME):
+        return parse_service(uri, has_controllers=preset in _WITH_CONTROLLERS)
+    return parse_server(uri, starttls=starttls)
 
 
 def _at_once(function: Callable[[], object]) -> object:

@@ -18,8 +18,10 @@ from twisted.python.failure import Failure
 
 from mailsrv.directory.ldap.connection import Credentials, LdapConnection, LdapEntry
 from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.observed import Observer, observed
 from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.servers import LdapServer, Servers
+from mailsrv.directory.ldap.service_records import ServerFinder
 from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, ServerTrouble
 from mailsrv.directory.ldap.workers import IWorkers, Lane
 
@@ -176,8 +178,11 @@ class LdapClient:
         clock: IReactorTime,
         call_from_thread: Callable[[Callable[[], object]], object],
         retry_seconds: float,
+        finder: ServerFinder | None = None,
     ) -> None:
+        """``finder``: where the DNS says which servers there are."""
         self.servers = attempts.servers
+        self._finder = finder
         self.searches = searches
         self.binds = binds
         self._attempts = attempts
@@ -187,7 +192,16 @@ class LdapClient:
         self._wait = FIRST_PROBE_SECONDS
         self._is_probing = False
         self._asked_at = clock.seconds()
+        self.observer: Observer | None = None
+        """Is told every search, in the thread that asks."""
         self.servers.on_down = lambda: call_from_thread(self._schedule_probe)
+        if finder is not None:
+            self.servers.on_empty = lambda: call_from_thread(finder.look)
+
+    async def find_servers(self, seconds: float) -> None:
+        """Have servers to ask. Raises NoServer."""
+        if self._finder is not None:
+            await self._finder.find(seconds)
 
     async def search(
         self, base: str, what: Filter, attributes: Sequence[str], *, seconds: float, limit: int, whole_tree: bool = True
@@ -202,6 +216,9 @@ class LdapClient:
 
     async def with_connection(self, work: Callable[[LdapConnection, float], T], *, seconds: float) -> T:
         """Several searches in one go, as the service account."""
+        if self.observer is not None:
+            work = observed(work, self.observer)
+        await self.find_servers(seconds)
         self._note_use()
         return await self.searches.run(
             lambda lane, deadline: self._attempts.run(lane, deadline, work, as_service=True), seconds
@@ -216,6 +233,7 @@ class LdapClient:
         if not octets or not dn or b"\0" in octets:
             # R-AUTH-1: refused before the directory sees it.
             return BindOutcome(False, "no password anybody could have")
+        await self.find_servers(seconds)
         self._note_use()
         credentials = Credentials(dn, octets)
         return await self.binds.run(

@@ -177,7 +177,7 @@ class LdapConnection:
         if context is None:
             raise ServerTrouble("TLS is not set up")
         try:
-            self._socket.start_tls(context, self.server.host)
+            self._socket.start_tls(context, self.server.tls_name or self.server.host)
         except OSError as error:
             raise ServerTrouble(f"TLS failed: {_say(error)}") from error
 
@@ -393,7 +393,8 @@ def _connect(server: LdapServer, deadline: float) -> socket.socket:
             local.close()
             raise
         return local
-    addresses = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    hosts = server.addresses or (server.host,)
+    addresses = [each for host in hosts for each in socket.getaddrinfo(host, server.port, type=socket.SOCK_STREAM)]
     failure: OSError = OSError("the name has no address")
     for number, (family, kind, protocol, _, address) in enumerate(addresses):
         remaining = deadline - monotonic()

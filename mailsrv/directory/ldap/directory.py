@@ -29,6 +29,7 @@ from mailsrv.directory.ldap.filters import Filter, dn_from_template
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import AliasEntry
 from mailsrv.directory.ldap.memberships import Memberships
+from mailsrv.directory.ldap.password_check import IPasswordCheck
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
 from mailsrv.directory.ldap.state import describe
 from mailsrv.directory.ldap.trouble import LdapTrouble
@@ -71,6 +72,7 @@ class LdapDirectory:
         cache: AnswerCache,
         *,
         rights: RightsQuestions,
+        password_check: IPasswordCheck,
         base: str,
         seconds: float,
         clock: IReactorTime,
@@ -85,7 +87,9 @@ class LdapDirectory:
         self._groups = groups
         self._cache = cache
         self._rights = rights
+        self._password_check = password_check
         self.has_rights = reader.mapping.has_rights
+        self.administrator_groups = tuple(administrator_groups)
         self._administrator_groups = frozenset(name.strip().casefold() for name in administrator_groups)
         self._tells_groups = tells_groups or bool(self._administrator_groups)
         self._base = base
@@ -166,7 +170,7 @@ class LdapDirectory:
         dn = f"{_NOBODY},{self._base}"
         if user is not None:
             dn = await self._dn(user)
-        outcome = await self._ask(self._client.check_password(dn, password, seconds=self._seconds))
+        outcome = await self._ask(self._password_check.check(dn, password, seconds=self._seconds))
         if user is None:
             return False
         if not outcome.is_right:

@@ -9,7 +9,7 @@ from attrs import frozen
 from ldap3.core.results import RESULT_CODES
 
 from mailsrv.directory.ldap.messages import Outcome
-from mailsrv.directory.ldap.trouble import RequestTrouble, ServerTrouble
+from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble, ServerTrouble
 
 # RFC 4511 4.1.9
 SUCCESS, _TIME_LIMIT, _SIZE_LIMIT, _ADMIN_LIMIT, _REFERRAL = 0, 3, 4, 11, 10
@@ -38,6 +38,8 @@ def check_search(outcome: Outcome, base: str) -> None:
     # At the size limit we have as many as we asked for.
     if outcome.code in (SUCCESS, _SIZE_LIMIT):
         return
+    if outcome.code == _NO_SUCH_OBJECT:
+        raise NoSuchEntry(f"there is no entry {base!r}: {describe(as_mapping(outcome))}")
     if outcome.code in _SERVER_CANNOT and outcome.code != _REFERRAL:
         raise ServerTrouble(describe(as_mapping(outcome)))
     raise RequestTrouble(f"the search below {base!r} failed: {describe(as_mapping(outcome))}")

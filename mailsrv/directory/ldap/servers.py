@@ -1,8 +1,9 @@
 """The servers of a directory: which there are, which are up, which is asked first.
 
-The order of the URIs is the priority. A server that failed is left alone until a probe, made apart from anybody's
-request, finds it well again; then it is preferred again if it stands further up. When none is up, nobody waits: the
-circuit is open. State changes are logged once. Used from several threads.
+The order of the URIs, or what the DNS says (``service_records.py``), is the priority. A server that failed is left
+alone until a probe, made apart from anybody's request, finds it well again; then it is preferred again if it stands
+further up. When none is up, nobody waits: the circuit is open. State changes are logged once. Used from several
+threads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ class LdapServer:
     is_ldaps: bool = False
     starttls: bool = False
     socket_path: str = ""
+    tls_name: str = ""
+    """Whom the certificate must name, where that is not ``host``."""
+    addresses: tuple[str, ...] = ()
+    """Of the host, where they are known already; otherwise they are looked up for each connection."""
     is_up: bool = True
     down_since: float = 0.0
     failures: int = 0
@@ -59,18 +64,36 @@ class Servers:
     _log = Logger()
 
     def __init__(self, name: str, servers: Sequence[LdapServer], *, seconds: Callable[[], float]) -> None:
-        if not servers:
-            raise ValueError("a directory needs a server")
         self.all = tuple(servers)
         self.on_down: Callable[[], object] = _nothing
+        self.on_empty: Callable[[], object] = _nothing
+        """Called, in whatever thread, when somebody needs a server and none is known."""
         self._name = name
         self.seconds = seconds
         """The clock of ``down_since``."""
         self._lock = threading.Lock()
 
+    def replace(self, servers: Sequence[LdapServer]) -> None:
+        """Others from now on. What is known of those that stay is kept; connections to the rest are not used again."""
+        with self._lock:
+            known = {(server.uri, server.tls_name): server for server in self.all}
+            kept = []
+            for server in servers:
+                same = known.get((server.uri, server.tls_name), server)
+                same.addresses = server.addresses
+                kept.append(same)
+            is_changed, self.all = kept != list(self.all), tuple(kept)
+        if is_changed:
+            self._log.info(
+                "Directory {name}: the servers are {uris}", name=self._name, uris=[server.uri for server in kept]
+            )
+
     def usable(self) -> Sequence[LdapServer]:
         """Those that are up. Raises NoServer."""
         found = [server for server in self.all if server.is_up]
+        if not found and not self.all:
+            self.on_empty()
+            raise NoServer("no server is known")
         if not found:
             causes = "; ".join(f"{server.uri}: {server.cause}" for server in self.all)
             raise NoServer(f"no server is up ({causes})")

@@ -19,6 +19,10 @@ class RequestTrouble(LdapTrouble):
     """The server works and says no (a base that does not exist, no right to read): another would say the same."""
 
 
+class NoSuchEntry(RequestTrouble):
+    """There is nothing of that name."""
+
+
 class OutOfTime(LdapTrouble):
     """The request's time was over before the server had its share of it: that says nothing about the server."""
 

@@ -34,6 +34,8 @@ Verifier = Callable[[str, bytes], bool]
 
 _FORM = re.compile(r"\{([A-Za-z0-9][A-Za-z0-9.-]*)\}(.*)", re.DOTALL | re.ASCII)
 _PBKDF2 = re.compile(r"\$1\$([^$]*)\$(\d{1,9})\$([0-9a-fA-F]{40})", re.ASCII)
+_LDAP_PBKDF2 = re.compile(r"(\d{1,9})\$([A-Za-z0-9./]+)\$([A-Za-z0-9./]+)", re.ASCII)
+_MOST_ROUNDS = 10_000_000
 _system_crypt = load_crypt()
 
 
@@ -226,6 +228,20 @@ def _verify_pbkdf2(value: str, password: bytes) -> bool:
     return hmac.compare_digest(found, bytes.fromhex(match[3]))
 
 
+def _verify_ldap_pbkdf2(algorithm: str) -> Verifier:
+    """OpenLDAP's: ``rounds$salt$digest``, both in base64 with dots for plus signs and no padding."""
+
+    def verify(value: str, password: bytes) -> bool:
+        match = _LDAP_PBKDF2.fullmatch(value)
+        if match is None or not 0 < int(match[1]) <= _MOST_ROUNDS:
+            return False
+        salt, expected = (_from_base64(text.replace(".", "+") + "=" * (-len(text) % 4)) for text in match.groups()[1:])
+        found = hashlib.pbkdf2_hmac(algorithm, password, salt, int(match[1]))
+        return hmac.compare_digest(found, expected)
+
+    return verify
+
+
 def _verify_scram(mechanism: str) -> Verifier:
     """What SCRAM keeps of a password suffices to check against it."""
 
@@ -259,12 +275,14 @@ _SCHEMES: Mapping[str, Verifier] = {
     **_DIGESTS,
     "ARGON2ID": _verify_argon2,
     "ARGON2I": _verify_argon2,
+    "ARGON2": _verify_argon2,
     "BLF-CRYPT": _verify_bcrypt,
     "CRYPT": _verify_crypt,
     "SHA256-CRYPT": _verify_crypt,
     "SHA512-CRYPT": _verify_crypt,
     "MD5-CRYPT": _verify_crypt,
     "PBKDF2": _verify_pbkdf2,
+    **{f"PBKDF2-{name}": _verify_ldap_pbkdf2(name.lower()) for name in ("SHA1", "SHA256", "SHA512")},
     "SCRAM-SHA-1": _verify_scram("SCRAM-SHA-1"),
     "SCRAM-SHA-256": _verify_scram("SCRAM-SHA-256"),
     "PLAIN": _verify_plain,
