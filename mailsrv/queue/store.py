@@ -16,16 +16,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import apsw
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailsrv.coroutines import run_coroutine
 from mailsrv.disk import IDisk, make_directories
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.interfaces.content import IContent
@@ -38,13 +36,12 @@ from mailsrv.interfaces.queue import (
     Settlement,
 )
 from mailsrv.journal.lookup import JournalReader
-from mailsrv.journal.octets import FormatError
-from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
-from mailsrv.opened_content import LoadedContent
+from mailsrv.journal.worker import ThreadWorker, WorkerFactory
 from mailsrv.queue.applier import QueueApplier
-from mailsrv.queue.content import ContentFolder, DamagedContent
+from mailsrv.queue.content import ContentFolder
+from mailsrv.queue.content_thread import ContentThread
 from mailsrv.queue.database import QueueDatabase
-from mailsrv.queue.database_thread import DatabaseThread, IQueueReactor, answer
+from mailsrv.queue.database_thread import DatabaseThread, IQueueReactor
 from mailsrv.queue.housekeeping import (
     LiveSegments,
     forget_destinations,
@@ -53,20 +50,15 @@ from mailsrv.queue.housekeeping import (
     sweep_content,
 )
 from mailsrv.queue.leasing import Leases
-from mailsrv.queue.reading import Where, is_there, look_up, open_message
 from mailsrv.queue.rows import owner_number, run_number
 from mailsrv.queue.salvage import DAMAGED
 from mailsrv.queue.seats import Seats
 from mailsrv.queue.settings import QueueSettings
-from mailsrv.queue.settling import Settler, hold_damaged
+from mailsrv.queue.settling import Settler
+from mailsrv.queue.workers import Workers
 
 _HOUSEKEEPING_SECONDS = 60.0
-_AFTER_DEATH_SECONDS = 5.0
 _CLOCK_JUMP_SECONDS = 5.0
-_FORGET_WORKER = "DELETE FROM worker WHERE run=? AND number=?"
-
-
-ContentJob = Callable[[], object]
 
 
 @implementer(IQueueStore)
@@ -101,14 +93,11 @@ class QueueStore:
         self._directory = directory
         self._disk = disk
         self._reactor = reactor
-        self._run = run_number(run_id)
-        self._worker_number = worker
-        self._workers = workers
-        self._owner = owner_number(self._run, worker)
+        run = run_number(run_id)
+        self._owner = owner_number(run, worker)
         self.live_segments = live_segments
         self._clock = clock
         self._seconds = seconds
-        self._journal_reader = JournalReader(disk, journal_directory) if journal_directory else None
         self._lock = threading.Lock()
         self._seats = Seats(directory)
         self.recover_journal: Callable[[], Deferred[Any]] = lambda: succeed(None)
@@ -125,7 +114,24 @@ class QueueStore:
         self._thread = DatabaseThread(
             worker_factory, reactor, self._idle, gather_seconds=self._storage.gather_seconds, seconds=seconds
         )
-        self._content_worker: IWorker[ContentJob] = worker_factory("queue-content", _run_jobs)
+        self._content_thread = ContentThread(
+            self.content,
+            JournalReader(disk, journal_directory) if journal_directory else None,
+            self._thread,
+            reactor,
+            worker_factory,
+        )
+        self._others = Workers(
+            self._seats,
+            self._thread,
+            reactor,
+            run=run,
+            number=worker,
+            count=workers,
+            clock=clock,
+            recover_journal=lambda: self.recover_journal(),  # noqa: PLW0108 - it is set later
+            news=self._tell_news,
+        )
         self._enqueued: Callable[[Sequence[DestinationState]], None] | None = None
         self._is_open = False
         self._is_stopped = False
@@ -134,11 +140,9 @@ class QueueStore:
         self._leases: Leases | None = None
         self._settler: Settler | None = None
         self._data_version: object = None
-        self._has_seat = False
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
         self._clock_ahead = clock() - seconds()
-        self._mourned: set[int] = set()
         self._unreturned: list[Consignment] = []
         self._is_poll_posted = False
         # Read by the reactor thread.
@@ -155,12 +159,12 @@ class QueueStore:
     def start(self) -> Deferred[None]:
         """After the journal's replay: frees the leases of those who are dead. Fails with Unavailable."""
         self._thread.worker.start()
-        self._content_worker.start()
+        self._content_thread.start()
         return self._thread.ask(self._start_in_thread).addErrback(self._start_failed)
 
     def _start_failed(self, failure: Failure) -> Failure:
         self._thread.stop()
-        self._content_worker.stop()
+        self._content_thread.stop()
         return failure
 
     def _start_in_thread(self) -> None:
@@ -178,74 +182,11 @@ class QueueStore:
         self._is_open = True
 
     def _take_seat(self, db: QueueDatabase, leases: Leases) -> None:
-        """Free what the dead had leased: before it nothing may be taken. Raises OSError and apsw.Error."""
-        if not self._seats.claim(self._owner):
-            self._log.error("another process says that it is this worker")
-        try:
-            freed, is_first = self._free_leases(db, leases)
-        except DAMAGED:
-            # What could be read is in another database now.
-            freed, is_first = self._free_leases(db, leases)
-        self._has_seat = True
-        if freed:
-            self._log.info("{count} recipients an ended process had taken wait again", count=freed)
-        if is_first:
+        """The first of a run also tidies up."""
+        if self._others.take_seat(db, leases):
             forget_destinations(db)
             self._sweeper = threading.Thread(target=self._sweep, name="queue-sweep", daemon=True)
             self._sweeper.start()
-
-    def _free_leases(self, db: QueueDatabase, leases: Leases) -> tuple[int, bool]:
-        """How many; whether no other worker of this run was here before."""
-        with db.transaction(is_durable=False) as connection:
-            others = self._other_workers(db)
-            dead = [other for other in others if not self._seats.is_alive(owner_number(*other))]
-            connection.executemany(_FORGET_WORKER, [other for other in dead if other[0] != self._run])
-            is_first = not db.row("SELECT count(*) FROM worker WHERE run=?", (self._run,))[0]
-            connection.execute("INSERT OR IGNORE INTO worker VALUES(?, ?)", (self._run, self._worker_number))
-            # Another worker may be replaying the journal of the one before us at this moment; alone there is none.
-            freed = leases.free_worker(self._owner, self._after_death())
-            # A worker of the last run may have left a settlement in a journal that another one of this run is
-            # still replaying: only when all have done that its leases mean nothing any more. Where it still lives
-            # (its supervisor was killed), they mean something until it has ended.
-            if db.row("SELECT count(*) FROM worker WHERE run=?", (self._run,))[0] >= self._workers:
-                living = [owner_number(*other) for other in others if other not in dead]
-                freed += leases.free_other_runs(self._run, living)
-        return freed, is_first
-
-    def _after_death(self) -> float:
-        """When what a dead worker had leased is due at the earliest."""
-        return self._clock() + _AFTER_DEATH_SECONDS if self._workers > 1 else 0.0
-
-    def _other_workers(self, db: QueueDatabase) -> list[tuple[int, int]]:
-        rows: list[Any] = db.connection.execute("SELECT run, number FROM worker").fetchall()
-        return [(row[0], row[1]) for row in rows if row != (self._run, self._worker_number)]
-
-    def _look_for_dead(self, db: QueueDatabase) -> None:
-        """Leases of workers that died and whose place nobody took go back, after what their journals hold."""
-        for run, number in self._other_workers(db):
-            owner = owner_number(run, number)
-            if owner not in self._mourned and not self._seats.is_alive(owner):
-                self._mourned.add(owner)
-                self._reactor.callFromThread(self._bury, run, number)
-
-    def _bury(self, run: int, number: int) -> None:
-        """In the reactor thread."""
-        self.recover_journal().addBoth(
-            lambda _: self._thread.change(lambda: self._forget_worker(run, number), is_durable=False)
-        ).addErrback(lambda failure: self._log.warn("leases stay: {error}", error=failure.getErrorMessage()))
-
-    def _forget_worker(self, run: int, number: int) -> None:
-        owner = owner_number(run, number)
-        self._mourned.discard(owner)
-        if self._seats.is_alive(owner):
-            # Its place was taken meanwhile, and its leases freed by who took it.
-            return
-        db = self._thread.open_database()
-        db.connection.execute(_FORGET_WORKER, (run, number))
-        freed = self._open_leases().free_worker(owner, self._after_death())
-        if freed:
-            self._log.info("{count} recipients an ended process had taken wait again", count=freed)
-            self._thread.after_commit.append(lambda: self._thread.post(self._tell_news))
 
     def _sweep(self) -> None:
         """In a thread of its own, once."""
@@ -269,7 +210,7 @@ class QueueStore:
         self._is_stopped = True
         stopped = self._thread.ask(self._stop_in_thread)
         self._thread.stop()
-        self._content_worker.stop()
+        self._content_thread.stop()
         return stopped
 
     def _stop_in_thread(self) -> None:
@@ -301,7 +242,7 @@ class QueueStore:
         return max(0.0, self._next_poll - self._seconds())
 
     def _poll(self, db: QueueDatabase) -> None:
-        if not self._has_seat and self._leases is not None:
+        if not self._others.has_seat and self._leases is not None:
             self._take_seat(db, self._leases)
         if self._unreturned:
             unreturned = tuple(self._unreturned)
@@ -316,8 +257,8 @@ class QueueStore:
         if version != self._data_version:
             self._tell_news()
             self._data_version = version
-        if self._workers > 1:
-            self._look_for_dead(db)
+        if self._leases is not None:
+            self._others.look_for_dead(db, self._leases)
         self._refresh(db)
         space = self._disk.space_left(self._directory)
         self._is_disk_low = space.free_octets < self._storage.free_space_floor
@@ -385,7 +326,7 @@ class QueueStore:
     def _open_leases(self) -> Leases:
         if self._leases is None or self._thread.db is None:
             raise Unavailable(cause="the queue is not open")
-        if not self._has_seat:
+        if not self._others.has_seat:
             raise InsufficientStorage(cause="the queue waits for its disk")
         return self._leases
 
@@ -419,69 +360,5 @@ class QueueStore:
         if self._settler is not None:
             self._settler.give_back(consignment)
 
-    # -- content ----------------------------------------------------------------------------
-
     def open_content(self, entry: QueueEntry) -> Deferred[IContent]:
-        fresh = self.content.fresh(entry.id)
-        if fresh is not None:
-            return succeed(LoadedContent(fresh.octets[fresh.skipped :]))
-        return run_coroutine(self._open_content(entry))
-
-    async def _open_content(self, entry: QueueEntry) -> IContent:
-        message = entry.id
-        for _ in range(2):
-            where: Where | None = await self._thread.ask(lambda: look_up(self._thread.open_database(), message))
-            if where is None or not is_there(where):
-                raise Unavailable(cause=f"message {message} has left the queue or is damaged")
-            try:
-                opened: IContent = await self._in_content_thread(
-                    partial(open_message, self.content, self._journal_reader, message, where, self._in_content_thread)
-                )
-            except FileNotFoundError as error:
-                # Between the look and the opening a checkpoint may have given it a file.
-                cause = str(error)
-            except (DamagedContent, FormatError) as error:
-                cause = str(error)
-                break
-            except OSError as error:
-                raise Unavailable(cause=str(error)) from error
-            else:
-                return opened
-        await self._thread.change(lambda: self._hold_damaged(message, cause), is_durable=True)
-        raise Unavailable(cause=f"the content of message {message} is damaged: {cause}")
-
-    def _in_content_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
-        if self._is_stopped:
-            return fail(Unavailable(cause="the queue has stopped"))
-        waiter: Deferred[Any] = Deferred()
-
-        def job() -> None:
-            try:
-                value = function()
-            except Exception:
-                value = Failure()
-            self._reactor.callFromThread(answer, [(waiter, value)])
-
-        self._content_worker.post(job)
-        return waiter
-
-    def _hold_damaged(self, message: int, cause: str) -> None:
-        hold_damaged(self._thread.open_database(), message)
-        self._thread.after_commit.append(lambda: self._set_aside(message, cause))
-
-    def _set_aside(self, message: int, cause: str) -> None:
-        self._log.critical(
-            "the content of message {message} of the queue is damaged, its recipients are held: {cause}",
-            log_alarm="queue-corrupt",
-            message=message,
-            cause=cause,
-        )
-        try:
-            self.content.set_aside(message)
-        except OSError as error:
-            self._log.error("{message} was not set aside: {error}", message=message, error=str(error))
-
-
-def _run_jobs(jobs: list[ContentJob]) -> None:
-    for job in jobs:
-        job()
+        return self._content_thread.open(entry)
