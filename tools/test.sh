@@ -23,10 +23,15 @@ fi
 
 PATH=$PATH:/usr/sbin:/sbin # servers are there
 declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
-    [msmtp]=msmtp [node]=nodejs [openssl]=openssl [unbound]=unbound [knotd]=knot
-    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd)
+    [msmtp]=msmtp [node]=nodejs [npm]=npm [openssl]=openssl [unbound]=unbound [knotd]=knot
+    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd
+    [krb5kdc]=krb5-kdc [kadmin.local]=krb5-admin-server [kinit]=krb5-user
+    [krb5-config]=libkrb5-dev [gcc]=gcc)
 missing=()
 perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl) # swaks needs it for TLS
+compgen -G '/usr/lib/*/sasl2/libgssapiv2.so' >/dev/null || missing+=(libsasl2-modules-gssapi-mit) # mbsync's Kerberos
+"$bin/python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
+    missing+=(python3-dev) # the library for Kerberos is compiled
 for program in "${!package_of[@]}"; do
     command -v "$program" >/dev/null 2>&1 || missing+=("${package_of[$program]}")
 done
@@ -61,11 +66,12 @@ if [ ${#missing[@]} -gt 0 ]; then
         start_services_again
     fi
     for package in "${missing[@]}"; do
-        if [[ $package =~ ^(unbound|knot|slapd)$ ]] && command -v systemctl >/dev/null 2>&1; then
+        if [[ $package =~ ^(unbound|knot|slapd|krb5-kdc|krb5-admin-server)$ ]] && command -v systemctl >/dev/null 2>&1; then
             "${as_root[@]}" systemctl --quiet disable "$package.service" >/dev/null 2>&1 || true
         fi
     done
 fi
+"$bin/python" -c 'import gssapi' 2>/dev/null || twice "$bin/python" -m pip --quiet --quiet install --group kerberos
 
 step "$bin/ruff" check --quiet .
 step "$bin/ruff" format --quiet --check .

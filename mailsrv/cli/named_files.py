@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from mailsrv.app.build import uses_tls
+from mailsrv.app.mechanisms import check_keytab
+from mailsrv.auth.tickets import KeytabUnusable
 from mailsrv.config.schema import Settings
 from mailsrv.filters.loading import FilterNotFound, load_filters
 from mailsrv.mailauth.key_store import KeyStoreError, load_signing_keys
@@ -26,13 +28,14 @@ def _server_problems(settings: Settings) -> Iterator[str]:
     parts: list[Callable[[], object]] = [
         lambda: load_filters(settings.filter),
         lambda: load_signing_keys(settings.dkim, settings.state_dir),
+        lambda: check_keytab(settings),
     ]
     if uses_tls(settings):
         parts.append(lambda: TlsContexts(settings.tls))
     for part in parts:
         try:
             part()
-        except (TlsError, FilterNotFound, KeyStoreError) as error:
+        except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
             yield str(error)
 
 
@@ -41,6 +44,8 @@ def _readable_problems(settings: Settings) -> Iterator[str]:
     named = [
         *((f"directory[{index}].path", each.path) for index, each in enumerate(settings.directory)),
         *((f"route[{index}].password_file", each.password_file) for index, each in enumerate(settings.route)),
+        *((f"oauth[{index}].client_secret_file", each.client_secret_file) for index, each in enumerate(settings.oauth)),
+        *((f"oauth[{index}].jwks_file", each.jwks_file) for index, each in enumerate(settings.oauth)),
         ("tls_client.ca_file", settings.tls_client.ca_file),
     ]
     for key, path in named:

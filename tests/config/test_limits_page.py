@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import pytest
 
@@ -26,6 +26,8 @@ def test_a_row_tells_the_default(section: str, key: str, told: str) -> None:
     record: Any = Settings
     for name in section.split("."):
         record = record_fields(record)[name].type
+        # An array of tables.
+        record = get_args(record)[0] if get_origin(record) is tuple else record
     default = default_of(record_fields(record)[key])
     assert ("not set" if default is None else str(default)) == told
 

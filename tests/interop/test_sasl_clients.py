@@ -22,7 +22,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey
 from scramp import ScramClient
 
-from tests.interop.peers import nodemailer
+from tests.interop.peers import mutt, nodemailer
 from tests.interop.running import ALICE, BOB, MailServer, run
 
 MAILSRVCTL = (Path(sys.executable).with_name("mailsrvctl"),)
@@ -197,6 +197,12 @@ def test_mbsync_by_scram(mail_server: MailServer, tmp_path: Path, mechanism: str
     run("mbsync", "-c", settings(mail_server.password), "all")
     assert any(b"Subject: synced" in path.read_bytes() for path in tmp_path.glob("mail/INBOX/*/*"))
     assert "NO" in run("mbsync", "-c", settings("wrong"), "all", expect=1)
+
+
+def test_mutt_by_scram(mail_server: MailServer, tmp_path: Path) -> None:
+    mail_server.deliver(BOB, f"From: <{ALICE}>\r\nSubject: for mutt by scram\r\n\r\nHello\r\n".encode())
+    settings = f'set imap_authenticators="scram-sha-256"\nset imap_pass="{mail_server.password}"\n'
+    assert "for mutt by scram" in mutt.saves(mail_server, tmp_path, settings)
 
 
 def token(address: str = ALICE, audience: str = "mail") -> str:
