@@ -128,7 +128,7 @@ class SharedFailures:
         records.put(
             evolve(
                 record,
-                arrival=now + min(before + 1, rate.burst) * rate.interval,
+                arrival=now + min(before + 1, rate.burst + ALMOST) * rate.interval,
                 level=min(level + 1, _LEVEL_LIMIT),
                 level_at=now,
                 since=now if is_first else record.since,
@@ -139,9 +139,12 @@ class SharedFailures:
 
 
 def used(record: FailureRecord, rate: Rate, now: float) -> float:
-    """How much of a limit is used up, whatever the arrival time that is stored: 0 to ``rate.burst``."""
+    """How much of a limit is used up, whatever the arrival time that is stored: 0 to a little over ``rate.burst``.
+
+    The little more makes that whoever was let through after a whole failure was forgotten waits for another whole one.
+    """
     ahead = record.arrival - now
-    return min(ahead / rate.interval, float(rate.burst)) if ahead > 0 else 0.0
+    return min(ahead / rate.interval, rate.burst + ALMOST) if ahead > 0 else 0.0
 
 
 def _with_digest(name: str, digest: bytes) -> str:
