@@ -34,6 +34,7 @@ ALICE = "alice@example.test"
 def config(tmp_path):
     path = tmp_path / "mailsrv.toml"
     path.write_text(CONFIG)
+    (tmp_path / "state").mkdir()
     (tmp_path / "users").write_text("alice@example.test:{PLAIN}x\nbob@example.test:{PLAIN}x\n")
     return path
 
@@ -151,6 +152,15 @@ def test_a_damaged_file_is_told(run, config):
         status, out, err = run(*command)
         assert (status, out) == (1, "")
         assert "app-passwords.db" in err
+
+
+def test_the_servers_folder_is_not_made_by_others(run, config):
+    (config.parent / "state").rmdir()
+    status, out, err = run("add", "alice", "--name", "phone")
+    assert (status, out) == (1, "")
+    assert "state is not there" in err
+    assert run("list") == (0, "", "")
+    assert not (config.parent / "state").exists()
 
 
 def test_who_is_deleted_leaves_no_app_passwords(run, server):

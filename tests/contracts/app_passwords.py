@@ -26,7 +26,7 @@ class AppPasswordContract:
 
     @pytest.fixture(autouse=True)
     def databases(self, tmp_path: Path):
-        path = str(tmp_path / "state" / "app-passwords.db")
+        path = str(tmp_path / "app-passwords.db")
         self.one = AppPasswordDatabase(path)
         self.other = self.open_other(path)
         yield

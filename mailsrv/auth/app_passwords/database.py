@@ -18,7 +18,7 @@ from attrs import frozen
 
 from mailsrv.auth.app_passwords.form import digest_of, make_secret, read_secret
 from mailsrv.auth.app_passwords.record import AppPassword, Scope, check_name
-from mailsrv.disk import RealDisk, make_directories
+from mailsrv.disk import RealDisk
 from mailsrv.errors import Unavailable
 
 FILE = "app-passwords.db"
@@ -245,11 +245,12 @@ class AppPasswordDatabase:
         """
         if os.path.lexists(self._path):
             return
-        disk = RealDisk()
         folder = os.path.dirname(self._path)
+        if not os.path.isdir(folder):
+            # Made by root it would not be the server's.
+            raise Unavailable(cause=f"{folder} is not there; the server makes it when it starts")
         temporary = f"{self._path}.{secrets.token_hex(6)}.new"
         try:
-            make_directories(disk, folder)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
                 if os.geteuid() == 0:
@@ -262,7 +263,7 @@ class AppPasswordDatabase:
             finally:
                 os.close(descriptor)
                 os.unlink(temporary)
-            disk.sync_directory(folder)
+            RealDisk().sync_directory(folder)
         except OSError as error:
             raise Unavailable(cause=f"{self._path}: {error.strerror}") from error
 
