@@ -22,7 +22,8 @@ from mailsrv.relay.mx_agent import MxAgent
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.relay.smarthost_agent import SmarthostAgent
 from mailsrv.routing.rules import Smarthost
-from mailsrv.testing.next_hop import MemoryNetwork, NextHop
+from mailsrv.testing.next_hop import NextHop
+from mailsrv.testing.next_hop_network import MemoryNetwork
 
 MESSAGE = b"From: a@example.test\r\nSubject: hello\r\n\r\n.dots\r\n..and more\r\n"
 NOW = 1_700_000_000.0

@@ -20,7 +20,8 @@ from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, IResolver, MailEx
 from mailsrv.relay.agent import make_relay_parts
 from mailsrv.relay.mx_agent import MxAgent
 from mailsrv.relay.settings import RelaySettings
-from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, MemoryNetwork, MemoryTransport, NextHop
+from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
+from mailsrv.testing.next_hop_network import MemoryNetwork, MemoryTransport
 from mailsrv.testing.queue_simulation import DESTINATIONS, LostAccount, World
 from tests.relay.relay_harness import MemoryClientTls, MemoryPolicies, MemoryResolver
 

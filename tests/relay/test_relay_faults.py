@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
-from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, MemoryTransport, NextHop
+from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
+from mailsrv.testing.next_hop_network import MemoryTransport
 from tests.relay.relay_harness import MESSAGE, MemoryContent, World, host, make_world
 
 STEPS = [
