@@ -43,12 +43,67 @@ attributetype ( 1.3.6.1.4.1.55555.1.10 NAME 'krbPrincipalName' EQUALITY caseExac
     SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
 attributetype ( 1.3.6.1.4.1.55555.1.11 NAME 'krbPrincipalExpiration' EQUALITY generalizedTimeMatch
     SYNTAX 1.3.6.1.4.1.1466.115.121.1.24 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.12 NAME 'authOrig' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.13 NAME 'dLMemSubmitPerms' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.14 NAME 'unauthOrig' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.15 NAME 'dLMemRejectPerms' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.16 NAME 'msExchModeratedByLink' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.17 NAME 'publicDelegates' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.18 NAME 'msExchDelegateListLink' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.19 NAME 'altRecipient' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.20 NAME 'maySendAs' EQUALITY distinguishedNameMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.12 )
+attributetype ( 1.3.6.1.4.1.55555.1.21 NAME 'msExchRequireAuthToSendTo' EQUALITY booleanMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.7 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.22 NAME 'msExchEnableModeration' EQUALITY booleanMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.7 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.23 NAME 'deliverAndRedirect' EQUALITY booleanMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.7 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.24 NAME 'targetAddress' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.25 NAME 'accessPolicy' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.26 NAME 'mgrpAllowedBroadcaster' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.27 NAME 'mgrpModerator' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.28 NAME 'listAllowedUser' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.29 NAME 'listModerator' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.30 NAME 'lockoutTime' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.31 NAME 'pwdLastSet' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.32 NAME 'msDS-User-Account-Control-Computed' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.33 NAME 'primaryGroupID' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.34 NAME 'mDBOverHardQuotaLimit' EQUALITY integerMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.35 NAME 'objectSid' EQUALITY octetStringMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.36 NAME 'tokenGroups' EQUALITY octetStringMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )
 objectclass ( 1.3.6.1.4.1.55555.2.1 NAME 'mailUser' SUP top AUXILIARY
-    MAY ( mail $ mailAlternateAddress $ mailQuota $ mailForwardingAddress ) )
+    MAY ( mail $ mailAlternateAddress $ mailQuota $ mailForwardingAddress $ accessPolicy $ mgrpAllowedBroadcaster
+    $ mgrpModerator $ listAllowedUser $ listModerator $ maySendAs ) )
 objectclass ( 1.3.6.1.4.1.55555.2.2 NAME 'user' SUP inetOrgPerson STRUCTURAL
-    MAY ( sAMAccountName $ userPrincipalName $ proxyAddresses $ userAccountControl $ accountExpires ) )
+    MAY ( sAMAccountName $ userPrincipalName $ proxyAddresses $ userAccountControl $ accountExpires $ publicDelegates
+    $ msExchDelegateListLink $ altRecipient $ deliverAndRedirect $ targetAddress $ lockoutTime $ pwdLastSet
+    $ msDS-User-Account-Control-Computed $ primaryGroupID $ objectSid $ tokenGroups $ mDBOverHardQuotaLimit ) )
 objectclass ( 1.3.6.1.4.1.55555.2.3 NAME 'group' SUP top STRUCTURAL
-    MUST cn MAY ( member $ mail $ proxyAddresses $ sAMAccountName $ description ) )
+    MUST cn MAY ( member $ mail $ proxyAddresses $ sAMAccountName $ description $ authOrig $ dLMemSubmitPerms
+    $ unauthOrig $ dLMemRejectPerms $ msExchModeratedByLink $ msExchRequireAuthToSendTo $ msExchEnableModeration
+    $ objectSid ) )
 objectclass ( 1.3.6.1.4.1.55555.2.4 NAME 'ipaPerson' SUP top AUXILIARY
     MAY ( nsAccountLock $ krbPrincipalName $ krbPrincipalExpiration $ mailAlternateAddress ) )
 objectclass ( 1.3.6.1.4.1.55555.2.5 NAME 'ipaUserGroup' SUP top AUXILIARY MAY ( mail ) )

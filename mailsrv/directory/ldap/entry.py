@@ -141,6 +141,12 @@ class EntryReader:
             found.update(dict.fromkeys(self._aliases(entry, name)))
         return tuple(found)
 
+    def where(self, entry: LdapEntry, address: Address) -> str:
+        """The attribute in which an address of the entry stands; "" where it stands in none."""
+        form = self.alias_form(entry)
+        names = (*self.mapping.address, *self.mapping.alias) if form is None else form.address
+        return next((name for name in names if address in self._plain_addresses(entry, name)), "")
+
     def _aliases(self, entry: LdapEntry, name: str) -> list[Address]:
         prefix = self.mapping.alias_prefix
         texts = entry.texts(name)
