@@ -59,6 +59,8 @@ class AppPasswordJudge:
         self._seconds = seconds
         self._settings = settings
         self._pending = 0
+        self._noting: set[int] = set()
+        """Whose use is being written: clients log in several times at once."""
         self._is_looking = False
         self._looked_at: float | None = None
         self.refused = 0
@@ -88,9 +90,12 @@ class AppPasswordJudge:
         # The other way round after a clock was set back.
         if password.used_at is not None and 0 <= now - password.used_at < self._settings.app_password_use_seconds:
             return
+        if password.id in self._noting:
+            return
+        self._noting.add(password.id)
         network = network_key(client_address) or "local"
         noting = self._ask(lambda: self._database.note_use(password.id, now, service, network))
-        noting.addErrback(self._note_failed, password)
+        noting.addErrback(self._note_failed, password).addBoth(lambda _: self._noting.discard(password.id))
 
     def _note_failed(self, failure: Failure, password: AppPassword) -> None:
         failure.trap(MailError)

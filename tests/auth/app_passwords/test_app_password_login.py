@@ -264,6 +264,29 @@ def test_the_last_use_is_written_once_a_minute(case):
     assert used()[0] == 260
 
 
+def test_log_ins_at_once_are_one_use(case, monkeypatch):
+    secret = case.add().secret
+    noted: list[Any] = []
+    write = AppPasswordDatabase.note_use
+
+    def note(self: AppPasswordDatabase, *values: Any) -> None:
+        noted.append(values)
+        write(self, *values)
+
+    monkeypatch.setattr(AppPasswordDatabase, "note_use", note)
+    case.threads.hold = True
+    waiting = [case.begin(secret) for _ in range(5)]
+    searches, case.threads.held = case.threads.held, []
+    for search in searches:
+        search()
+    assert all(len(answers) == 1 for answers in waiting)
+    case.threads.go()
+    assert len(noted) == 1
+    case.clock.advance(60)
+    assert case.log_in(secret) == ALICE
+    assert len(noted) == 2
+
+
 def test_a_use_that_cannot_be_written_lets_in_all_the_same(case, monkeypatch):
     secret = case.add().secret
 
