@@ -41,7 +41,9 @@ from mailsrv.app.status import StatusParts, WorkerIdentity, WorkerStatus
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
 from mailsrv.auth.failure_table import FailureFile, failures_path
+from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.auth.tickets import KeytabUnusable
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission
 from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
@@ -101,6 +103,7 @@ class MailServer:
         self._failures = FailureFile(failures_path(settings.state_dir), settings.auth.throttle_entries)
         self._throttle = self._make_throttle(settings)
         self._app_passwords = AppPasswords(settings, reactor)
+        self._ticket_threads = TicketThreads(reactor, settings.gssapi)
         self._sessions = Sessions(
             settings.sessions, clock=reactor, bus=storage.bus, directory=lambda: self._policy.directory
         )
@@ -115,6 +118,7 @@ class MailServer:
             lambda: self._outbound.resolver,
             self._sessions.registry,
             self._app_passwords.judge,
+            self._ticket_threads,
         )
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
@@ -128,7 +132,7 @@ class MailServer:
                 decoy_secret=secrets.token_bytes(SECRET_OCTETS),
             )
             self._outbound = make_outbound(settings, reactor, storage, lambda: self._policy)
-        except (TlsError, FilterNotFound, KeyStoreError) as error:
+        except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
             raise CannotStart(str(error)) from error
         self._portal = Portal(policy.realm, policy.checkers)
         self._pickup = Pickup(
@@ -230,6 +234,7 @@ class MailServer:
     async def _start(self) -> None:
         self._pool.start()
         self._hashing.start()
+        self._ticket_threads.start()
         self._app_passwords.start()
         self._submission_rates.start()
         self._failures.start()
@@ -258,6 +263,7 @@ class MailServer:
         finally:
             self._connections.close()
             self._hashing.stop()
+            self._ticket_threads.stop()
             self._app_passwords.stop()
             await self._status.stop()
             if self._pool.started and not self._pool.joined:
@@ -277,11 +283,12 @@ class MailServer:
             decoy_secret = await self._run_in_thread(open_decoy_secret, settings.state_dir)
             if self._tls is not None:
                 await self._run_in_thread(self._tls.reload, settings.tls)
-        except (TlsError, FilterNotFound, KeyStoreError) as error:
+        except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
             raise ReloadRefused(str(error)) from error
         if _throttling(settings) != _throttling(self._settings):
             throttle = self._make_throttle(settings)
         self._throttle = throttle
+        self._ticket_threads.replace_settings(settings.gssapi)
         self._submission_rates.replace_settings(settings.submission)
         self._app_passwords.judge.replace_settings(settings.auth)
         self._sessions.watch.replace_settings(settings.sessions)
@@ -393,5 +400,5 @@ def check_files(settings: Settings) -> None:
         load_policy_files(settings)
         if uses_tls(settings):
             TlsContexts(settings.tls)
-    except (TlsError, FilterNotFound, KeyStoreError) as error:
+    except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
         raise CannotStart(str(error)) from error

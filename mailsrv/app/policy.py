@@ -13,12 +13,13 @@ from typing import Any
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 
-from mailsrv.app.mechanisms import make_deciders
+from mailsrv.app.mechanisms import check_keytab, make_deciders, offered_under_tls
 from mailsrv.app.oauth import Issuers
 from mailsrv.app.storage import Storage
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge
 from mailsrv.auth.checker import PasswordChecker
+from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.realm import MailRealm
@@ -63,7 +64,8 @@ class PolicyFiles:
 
 
 def load_policy_files(settings: Settings) -> PolicyFiles:
-    """Waits for the disk; only reads. Raises FilterNotFound and KeyStoreError."""
+    """Waits for the disk; only reads. Raises FilterNotFound, KeyStoreError and KeytabUnusable."""
+    check_keytab(settings)
     return PolicyFiles(load_filters(settings.filter), load_signing_keys(settings.dkim, settings.state_dir))
 
 
@@ -83,6 +85,7 @@ class PolicyParts:
     sessions: SessionRegistry
     """Who is logged in."""
     app_passwords: AppPasswordJudge
+    ticket_threads: TicketThreads
 
 
 @frozen(eq=False)
@@ -146,7 +149,13 @@ def make_policy(
         cache=LoginCache(clock=clock, seconds=auth.cache_seconds, entries=auth.cache_entries),
         app_passwords=parts.app_passwords,
     )
-    offer = MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth), app_passwords=parts.app_passwords)
+    offer = MechanismOffer(
+        auth,
+        directory,
+        takes_tokens=bool(settings.oauth),
+        app_passwords=parts.app_passwords,
+        under_tls=offered_under_tls(settings),
+    )
     sasl_checker = SaslChecker(
         directory,
         auth,
@@ -162,6 +171,7 @@ def make_policy(
             throttle=throttle,
             access=access,
             tokens=parts.issuers.judge(settings.oauth),
+            ticket_threads=parts.ticket_threads,
         ),
     )
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)

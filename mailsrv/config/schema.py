@@ -10,6 +10,7 @@ from attrs import field, frozen, validators
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.access_settings import AccessSettings
+from mailsrv.auth.gssapi_settings import GssapiSettings
 from mailsrv.auth.oauth_settings import OAuthSettings
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.settings import AuthSettings
@@ -69,6 +70,7 @@ class Settings:
     access: tuple[AccessSettings, ...] = ()
     tls: TlsSettings = field(factory=TlsSettings)
     auth: AuthSettings = field(factory=AuthSettings)
+    gssapi: GssapiSettings = field(factory=GssapiSettings)
     sessions: SessionSettings = field(factory=SessionSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)
     store: StoreSettings = field(factory=StoreSettings)

@@ -26,7 +26,8 @@ class ImapSettings:
         default=60, metadata={"help": "How often IDLE looks for changes that no notice told of.", "unit": "s"}
     )
     login_line_octets: int = field(
-        default=8192, metadata={"help": "Longest command line before log-in.", "unit": "octets"}
+        default=12288,
+        metadata={"help": "Longest command line before log-in; tickets and tokens are long.", "unit": "octets"},
     )
     login_literal_octets: int = field(
         default=4096, metadata={"help": "Largest literal before log-in.", "unit": "octets"}

@@ -12,7 +12,6 @@ from typing import Any
 from attrs import define
 from cryptography import x509
 
-
 _VERDICT = "client_certificate_verdict"
 
 

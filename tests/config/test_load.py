@@ -229,6 +229,7 @@ def test_paths_are_recognised():
         "directory.client_key_file",
         "directory.path",
         "dkim.key_dir",
+        "gssapi.keytab_file",
         "log.path",
         "oauth.client_secret_file",
         "oauth.jwks_file",

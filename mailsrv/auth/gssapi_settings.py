@@ -1,0 +1,100 @@
+"""``[gssapi]``: log-in by Kerberos ticket."""
+
+from __future__ import annotations
+
+import enum
+import importlib.util
+from typing import Any
+
+from attrs import Attribute, field, frozen, validators
+
+
+class ChannelBinding(enum.Enum):
+    """Whether a log-in is tied to the TLS connection it comes over."""
+
+    OFF = "off"
+    ALLOW = "allow"
+    REQUIRE = "require"
+
+
+def _can_be_used(_record: object, attribute: Attribute[Any], value: str) -> None:
+    if value and importlib.util.find_spec("gssapi") is None:
+        raise ValueError("Kerberos needs the extra of this name: pip install mailsrv[gssapi]", attribute)
+
+
+def _is_service(_record: object, attribute: Attribute[Any], value: str) -> None:
+    if not value or not value.isascii() or not value.replace("-", "").replace("_", "").isalnum():
+        raise ValueError("expected the name of a service, such as imap", attribute)
+
+
+@frozen
+class GssapiSettings:
+    """``[gssapi]``: whose tickets are taken under TLS, and whose account they open."""
+
+    keytab_file: str = field(
+        default="",
+        validator=_can_be_used,
+        metadata={
+            "help": "The keys of our services (imap/HOST, pop/HOST, smtp/HOST), as ktutil and ktpass write them. "
+            "Empty: GSSAPI is not offered. It is read at every log-in."
+        },
+    )
+    realms: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Realms whose users may log in, to the letter.", "example": ["EXAMPLE.TEST"]},
+    )
+    domain: str = field(
+        default="",
+        metadata={
+            "help": "alice@REALM is alice at this domain; empty: at the realm in lower case.",
+            "example": "example.test",
+        },
+    )
+    hostname: str = field(
+        default="",
+        metadata={
+            "help": "Only tickets for services of this host are taken; empty: for any the keytab has keys of.",
+            "example": "mail.example.test",
+        },
+    )
+    imap_service: str = field(
+        default="imap", validator=_is_service, metadata={"help": "The first part of the principal of IMAP."}
+    )
+    pop3_service: str = field(
+        default="pop", validator=_is_service, metadata={"help": "The first part of the principal of POP3."}
+    )
+    submission_service: str = field(
+        default="smtp", validator=_is_service, metadata={"help": "The first part of the principal of submission."}
+    )
+    channel_binding: ChannelBinding = field(
+        default=ChannelBinding.ALLOW,
+        metadata={
+            "help": "allow: a client that ties its log-in to TLS (tls-server-end-point) must have our certificate "
+            "before it; require: others are refused; off: it is not looked at."
+        },
+    )
+    threads: int = field(
+        default=4,
+        validator=[validators.ge(1), validators.le(64)],
+        metadata={"help": "Threads of each worker that look at tickets."},
+    )
+    waiting: int = field(
+        default=100,
+        validator=validators.ge(1),
+        metadata={"help": "Tickets that may wait for a thread; more are a temporary failure."},
+    )
+    timeout_seconds: float = field(
+        default=10.0,
+        validator=validators.gt(0),
+        metadata={"help": "How long a ticket may take; after that it is a temporary failure.", "unit": "s"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.keytab_file and not self.realms:
+            raise ValueError("gssapi.realms: expected at least one realm beside keytab_file")
+        if self.domain and len(self.realms) > 1:
+            raise ValueError("gssapi.domain: with several realms two users could be one; leave it out")
+
+    def service_name(self, service: str) -> str:
+        """By ``imap``, ``pop3`` or ``submission``."""
+        return {"imap": self.imap_service, "pop3": self.pop3_service}.get(service, self.submission_service)
