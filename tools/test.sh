@@ -24,10 +24,11 @@ fi
 PATH=$PATH:/usr/sbin:/sbin # servers are there
 declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
     [msmtp]=msmtp [node]=nodejs [npm]=npm [openssl]=openssl [unbound]=unbound [knotd]=knot
-    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd
+    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd [samba]=samba-ad-dc
     [krb5kdc]=krb5-kdc [kadmin.local]=krb5-admin-server [kinit]=krb5-user
     [krb5-config]=libkrb5-dev [gcc]=gcc)
 missing=()
+[ -e /usr/share/samba/setup/provision.ldif ] || missing+=(samba-ad-provision) # what samba-tool makes a domain of
 perl -MNet::SSLeay -e 1 2>/dev/null || missing+=(libnet-ssleay-perl) # swaks needs it for TLS
 compgen -G '/usr/lib/*/sasl2/libgssapiv2.so' >/dev/null || missing+=(libsasl2-modules-gssapi-mit) # mbsync's Kerberos
 "$bin/python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
@@ -68,6 +69,9 @@ if [ ${#missing[@]} -gt 0 ]; then
     for package in "${missing[@]}"; do
         if [[ $package =~ ^(unbound|knot|slapd|krb5-kdc|krb5-admin-server)$ ]] && command -v systemctl >/dev/null 2>&1; then
             "${as_root[@]}" systemctl --quiet disable "$package.service" >/dev/null 2>&1 || true
+        fi
+        if [ "$package" = samba-ad-dc ] && command -v systemctl >/dev/null 2>&1; then
+            "${as_root[@]}" systemctl --quiet disable smbd nmbd winbind samba-ad-dc >/dev/null 2>&1 || true
         fi
     done
 fi
