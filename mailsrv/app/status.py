@@ -26,9 +26,10 @@ from mailsrv.interfaces.directory_state import IReportsState
 from mailsrv.journal.journal import JournalStatus
 
 _log = Logger()
-_MOST_DIRECTORIES = 64
-_MOST_SERVERS = 32
-_MOST_TEXT = 500
+# Together well below what a file may hold, whatever the characters.
+_MOST_DIRECTORIES = 16
+_MOST_SERVERS = 8
+_MOST_TEXT = 300
 
 
 class RunInThread(Protocol):

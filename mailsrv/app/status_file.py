@@ -17,7 +17,7 @@ from typing import Any
 
 from attrs import frozen
 
-MAX_OCTETS = 1 << 20
+MAX_OCTETS = 2 << 20
 """Nobody writes more, or reads more."""
 SERVER = "server"
 """The process that watches over the workers, or that serves alone."""

@@ -16,7 +16,7 @@ from attrs import asdict
 
 from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
-from mailsrv.cli.status_report import Condition, StatusReport, age_of, make_report
+from mailsrv.cli.status_report import Condition, StatusReport, age_of, connections_of, make_report, number
 
 _EXIT = {Condition.HEALTHY: 0, Condition.DEGRADED: 1, Condition.NOT_RUNNING: 2}
 _UNITS = ("octets", "KiB", "MiB", "GiB", "TiB")
@@ -78,17 +78,17 @@ def _processes(report: StatusReport) -> Iterator[str]:
         if server is not None:
             last = max((each.modified_at for each in report.workers), default=0.0)
             seen = f", last seen {_moment(last)}" if last else ""
-            yield f"last run     started {_moment(server.get('started_at', 0.0))}{seen}"
+            yield f"last run     started {_moment(number(server.get('started_at')))}{seen}"
         return
     if server is None:
         return
-    up = _span(report.now - server.get("started_at", report.now))
-    yield f"up           {up}, since {_moment(server.get('started_at', 0.0))}, process {server.get('pid')}"
+    up = _span(report.now - number(server.get("started_at")))
+    yield f"up           {up}, since {_moment(number(server.get('started_at')))}, process {server.get('pid')}"
     yield f"workers      {len(report.workers)} of {report.workers_expected}"
     for worker in report.workers:
         content = worker.content
-        up = _span(report.now - content.get("started_at", report.now))
-        total = sum(content.get("connections", {}).values())
+        up = _span(report.now - number(content.get("started_at")))
+        total = sum(connections_of(worker).values())
         yield (
             f"  {content.get('worker')}  process {content.get('pid')}  up {up}  {total} connections  "
             f"{content.get('accounts', 0)} accounts  as of {_span(age_of(worker, report.now))} ago"
@@ -123,7 +123,7 @@ def _table(report: StatusReport) -> dict[str, Any]:
         "server": report.server,
         "uptime_seconds": None
         if report.condition is Condition.NOT_RUNNING or report.server is None
-        else round(report.now - report.server.get("started_at", report.now), 1),
+        else round(report.now - number(report.server.get("started_at")), 1),
         "workers_expected": report.workers_expected,
         "workers": [
             {**each.content, "is_alive": each.is_alive, "age_seconds": round(age_of(each, report.now), 1)}

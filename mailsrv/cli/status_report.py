@@ -81,7 +81,7 @@ class StatusReport:
     @property
     def workers_expected(self) -> int:
         """As many as there should be."""
-        return int(self.server.get("workers", 1)) if self.server is not None else 0
+        return int(number(self.server.get("workers", 1))) if self.server is not None else 0
 
 
 def make_report(settings: Settings, now: float | None = None) -> StatusReport:
@@ -94,7 +94,7 @@ def make_report(settings: Settings, now: float | None = None) -> StatusReport:
     alive = [each for each in written if each.is_alive]
     workers = sorted(alive or ([] if is_running else written), key=lambda each: str(each.content.get("worker")))
     directories = _merged_directories(alive)
-    expected = int(server.content.get("workers", 1)) if server is not None else 0
+    expected = int(number(server.content.get("workers", 1))) if server is not None else 0
     concerns = [*_worker_concerns(alive, expected, now)] if is_running else []
     concerns += _directory_concerns(directories)
     concerns += _journal_concerns(alive)
@@ -132,7 +132,7 @@ def _worker_concerns(alive: Sequence[FoundStatus], expected: int, now: float) ->
     if len(alive) < expected:
         yield f"{len(alive)} of {expected} workers run"
     for worker in alive:
-        limit = max(_STALE_SECONDS, _STALE_INTERVALS * _number(worker.content.get("every_seconds")))
+        limit = max(_STALE_SECONDS, _STALE_INTERVALS * number(worker.content.get("every_seconds")))
         age = age_of(worker, now)
         if age > limit:
             yield f"worker {worker.content.get('worker')} has said nothing for {age:.0f} s"
@@ -141,16 +141,25 @@ def _worker_concerns(alive: Sequence[FoundStatus], expected: int, now: float) ->
 def _connections(alive: Sequence[FoundStatus]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for worker in alive:
-        connections = worker.content.get("connections")
-        if isinstance(connections, Mapping):
-            total.update({str(name): int(_number(count)) for name, count in connections.items()})
+        total.update(connections_of(worker))
     return dict(sorted(total.items()))
+
+
+def connections_of(worker: FoundStatus) -> dict[str, int]:
+    """By service. A worker of another version may say something else there."""
+    connections = worker.content.get("connections")
+    if not isinstance(connections, Mapping):
+        return {}
+    return {str(name): int(number(count)) for name, count in connections.items()}
 
 
 def _merged_directories(alive: Sequence[FoundStatus]) -> tuple[Mapping[str, Any], ...]:
     merged: dict[str, dict[str, Any]] = {}
     for worker in alive:
-        for told in worker.content.get("directories", ()):
+        directories = worker.content.get("directories")
+        for told in directories if isinstance(directories, list) else ():
+            if not isinstance(told, Mapping):
+                continue
             name = str(told.get("name"))
             before = merged.get(name)
             merged[name] = dict(told) if before is None else _worse(before, told)
@@ -159,7 +168,7 @@ def _merged_directories(alive: Sequence[FoundStatus]) -> tuple[Mapping[str, Any]
 
 def _worse(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """Of two workers' words about a directory."""
-    result = dict(one if _number(one.get("is_out")) >= _number(other.get("is_out")) else other)
+    result = dict(one if number(one.get("is_out")) >= number(other.get("is_out")) else other)
     servers: dict[str, Mapping[str, Any]] = {}
     for server in (*one.get("servers", ()), *other.get("servers", ())):
         known = servers.get(server["uri"])
@@ -192,7 +201,7 @@ def _journal_concerns(alive: Sequence[FoundStatus]) -> Iterator[str]:
         who = f"worker {worker.content.get('worker')}"
         if not journal.get("is_running"):
             yield f"the journal of {who} takes no mail"
-        if _number(journal.get("blocked_deliveries")):
+        if number(journal.get("blocked_deliveries")):
             yield f"{who}: mail of {journal['blocked_deliveries']} deliveries does not get into its mailboxes"
 
 
@@ -238,7 +247,8 @@ def _certificate_ends(
     settings: Settings, alive: Sequence[FoundStatus], now: float, concerns: list[str]
 ) -> float | None:
     """By what the workers use; where none runs, by the files."""
-    ends = [each.content["certificate_ends"] for each in alive if each.content.get("certificate_ends") is not None]
+    told = [number(each.content.get("certificate_ends")) for each in alive]
+    ends = [each for each in told if each]
     if not alive and uses_tls(settings):
         tls = settings.tls
         pairs = [(tls.certificate, tls.key), *((path, path) for path in tls.more_certificates)]
@@ -280,5 +290,6 @@ def _space(settings: Settings, concerns: list[str]) -> Iterator[Space]:
         yield space
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
+    """What should be one; 0 where it is not."""
     return float(value) if isinstance(value, int | float) else 0.0

@@ -62,9 +62,10 @@ class Case:
 @pytest.fixture
 def logged():
     events: list[dict[str, Any]] = []
-    globalLogPublisher.addObserver(events.append)
+    observe: Any = events.append
+    globalLogPublisher.addObserver(observe)
     yield events
-    globalLogPublisher.removeObserver(events.append)
+    globalLogPublisher.removeObserver(observe)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def logged():
 def test_an_administrator_logs_in_as_a_user_with_their_own_password(name, authzid):
     login = Case().log_in(name, authzid=authzid)
     assert isinstance(login, Login)
+    assert login.acting is not None
     assert (login.user.address, login.acting.address, login.prover.address) == (ALICE, ADMIN, ADMIN)
 
 
