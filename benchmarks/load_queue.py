@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.progress import Progress
 from benchmarks.report import Result, table
 from mailsrv.address import Address
 from mailsrv.disk import RealDisk
@@ -104,12 +105,14 @@ def pending(number: int, destinations: int) -> PendingDelivery[OnwardDelivery]:
 def fill(folder: Path, recipients: int, destinations: int) -> list[Result]:
     queue = Queue(folder, b"fill")
     applier = queue.store.applier
+    progress = Progress("filled", recipients)
     start, cpu = time.perf_counter(), time.process_time()
     for first in range(0, recipients, BATCH):
         batch = [pending(number, destinations) for number in range(first, min(recipients, first + BATCH))]
         applier.apply(batch)
         for message in queue.store.content.fresh_ids():
             queue.store.content.forget(message)
+        progress.at(first)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     applier.close()
     octets = sum(path.stat().st_size for path in (folder / "queue").glob("queue.db*"))
@@ -189,7 +192,7 @@ def run(folder: Path) -> Iterator[Result]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load_queue", description=__doc__)
-    parser.add_argument("--recipients", type=int, default=1_000_000)
+    parser.add_argument("--recipients", "--messages", type=int, default=1_000_000, help="one a message")
     parser.add_argument("--destinations", type=int, default=1000)
     parser.add_argument("--dead", action="store_true", help="one destination")
     parser.add_argument("--folder", type=Path)

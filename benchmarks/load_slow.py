@@ -85,6 +85,8 @@ def work(folder: Path, slow: int, messages: int, rounds: int) -> Iterator[Result
             alone.append(measure(server, "fast ones alone", messages))
             with crawling(server.ports["mx"], slow):
                 beside.append(measure(server, f"fast ones beside {slow} slow", messages))
+            took = f"alone {alone[-1].seconds:.1f} s, beside slow ones {beside[-1].seconds:.1f} s"
+            print(f"round {len(alone)} of {rounds}: {took}", file=sys.stderr, flush=True)
     for found in (alone, beside):
         middle = statistics.median_low([each.seconds for each in found])
         yield next(each for each in found if each.seconds == middle)
