@@ -22,9 +22,9 @@ _ANSWER_OCTETS = 65_536
 
 
 class Issuers:
-    """:class:`~mailsrv.auth.issuer_web.IssuerWeb`, and the judge of tokens that asks by it.
+    """The judge of tokens of this process, with whom to ask.
 
-    ``ca_file`` as in ``tls_client.ca_file``; it is read when the first question is asked.
+    ``ca_file`` as in ``tls_client.ca_file``: for issuers that have none of their own.
     """
 
     def __init__(self, reactor: Any, resolver: Callable[[], IResolver], ca_file: str, run_in_thread: Any) -> None:
@@ -32,19 +32,42 @@ class Issuers:
         self._resolver = resolver
         self._ca_file = ca_file
         self._run_in_thread = run_in_thread
-        self._https: HttpsClient | None = None
         self._judge: TokenJudge | None = None
+        self._webs: list[IssuerHttps] = []
 
     def judge(self, settings: Sequence[OAuthSettings]) -> TokenJudge | None:
         """The same one as long as the settings are: a reload does not forget keys while an issuer is down."""
         if not settings:
+            self._judge, self._webs = None, []
             return None
         # It needs a library that not everybody installs; the settings have seen to it that it is there.
         from mailsrv.auth.tokens import TokenJudge
 
         if self._judge is None or self._judge.issuers != tuple(settings):
-            self._judge = TokenJudge(settings, self, clock=self._reactor, seconds=time.time)
+            self._webs = []
+            self._judge = TokenJudge(settings, self._web_of, clock=self._reactor, seconds=time.time)
+        for web in self._webs:
+            web.read_authorities_again()
         return self._judge
+
+    def _web_of(self, settings: OAuthSettings) -> IssuerHttps:
+        ca_file = settings.ca_file or self._ca_file
+        web = IssuerHttps(lambda: HttpsClient(self._reactor, self._resolver(), ca_file), self._run_in_thread)
+        self._webs.append(web)
+        return web
+
+
+class IssuerHttps:
+    """An :class:`~mailsrv.auth.issuer_web.IssuerWeb`. ``make_client`` waits for the disk."""
+
+    def __init__(self, make_client: Callable[[], HttpsClient], run_in_thread: Any) -> None:
+        self._make_client = make_client
+        self._run_in_thread = run_in_thread
+        self._client: HttpsClient | None = None
+
+    def read_authorities_again(self) -> None:
+        """With the next question."""
+        self._client = None
 
     def read_file(self, path: str) -> Deferred[bytes]:
         answer: Deferred[bytes] = self._run_in_thread(_read, path)
@@ -70,9 +93,10 @@ class Issuers:
         )
 
     async def _ask(self, method: str, uri: str, **more: Any) -> WebAnswer:
-        if self._https is None:
-            self._https = await self._run_in_thread(HttpsClient, self._reactor, self._resolver(), self._ca_file)
-        answer = await self._https.request(method, uri, **more)
+        client = self._client
+        if client is None:
+            client = self._client = await self._run_in_thread(self._make_client)
+        answer = await client.request(method, uri, **more)
         return WebAnswer(answer.status, answer.media_type, answer.body)
 
 

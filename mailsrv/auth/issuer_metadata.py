@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailsrv.auth.issuer_web import IssuerFailed, IssuerWeb, read_object
 from mailsrv.auth.kept_document import KeptDocument
-from mailsrv.auth.oauth_settings import OAuthSettings
+from mailsrv.auth.oauth_settings import OAuthSettings, is_https
 
 _URI_LIMIT = 2048
 
@@ -68,12 +68,6 @@ def understand_metadata(members: Mapping[str, Any], issuer: str) -> IssuerMetada
 def _uri(value: object) -> str:
     if value is None:
         return ""
-    if (
-        not isinstance(value, str)
-        or not value.startswith("https://")
-        or len(value) > _URI_LIMIT
-        or not (value.isascii() and value.isprintable())
-        or " " in value
-    ):
+    if not isinstance(value, str) or len(value) > _URI_LIMIT or not is_https(value):
         raise IssuerFailed("metadata with an address that cannot be used")
     return value

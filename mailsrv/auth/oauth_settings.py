@@ -8,6 +8,8 @@ from typing import Any
 
 from attrs import Attribute, field, frozen, validators
 
+from mailsrv.address import Address, AddressError
+
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
@@ -37,9 +39,22 @@ def _are_known(_record: object, attribute: Attribute[Any], value: tuple[str, ...
         raise ValueError(f"expected some of {', '.join(ALGORITHMS)}", attribute)
 
 
+def is_https(uri: str) -> bool:
+    """Whether it can be asked: https, and letters that can stand in a request."""
+    return uri.startswith("https://") and uri.isascii() and uri.isprintable() and " " not in uri
+
+
 def _is_https(_record: object, attribute: Attribute[Any], value: str) -> None:
-    if value and not value.startswith("https://"):
+    if value and not is_https(value):
         raise ValueError("expected a URL with https", attribute)
+
+
+def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
+    for name in value:
+        try:
+            Address("x", name)
+        except AddressError as error:
+            raise ValueError("expected names of domains", attribute) from error
 
 
 def _has_words(_record: object, attribute: Attribute[Any], value: str) -> None:
@@ -76,6 +91,10 @@ class OAuthSettings:
         },
     )
     jwks_file: str = field(default="", metadata={"help": "A file with its public keys, instead of jwks_uri."})
+    ca_file: str = field(
+        default="",
+        metadata={"help": "PEM file of the authorities its certificate comes from; empty: as in tls_client.ca_file."},
+    )
     client_id: str = field(
         default="",
         metadata={
@@ -143,6 +162,15 @@ class OAuthSettings:
             "that it is not verified."
         },
     )
+    domains: tuple[str, ...] = field(
+        default=(),
+        validator=_are_domains,
+        metadata={
+            "help": "It vouches for accounts that it names with one of these domains, and no others; empty: for all. "
+            "Needed where several organisations share this server.",
+            "example": ["example.test"],
+        },
+    )
     openid_configuration: str = field(
         default="",
         validator=_is_https,
@@ -186,7 +214,7 @@ class OAuthSettings:
             raise ValueError("oauth: introspection_uri needs client_id and client_secret_file")
         if len([way for way in (self.jwks_uri, self.jwks_file, self.client_id) if way]) > 1:
             raise ValueError("oauth: only one of jwks_uri, jwks_file and client_id is possible")
-        if self.needs_discovery and not self.discovery_uri.startswith("https://"):
+        if self.needs_discovery and not is_https(self.discovery_uri):
             raise ValueError("oauth: an issuer without https needs openid_configuration, jwks_uri or jwks_file")
 
     @property

@@ -11,6 +11,8 @@ from typing import Any
 
 from attrs import frozen
 
+from mailsrv.address import Address
+from mailsrv.auth.names import parse_user_name
 from mailsrv.auth.oauth_settings import OAuthSettings, UntoldClaim
 from mailsrv.auth.token_errors import TokenRefused
 
@@ -92,7 +94,14 @@ def _account(claims: Mapping[str, Any], settings: OAuthSettings) -> str:
         raise TokenRefused(f"no claim {settings.account_claim}")
     if settings.account_claim == "email" and claims.get("email_verified", True) is not True:
         raise TokenRefused("the address is not verified")
+    if settings.domains and not _is_of(account, settings.domains):
+        raise TokenRefused("an account of another domain")
     return account
+
+
+def _is_of(account: str, domains: Collection[str]) -> bool:
+    address = parse_user_name(account)
+    return address is not None and any(address.domain == Address("x", name).domain for name in domains)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

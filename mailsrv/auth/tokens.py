@@ -25,14 +25,20 @@ _Way = SignedTokens | Introspection
 
 
 class TokenJudge:
-    """Knows the issuers. ``seconds`` since the epoch."""
+    """Knows the issuers. ``web_of``: how each is asked; ``seconds`` since the epoch."""
 
     def __init__(
-        self, issuers: Sequence[OAuthSettings], web: IssuerWeb, *, clock: IReactorTime, seconds: Callable[[], float]
+        self,
+        issuers: Sequence[OAuthSettings],
+        web_of: Callable[[OAuthSettings], IssuerWeb],
+        *,
+        clock: IReactorTime,
+        seconds: Callable[[], float],
     ) -> None:
         self.issuers = tuple(issuers)
         self._ways: list[tuple[OAuthSettings, _Way]] = []
         for one in issuers:
+            web = web_of(one)
             places = IssuerPlaces(one, web, clock)
             way: _Way
             if one.client_id:

@@ -46,6 +46,7 @@ def _readable_problems(settings: Settings) -> Iterator[str]:
         *((f"route[{index}].password_file", each.password_file) for index, each in enumerate(settings.route)),
         *((f"oauth[{index}].client_secret_file", each.client_secret_file) for index, each in enumerate(settings.oauth)),
         *((f"oauth[{index}].jwks_file", each.jwks_file) for index, each in enumerate(settings.oauth)),
+        *((f"oauth[{index}].ca_file", each.ca_file) for index, each in enumerate(settings.oauth)),
         ("tls_client.ca_file", settings.tls_client.ca_file),
     ]
     for key, path in named:

@@ -245,14 +245,13 @@ class Pop3Session:
 
     def _maybe_line(self) -> bytes | None:
         """The next line; answers by itself to what is no line."""
-        limit = self._settings.auth_line_octets if self._exchange else self._settings.command_line_octets
         while not self.has_ended:
             if self._is_discarding:
                 if not self._buffer.discard_line():
                     return None
                 self._is_discarding = False
             try:
-                return self._buffer.maybe_extract_line(limit)
+                return self._buffer.maybe_extract_line(self._line_limit())
             except LineTooLong:
                 self._is_discarding = True
                 self._exchange = None
@@ -261,6 +260,13 @@ class Pop3Session:
                 # Two readers of these octets could see different commands; so nothing of them is one.
                 self._refuse_command("Lines end with CRLF")
         return None
+
+    def _line_limit(self) -> int:
+        """AUTH may be longer than other commands: clients send tokens with it in spite of RFC 5034 4."""
+        is_auth = self._exchange is not None or (
+            self._state is State.AUTHORIZATION and self._buffer.startswith(b"AUTH ")
+        )
+        return self._settings.auth_line_octets if is_auth else self._settings.command_line_octets
 
     def _obey(self, line: bytes) -> Event | None:
         """Carry a line out, or answer with what the shell has to do for it."""

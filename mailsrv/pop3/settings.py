@@ -30,7 +30,10 @@ class Pop3Settings:
     )
     auth_line_octets: int = field(
         default=12288,
-        metadata={"help": "Longest line of an AUTH exchange (RFC 5034), with its line end.", "unit": "octets"},
+        metadata={
+            "help": "Longest AUTH command, and line of its exchange (RFC 5034), with its line end.",
+            "unit": "octets",
+        },
     )
     pipeline_octets: int = field(
         default=16384,

@@ -13,8 +13,10 @@ from mailsrv.sasl.mechanisms import FIELD_LIMIT_OCTETS
 BEARER_MECHANISMS = ("OAUTHBEARER", "XOAUTH2")
 
 # RFC 7628 3.1:  gs2-header kvsep *kvpair kvsep; no channel binding is defined for it.
-_GS2 = re.compile(r"[ny],(?:a=(?P<authzid>[^,\x00-\x1f]*))?,")
+# RFC 5801 4:  saslname = 1*(UTF8-char-safe / "=2C" / "=3D"); some clients have an empty one.
+_GS2 = re.compile(r"[ny],(?:a=(?P<authzid>(?:[^,=]|=2C|=3D)*))?,")
 _PAIR = re.compile(r"(?P<key>[A-Za-z]+)=(?P<value>[\x20-\x7e\t\r\n\x80-\U0010ffff]*)")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
 # RFC 6750 2.1:  b64token = 1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="
 _BEARER = re.compile(r"bearer +(?P<token>[A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 
@@ -52,7 +54,7 @@ def parse_bearer(mechanism: str, message: bytes) -> TokenGiven:
             raise SaslError
         name = (gs2["authzid"] or "").replace("=2C", ",").replace("=3D", "=")
     bearer = _BEARER.fullmatch(pairs.get("auth", "").strip())
-    if bearer is None or len(name.encode("utf-8")) > FIELD_LIMIT_OCTETS:
+    if bearer is None or len(name.encode("utf-8")) > FIELD_LIMIT_OCTETS or _CONTROLS.search(name):
         raise SaslError
     return TokenGiven(name, bearer["token"])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -19,6 +20,7 @@ from mailsrv.auth.tokens import TokenJudge
 from mailsrv.errors import Unavailable
 from mailsrv.testing.resolver import MemoryResolver
 from tests.interop.oidc_provider import CLIENT_ID, CONFIGURATION, INTROSPECTION, JWKS, Fault, OidcProvider
+from tests.tls.issued import CA
 
 reactor: Any = _reactor
 ALICE = "alice@example.test"
@@ -121,6 +123,21 @@ class IssuerTests(TestCase):
         await self.unavailable(self.judge(), self.provider.mint(ALICE))
         await self.unavailable(self.judge(asks=True), self.provider.give(ALICE))
         assert not self.provider.requests
+
+    async def test_an_issuer_may_have_an_authority_of_its_own(self) -> None:
+        self.issuers = self.make_issuers("/nonexistent/ca.pem")
+        judge = self.judge(ca_file=str(self.provider.ca_path))
+        assert await self.account(judge, self.provider.mint(ALICE)) == ALICE
+
+    async def test_authorities_are_read_again_after_a_reload(self) -> None:
+        path = Path(self.mktemp())
+        path.write_bytes(self.provider.ca_path.read_bytes())
+        judge = self.judge(asks=True, ca_file=str(path), introspection_failures=9)
+        assert await self.account(judge, self.provider.give(ALICE)) == ALICE
+        path.write_bytes(CA.certificate.public_bytes(Encoding.PEM))
+        assert await self.account(judge, self.provider.give(ALICE)) == ALICE
+        assert self.judge(asks=True, ca_file=str(path), introspection_failures=9) is judge
+        await self.unavailable(judge, self.provider.give(ALICE))
 
     async def test_r_auth_7_an_authority_file_that_is_missing(self) -> None:
         self.issuers = self.make_issuers("/nonexistent/ca.pem")

@@ -155,6 +155,27 @@ def test_r_auth_5_all_words_of_the_scope_are_needed():
     assert case.account(mint(scope="mail.send mail.read")) == "alice@example.test"
 
 
+@pytest.mark.parametrize(
+    ("account", "is_good"),
+    [
+        ("alice@example.test", True),
+        ("alice@EXAMPLE.test", True),
+        ("alice@bücher.test", True),
+        ("alice@xn--bcher-kva.test", True),
+        ("bob@other.test", False),
+        ("bob@mail.example.test", False),
+        ("bob@example.test.other.test", False),
+        ("bob@example.test@other.test", False),
+        ("alice", False),
+        ("@example.test", False),
+    ],
+)
+def test_r_auth_5_an_issuer_vouches_for_its_own_domains(account, is_good):
+    case = JudgeCase(domains=("Example.test", "bücher.test"))
+    answer = case.account(mint(email=account))
+    assert answer == (account if is_good else "refused: an account of another domain")
+
+
 def test_the_allowance_for_clocks_goes_both_ways_and_no_further():
     case = JudgeCase(clock_skew_seconds=5.0)
     assert case.account(mint(exp=NOW - 4.9)) == "alice@example.test"

@@ -298,7 +298,7 @@ def test_tokens_are_shown_to_their_own_issuer_alone():
     asking = asking_settings(issuer=other, introspection_uri=f"{other}/introspect")
     tables = (oauth_settings(**asking), case.settings, oauth_settings(issuer=third, jwks_uri=f"{third}/jwks"))
     case.web.pages[f"{third}/jwks"] = jwks(NEW_KEY)
-    case.judge = TokenJudge(tables, case.web, clock=case.clock, seconds=case.clock.seconds)
+    case.judge = TokenJudge(tables, lambda _: case.web, clock=case.clock, seconds=case.clock.seconds)
     token = mint()
     case.web.told[token] = told()
     assert case.account(token) == "alice@example.test"
@@ -318,6 +318,6 @@ def test_r_auth_7_one_issuer_down_does_not_hide_another():
     other = "https://other.example.test"
     case = Asking()
     broken = oauth_settings(**asking_settings(issuer=other, client_secret_file="missing"))
-    case.judge = TokenJudge((broken, case.settings), case.web, clock=case.clock, seconds=case.clock.seconds)
+    case.judge = TokenJudge((broken, case.settings), lambda _: case.web, clock=case.clock, seconds=case.clock.seconds)
     assert case.account("good") == "alice@example.test"
     assert isinstance(case.account("bad"), Unavailable)

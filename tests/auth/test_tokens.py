@@ -32,7 +32,6 @@ from tests.auth.token_issuer import (
     NOW,
     RSA_KEY,
     JudgeCase,
-    MemoryIssuer,
     jwks,
     mint,
     oauth_settings,
@@ -235,6 +234,9 @@ def test_tokens_are_offered_under_tls_alone():
         {"scope": ""},
         {"scope": " "},
         {"jwks_uri": "http://x.test/"},
+        {"jwks_uri": "https://x.test/\r\nX: y"},
+        {"jwks_uri": "https://ü.test/"},
+        {"domains": ("no domain",)},
         {"jwks_file": "keys.json"},
         {"client_id": "x", "client_secret_file": "y"},
         {"jwks_uri": "", "client_id": "x"},
@@ -251,7 +253,7 @@ def test_settings_that_would_let_anybody_in_are_refused(changes):
 
 def test_an_issuer_may_have_several_tables(case):
     tables = (oauth_settings(audience=("webmail",)), oauth_settings())
-    case.judge = TokenJudge(tables, MemoryIssuer(), clock=case.clock, seconds=case.clock.seconds)
+    case.judge = TokenJudge(tables, lambda _: case.web, clock=case.clock, seconds=case.clock.seconds)
     assert case.account(mint()) == "alice@example.test"
     assert case.account(mint(aud="webmail")) == "alice@example.test"
     assert case.account(mint(aud="other")) == "refused: audience"

@@ -118,7 +118,7 @@ class JudgeCase:
         self.clock.advance(NOW)
         self.web = MemoryIssuer()
         self.settings = oauth_settings(**settings)
-        self.judge = TokenJudge((self.settings,), self.web, clock=self.clock, seconds=self.clock.seconds)
+        self.judge = TokenJudge((self.settings,), lambda _: self.web, clock=self.clock, seconds=self.clock.seconds)
 
     def begin(self, token: str) -> list[Any]:
         """Holds the answer once there is one: an account, Unavailable, or "refused: why"."""

@@ -231,6 +231,7 @@ def test_paths_are_recognised():
         "dkim.key_dir",
         "gssapi.keytab_file",
         "log.path",
+        "oauth.ca_file",
         "oauth.client_secret_file",
         "oauth.jwks_file",
         "route.password_file",

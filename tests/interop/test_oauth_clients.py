@@ -42,7 +42,7 @@ def mail_server(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider
     """Its provider's JWTs are good by their signature, its other tokens by its word."""
     table = (
         f'[[oauth]]\nissuer = "{provider.issuer}"\naudience = ["mail"]\nscope = "mail"\nalgorithms = ["ES256"]\n'
-        f"fetch_seconds = {FETCH_SECONDS}\nclock_skew_seconds = 0\n"
+        f'fetch_seconds = {FETCH_SECONDS}\nclock_skew_seconds = 0\nca_file = "{provider.ca_path}"\n'
     )
     asking = (
         f'client_id = "{CLIENT_ID}"\nclient_secret_file = "{provider.secret_path}"\n'
@@ -52,7 +52,6 @@ def mail_server(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider
         tmp_path_factory.mktemp("oauth"),
         sections={
             "smtp": "greeting_delay_seconds = 0.0",
-            "tls_client": f'ca_file = "{provider.ca_path}"',
             "sessions": "check_seconds = 1.0",
             "auth": "failure_delay_seconds = 0.1",
         },
@@ -124,6 +123,19 @@ def test_python_clients_by_jwt_and_by_opaque_token(mail_server: MailServer, prov
         assert "AUTHENTICATIONFAILED" in imap_says(mail_server, token)
         assert smtp_says(mail_server, token).startswith("535 b'5.7.8")
         assert pop3_says(mail_server, token).startswith("-ERR [AUTH]")
+
+
+def test_tokens_with_many_claims(mail_server: MailServer, provider: OidcProvider) -> None:
+    for token in (provider.mint(ALICE, groups=["staff" * 10] * 80), provider.mint(ALICE, groups=["x" * 6000])):
+        assert 4000 < len(token) < 9000
+        assert imap_says(mail_server, token) == "OK"
+        assert smtp_says(mail_server, token).startswith("235 ")
+        assert pop3_says(mail_server, token).startswith("+OK")
+    # What is longer than a line may be is refused, and nothing else happens.
+    huge = provider.mint(ALICE, groups=["x" * 9000])
+    assert imap_says(mail_server, huge) != "OK"
+    assert not pop3_says(mail_server, huge).startswith("+OK")
+    assert not smtp_says(mail_server, huge).startswith("2")
 
 
 @pytest.mark.parametrize("mechanism", MECHANISMS)

@@ -305,6 +305,9 @@ def test_r_lim_2_pop3_lines() -> None:
     say(b"AUTH PLAIN")
     assert b"too long" in say(b"A" * 199)
     assert say(b"CAPA").startswith(b"+OK")
+    assert b"too long" not in say(b"auth PLAIN " + b"A" * 187)
+    assert b"too long" in say(b"AUTH PLAIN " + b"A" * 188)
+    assert say(b"CAPA").startswith(b"+OK")
 
 
 def test_r_lim_2_pop3_errors() -> None:

@@ -48,6 +48,12 @@ def test_xoauth2():
         b"user\x01auth=Bearer x\x01\x01",
         b"n,,\x01auth=Bearer x\x00\x01\x01",
         b"\xff,\x01auth=Bearer x\x01\x01",
+        b"n,a=x=y,\x01auth=Bearer x\x01\x01",
+        b"n,a=x=2c,\x01auth=Bearer x\x01\x01",
+        b"n,a=x\r\n,\x01auth=Bearer x\x01\x01",
+        b"user=x\0\x01auth=Bearer x\x01\x01",
+        b"user=x\r\ny\x01auth=Bearer x\x01\x01",
+        b"user=\xc2\x85\x01auth=Bearer x\x01\x01",
     ],
 )
 def test_r_auth_3_malformed(mechanism, message):
