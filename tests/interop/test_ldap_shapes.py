@@ -50,8 +50,8 @@ def ad_group(cn: str, number: int, *lines: str) -> str:
 def ipa(uid: str, *lines: str) -> str:
     return (
         f"dn: uid={uid},{PEOPLE}\nobjectClass: inetOrgPerson\nobjectClass: ipaPerson\nobjectClass: mailUser\n"
-        f"uid: {uid}\ncn: {uid.title()}\nsn: X\nmail: {uid}@ipa.test\nkrbPrincipalName: {uid}@IPA.TEST\nuserPassword: pale\n"
-        + "".join(f"{line}\n" for line in lines)
+        f"uid: {uid}\ncn: {uid.title()}\nsn: X\nmail: {uid}@ipa.test\n"
+        f"krbPrincipalName: {uid}@IPA.TEST\nuserPassword: pale\n" + "".join(f"{line}\n" for line in lines)
     )
 
 
