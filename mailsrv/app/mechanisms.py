@@ -15,6 +15,7 @@ from mailsrv.auth.gssapi_checker import GssapiChecker
 from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.sasl_checker import SaslDecider
+from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.config.schema import Settings
 from mailsrv.interfaces.directory import IDirectory
@@ -63,7 +64,8 @@ def make_deciders(
 
 def offered_under_tls(settings: Settings) -> tuple[str, ...]:
     """What can be had there beside passwords, SCRAM, tokens and certificates."""
-    return (GSSAPI,) if settings.gssapi.keytab_file else ()
+    is_of_use = settings.gssapi.counts_as_second_factor or not SecondFactorRule(settings.auth).demands_of_all
+    return (GSSAPI,) if settings.gssapi.keytab_file and is_of_use else ()
 
 
 def check_keytab(settings: Settings) -> None:

@@ -32,7 +32,6 @@ from mailsrv.auth.deciders import (
 from mailsrv.auth.impersonation import Claim
 from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.rules import LoginRules, Standing
-from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt, LoginThrottle
 from mailsrv.interfaces.account import InvalidCredentials, PasswordCredentials
@@ -70,7 +69,7 @@ class PasswordChecker:
         self._deciders = (
             decides_app_passwords(app_passwords),
             refuses_without_standing(directory),
-            demands_second_factor(directory, SecondFactorRule(settings)),
+            demands_second_factor(directory, self._rules.second_factor),
             asks_directory(directory, cache),
         )
 

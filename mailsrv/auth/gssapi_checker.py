@@ -18,6 +18,7 @@ from mailsrv.auth.gssapi_settings import GssapiSettings
 from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.principals import PrincipalRefused, account_name
 from mailsrv.auth.rules import LoginRules
+from mailsrv.auth.second_factor import TICKET_NOT_ENOUGH
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.auth.tickets import Acceptor, KeytabUnusable, MakeAcceptor, TicketRefused
 from mailsrv.errors import Unavailable
@@ -77,6 +78,9 @@ class GssapiChecker:
         proof = f"GSSAPI {principal}"
         if standing.user is None or standing.objection:
             await self._refuse(credentials, claim.name, proof, standing.objection)
+        if not self._settings.counts_as_second_factor and self._rules.second_factor.demands(standing.user):
+            # Tickets come from the directory's password unless the KDC asks for more; a ticket does not tell.
+            await self._refuse(credentials, claim.name, proof, TICKET_NOT_ENOUGH)
         self._throttle.begin(claim.name, credentials.client_address, proof).succeeded()
         return self._rules.admit(standing, credentials, LastingProof(time.time))
 

@@ -73,6 +73,13 @@ class GssapiSettings:
             "before it; require: others are refused; off: it is not looked at."
         },
     )
+    counts_as_second_factor: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether a ticket lets in users of whom a second factor is demanded: where the KDC asks for one "
+            "before it gives tickets out."
+        },
+    )
     threads: int = field(
         default=4,
         validator=[validators.ge(1), validators.le(64)],

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from mailsrv.address import Address
 from mailsrv.auth.access import AccessDecision, AccessRules
 from mailsrv.auth.impersonation import Claim, objection_to, read_claim
+from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt
 from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
@@ -42,6 +43,8 @@ class LoginRules:
         self._settings = settings
         self._clock = clock
         self._access = access or AccessRules()
+        self.second_factor = SecondFactorRule(settings)
+        """Whose password, and what comes from it, is not enough."""
 
     def claim(self, authcid: str, authzid: str = "") -> Claim:
         """Who a client says it is and whom it wants to be. ``authzid`` as in RFC 4422 3.4.1, "" for none."""

@@ -21,7 +21,7 @@ from zope.interface import Interface, implementer
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules
-from mailsrv.auth.second_factor import SECOND_FACTOR_DEMANDED, SecondFactorRule
+from mailsrv.auth.second_factor import SECOND_FACTOR_DEMANDED
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.interfaces.account import InvalidCredentials, ISaslCredentials, SaslCredentials
@@ -59,7 +59,6 @@ class SaslChecker:
     ) -> None:
         self._directory = directory
         self._rules = LoginRules(settings, clock, access)
-        self._second_factor = SecondFactorRule(settings)
         self._clock = clock
         self._throttle = throttle
         self._offer = offer
@@ -90,7 +89,7 @@ class SaslChecker:
         user, reason = standing.user, standing.objection
         keys = None
         if user is not None and not reason:
-            if self._second_factor.demands(user):
+            if self._rules.second_factor.demands(user):
                 reason = SECOND_FACTOR_DEMANDED
             else:
                 keys = find_keys(mechanism, (user.secret, *user.verifiers))

@@ -10,6 +10,7 @@ from mailsrv.auth.settings import AuthSettings, SecondFactor
 from mailsrv.interfaces.directory import DirectoryUser
 
 SECOND_FACTOR_DEMANDED = "a second factor is demanded: no log-in by the directory's password"
+TICKET_NOT_ENOUGH = "a second factor is demanded: no log-in by ticket (gssapi.counts_as_second_factor)"
 """For the log."""
 
 

@@ -20,7 +20,8 @@ from mailsrv.auth.gssapi_settings import GssapiSettings
 from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.principals import PrincipalRefused, account_name, is_ours
 from mailsrv.auth.rules import LoginRules
-from mailsrv.auth.settings import AuthSettings
+from mailsrv.auth.second_factor import TICKET_NOT_ENOUGH
+from mailsrv.auth.settings import AuthSettings, SecondFactor
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.auth.tickets import Accepted, KeytabUnusable, TicketRefused
 from mailsrv.directory.passwd_file import PasswdFile
@@ -72,7 +73,7 @@ class AtOnce:
 
 
 class Case:
-    def __init__(self, folder: Any, **settings: Any) -> None:
+    def __init__(self, folder: Any, tickets: GssapiSettings = SETTINGS, **settings: Any) -> None:
         self.clock = Clock()
         path = folder / "passwd"
         path.write_text(USERS)
@@ -82,7 +83,7 @@ class Case:
         self.throttle = LoginThrottle(auth, clock=self.clock)
         self.checker = GssapiChecker(
             directory,
-            SETTINGS,
+            tickets,
             LoginRules(auth, self.clock, AccessRules()),
             threads=AtOnce(),  # type: ignore[arg-type]
             make_acceptor=Believer,
@@ -138,6 +139,17 @@ def test_r_auth_6_all_failures_are_alike(case):
     assert {type(error) for error in failures} == {InvalidCredentials}
     assert len({str(error.text) for error in failures}) == 1
     assert case.waited > 2
+
+
+def test_a_ticket_is_a_second_factor_where_the_settings_say_so(tmp_path):
+    for tickets, is_good in ((SETTINGS, False), (attrs.evolve(SETTINGS, counts_as_second_factor=True), True)):
+        case = Case(tmp_path, tickets, second_factor=SecondFactor.ALL)
+        answer = case.log_in(b"alice@EXAMPLE.TEST", NO_LAYER)
+        if is_good:
+            assert answer == "alice@example.test"
+        else:
+            assert isinstance(answer, InvalidCredentials)
+            assert answer.cause == TICKET_NOT_ENOUGH
 
 
 def test_r_nat_1_a_good_ticket_is_never_refused(tmp_path):
