@@ -30,7 +30,7 @@ NOBODY = Answer()
 
 
 class AnswerCache:
-    """At most ``entries`` answers; those unused for longest go first.
+    """At most ``entries`` answers; the oldest go first. Nothing here takes long, however many there are.
 
     ``seconds``: an answer is as good as new. ``outage_seconds``: a positive one still serves when nobody can be asked.
     """
@@ -40,7 +40,11 @@ class AnswerCache:
         self._seconds = seconds
         self._outage_seconds = max(seconds, outage_seconds)
         self._entries = entries
-        self._kept: OrderedDict[Address, tuple[float, Answer]] = OrderedDict()
+        # When it was asked for, the how-manieth answer it is, and the answer; by age.
+        self._kept: OrderedDict[Address, tuple[float, int, Answer]] = OrderedDict()
+        self._count = 0
+        self._last_dropped = self._last_list_dropped = 0
+        """Answers up to these are no longer fresh: all, and those that are lists or aliases."""
         self._by_dn: dict[str, set[Address]] = {}
         """Which answers are of an entry."""
 
@@ -48,42 +52,42 @@ class AnswerCache:
         return len(self._kept)
 
     def oldest_seconds(self) -> float | None:
-        """The age of the oldest answer; None where there is none."""
+        """How long ago the oldest answer was asked for; None where there is none."""
         if not self._kept:
             return None
-        return max(0.0, self._clock() - min(since for since, _ in self._kept.values()))
+        return max(0.0, self._clock() - next(iter(self._kept.values()))[0])
 
     def fresh(self, address: Address) -> Answer | None:
         """An answer from lately."""
         found = self._kept.get(address)
         if found is None or self._clock() - found[0] >= self._seconds:
             return None
-        self._kept.move_to_end(address)
-        return found[1]
+        _, number, answer = found
+        if number <= self._last_dropped or (number <= self._last_list_dropped and answer.targets is not None):
+            return None
+        return answer
 
     def stale(self, address: Address) -> Answer | None:
         """A positive answer, old as it may be within bounds."""
         found = self._kept.get(address)
-        if found is None or not found[1].is_known or self._clock() - found[0] >= self._outage_seconds:
+        if found is None or not found[2].is_known or self._clock() - found[0] >= self._outage_seconds:
             return None
-        self._kept.move_to_end(address)
-        return found[1]
+        return found[2]
 
     def drop(self, address: Address) -> None:
         """It has changed: the next question is asked anew. What is known still serves in an outage."""
         found = self._kept.get(address)
         if found is not None:
-            self._kept[address] = (min(found[0], self._clock() - self._seconds - 1.0), found[1])
+            since, number, answer = found
+            self._kept[address] = (min(since, self._clock() - self._seconds - 1.0), number, answer)
 
     def drop_all(self) -> None:
         """Anything may have changed."""
-        for address in tuple(self._kept):
-            self.drop(address)
+        self._last_dropped = self._count
 
     def drop_lists(self) -> None:
         """Who is in which list may have changed."""
-        for address in [address for address, (_, answer) in self._kept.items() if answer.targets is not None]:
-            self.drop(address)
+        self._last_list_dropped = self._count
 
     def drop_entry(self, dn: str, addresses: Collection[Address]) -> set[Address]:
         """An entry that has, or had, these addresses has changed. Answers with those it was known by."""
@@ -94,13 +98,14 @@ class AnswerCache:
 
     def users_of(self, dn: str) -> list[DirectoryUser]:
         """What is remembered of an entry as a user."""
-        found = (self._kept[address][1].user for address in self._by_dn.get(dn.lower(), ()))
+        found = (self._kept[address][2].user for address in self._by_dn.get(dn.lower(), ()))
         return [user for user in found if user is not None]
 
     def add(self, address: Address, answer: Answer) -> None:
         """Keep it from now."""
         self._detach(address)
-        self._kept[address] = (self._clock(), answer)
+        self._count += 1
+        self._kept[address] = (self._clock(), self._count, answer)
         self._kept.move_to_end(address)
         if answer.dn:
             self._by_dn.setdefault(answer.dn.lower(), set()).add(address)
@@ -111,9 +116,9 @@ class AnswerCache:
 
     def _detach(self, address: Address) -> None:
         found = self._kept.get(address)
-        if found is None or not found[1].dn:
+        if found is None or not found[2].dn:
             return
-        key = found[1].dn.lower()
+        key = found[2].dn.lower()
         self._by_dn[key].discard(address)
         if not self._by_dn[key]:
             del self._by_dn[key]

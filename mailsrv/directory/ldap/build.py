@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 
+from mailsrv.coroutines import next_turn
 from mailsrv.directory.ldap.answers import AnswerCache
 from mailsrv.directory.ldap.changes_build import follower_maker
 from mailsrv.directory.ldap.changes_mode import ChangesMode
@@ -151,6 +154,7 @@ def make_ldap_directory(
     binds: IWorkers
     probes: IWorkers
     call_from_thread: Callable[[Callable[[], object]], object]
+    take_turns: Callable[[], Deferred[None]] | None = None
     if IReactorFromThreads.providedBy(clock):
 
         def workers(what: str, threads: int) -> Workers:
@@ -165,6 +169,7 @@ def make_ldap_directory(
         searches, binds = workers("searches", settings.threads), workers("log-ins", settings.login_threads)
         probes = workers("probes", 1)
         call_from_thread = IReactorFromThreads(clock).callFromThread
+        take_turns = partial(next_turn, clock)
     else:
         searches, binds, probes = InPlace(), InPlace(), InPlace()
 
@@ -214,6 +219,7 @@ def make_ldap_directory(
         list_seconds=settings.cache_seconds,
         tells_groups=tells_groups,
         administrator_groups=settings.administrator_groups,
+        take_turns=take_turns,
         make_follower=follower_maker(settings, mapping, name, attempts, call_from_thread=call_from_thread),
     )
     return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)

@@ -23,7 +23,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
 from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes
 from mailsrv.directory.ldap.client import LdapClient
-from mailsrv.directory.ldap.connection import LdapEntry
+from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter, dn_from_template
 from mailsrv.directory.ldap.groups import GroupReader
@@ -47,6 +47,7 @@ T = TypeVar("T")
 LIST_LIMIT = 100_000
 MANY_SECONDS = 30.0
 """What has thousands of entries (a large group, the list of all users) may take longer than one question."""
+_KEPT_IN_ONE_GO = 128
 _ENTRIES_OF_A_NAME = 5
 """More than one is a mistake already; a few are read to tell which."""
 _NOBODY = "cn=nobody at all"
@@ -80,7 +81,9 @@ class LdapDirectory:
         tells_groups: bool = False,
         administrator_groups: Collection[str] = (),
         make_follower: Callable[[Callable[[Changes], None]], ChangeFollower] | None = None,
+        take_turns: Callable[[], Deferred[None]] | None = None,
     ) -> None:
+        """``take_turns`` lets others have the reactor for a moment: a list may have thousands of members."""
         self.name = name
         self._client = client
         self._reader = reader
@@ -95,6 +98,7 @@ class LdapDirectory:
         self._base = base
         self._seconds = seconds
         self._make_follower = make_follower
+        self._take_turns = take_turns
         self._clock = clock
         self._list_seconds = list_seconds
         self._listed: tuple[float, Sequence[DirectoryUser]] | None = None
@@ -201,11 +205,17 @@ class LdapDirectory:
         now = self._clock.seconds()
         if self._listed is not None and now - self._listed[0] < self._list_seconds:
             return self._listed[1]
-        entries = await self._ask(self._search(self._reader.users(), limit=LIST_LIMIT, seconds=MANY_SECONDS))
-        users = {found.user.address: found.user for entry in entries if (found := self._reader.user(entry)) is not None}
-        listed = tuple(users[address] for address in sorted(users, key=str))
+        seconds = max(self._seconds, MANY_SECONDS)
+        listed = await self._ask(self._client.with_connection(self._read_users, seconds=seconds))
         self._listed = (now, listed)
         return listed
+
+    def _read_users(self, connection: LdapConnection, deadline: float) -> Sequence[DirectoryUser]:
+        """In a thread: there may be many."""
+        reader = self._reader
+        entries = connection.search(self._base, reader.users(), reader.mapping.wanted(), deadline, limit=LIST_LIMIT)
+        users = {found.user.address: found.user for entry in entries if (found := reader.user(entry)) is not None}
+        return tuple(users[address] for address in sorted(users, key=str))
 
     def review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
         """See :class:`~mailsrv.interfaces.sessions.IReviewDirectory`: one search for all of them."""
@@ -399,7 +409,9 @@ class LdapDirectory:
         )
         for dn in members.loops:
             self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
-        for member in members.users:
+        for number, member in enumerate(members.users, 1):
+            if self._take_turns is not None and number % _KEPT_IN_ONE_GO == 0:
+                await self._take_turns()
             self._keep_user(member)
         return Answer(dn=group.dn, targets=members.addresses, is_list=True)
 
