@@ -104,7 +104,7 @@ def follow(server: Slapd, make: Callable[[Any], Source]) -> Followed:
 
     def hear(changes: Changes) -> None:
         told = parts.directory.forget(changes)
-        followed.heard.append(None if told is None else set(told))
+        one.heard.append(None if told is None else set(told))
 
     follower = ChangeFollower(
         "ldap",
@@ -114,10 +114,10 @@ def follow(server: Slapd, make: Callable[[Any], Source]) -> Followed:
         call_from_thread=calls.put,
         attempt_seconds=2.0,
     )
-    followed = Followed(parts, server, follower, calls)
+    one = Followed(parts, server, follower, calls)
     follower.start()
-    followed.until_followed()
-    return followed
+    one.until_followed()
+    return one
 
 
 def poll(concern: Any) -> Source:
