@@ -24,6 +24,8 @@ _log = Logger()
 _BEGIN_CRL = b"-----BEGIN X509 CRL-----"
 _END_CRL = b"-----END X509 CRL-----"
 _SUBJECT_LIMIT = 200
+# TLS 1.2 has no alert of its own for a missing certificate, and says that the handshake failed.
+_CERTIFICATE_REQUIRED = frozenset({40, 116})
 _REASONS = {
     number: name.removeprefix("ERR_").replace("_", " ").lower()
     for name, number in vars(SSL.X509VerificationCodes).items()
@@ -104,6 +106,7 @@ def ask_for_certificates(
     mode = SSL.VERIFY_PEER
     if use is CertificateUse.REQUIRE:
         mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
+        context.set_info_callback(_make_watch(listener, counts))
     context.set_verify(mode, _make_verify(listener, counts, is_required=use is CertificateUse.REQUIRE))
 
 
@@ -132,6 +135,20 @@ def _make_verify(listener: str, counts: CertificateCounts, *, is_required: bool)
         return not (is_required and verdict.objection)
 
     return verify
+
+
+def _make_watch(listener: str, counts: CertificateCounts) -> Callable[[SSL.Connection, int, int], None]:
+    def watch(connection: SSL.Connection, where: int, value: int) -> None:
+        """Called for each state of a handshake; verification is not asked about a certificate that is not there."""
+        if where != SSL.SSL_CB_WRITE_ALERT or value & 0xFF not in _CERTIFICATE_REQUIRED:
+            return
+        verdict = verdict_of(connection)
+        if verdict is not None and not verdict.objection and not verdict.is_good:
+            verdict.objection = "none"
+            counts.refused += 1
+            _log.info("{listener}: a client without a certificate, or without anything in common", listener=listener)
+
+    return watch
 
 
 def _purpose_objection(certificate: crypto.X509) -> str:

@@ -134,9 +134,10 @@ class ListenerContext:
         self.client_certificates = CertificateCounts()
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        connection = make_connection(self.context)
+        context = self.context
+        connection = make_connection(context)
         if self.use is not CertificateUse.OFF:
-            expect_certificate(connection)
+            expect_certificate(connection, context)
         return connection
 
     def getContext(self) -> SSL.Context:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from attrs import define
+from attrs import define, field
 from cryptography import x509
 
 _VERDICT = "client_certificate_verdict"
@@ -34,6 +34,8 @@ class CertificateVerdict:
     """The first thing that was wrong."""
     is_good: bool = False
     """The client's own certificate was reached, and nothing was wrong up to it."""
+    context: object = field(default=None, repr=False)
+    """What the connection began with: OpenSSL may call its callbacks even when another has taken its place (SNI)."""
 
 
 def asks_for_certificate(transport: Any) -> bool:
@@ -51,9 +53,9 @@ def client_certificate(transport: Any) -> x509.Certificate | None:
     return certificate
 
 
-def expect_certificate(connection: Any) -> None:
+def expect_certificate(connection: Any, context: object) -> None:
     """Verification will note its verdict on this connection. (Its application data are Twisted's.)"""
-    setattr(connection, _VERDICT, CertificateVerdict())
+    setattr(connection, _VERDICT, CertificateVerdict(context=context))
 
 
 def _connection(transport: Any) -> Any:

@@ -208,6 +208,7 @@ def test_where_one_is_required_there_is_no_connection_without(server, shown):
             imap(server, None if name is None else shown[name], "required")
     server.wait_for_event("a client certificate is not good: cert has expired")
     server.wait_for_event("a client certificate is not good: cert revoked")
+    server.wait_for_event("a client without a certificate")
 
 
 def test_r_sighup_a_new_revocation_list_counts_from_the_reload_on(server, shown):

@@ -167,8 +167,10 @@ def test_none_at_all_is_served_where_it_is_requested_and_refused_where_it_is_req
     requested = connect(tls, None, version, CertificateUse.REQUEST)
     assert requested.refusal is None
     assert requested.certificate is None
-    required = connect(tls, None, version, CertificateUse.REQUIRE)
+    listener = TlsContexts(tls).for_listener("imap", CertificateUse.REQUIRE)
+    required = Pair(listener, client_context(None, version))
     assert "handshake failure" in required.alert or "certificate required" in required.alert
+    assert (listener.client_certificates.accepted, listener.client_certificates.refused) == (0, 1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
