@@ -4,10 +4,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check bench docs venv crashlab sample
+.PHONY: run run-ldap test check bench docs venv crashlab sample
 
 run: $(VENV)/.stamp-run          ## a working mail server on 127.0.0.1 in one command
 	@exec $(BIN)/python -P tools/demo.py $(BIN)
+
+run-ldap: $(VENV)/.stamp-run     ## the same with users from an OpenLDAP server that is started beside it
+	@exec $(BIN)/python -P tools/demo_ldap.py $(BIN)
 
 test: venv                       ## everything CI runs
 	@exec tools/test.sh $(BIN)
