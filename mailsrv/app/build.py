@@ -159,6 +159,7 @@ class MailServer:
                 journal=storage.journal.status,
                 certificate_ends=lambda: None if self._tls is None else self._tls.expires.timestamp(),
                 refused_logins=lambda: self._throttle.refused,
+                refused_certificates=lambda: 0 if self._tls is None else self._tls.refused_client_certificates,
                 accounts=lambda: len(self._sessions.registry),
             ),
             clock=reactor,

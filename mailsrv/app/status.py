@@ -94,6 +94,8 @@ class StatusParts:
     certificate_ends: Callable[[], float | None]
     """In seconds since the epoch; None where there is none."""
     refused_logins: Callable[[], int]
+    refused_certificates: Callable[[], int]
+    """Client certificates that were no good, and handshakes without one where it is required."""
     accounts: Callable[[], int]
     """Accounts that somebody is logged in to."""
 
@@ -165,6 +167,7 @@ class WorkerStatus:
             "connections": dict(connections),
             "accounts": parts.accounts(),
             "refused_logins": parts.refused_logins(),
+            "refused_certificates": parts.refused_certificates(),
             "certificate_ends": parts.certificate_ends(),
             "journal": asdict(journal),
             "directories": _directories(parts.directory()),

@@ -7,7 +7,6 @@ ours: a temporary failure, and an error in the log (R-AUTH-7).
 from __future__ import annotations
 
 import functools
-import secrets
 import time
 from typing import NoReturn
 
@@ -65,7 +64,8 @@ class GssapiChecker:
             choice = await credentials.converse(offer)
             authzid = parse_choice(await self._threads.run(functools.partial(acceptor.unwrap, choice)))
         except TicketRefused as error:
-            await self._refuse(credentials, _NOBODY, secrets.token_hex(16), f"ticket: {error}")
+            # Nobody can guess a ticket: each kind of failure counts, not each try of a client with an old one (R-NAT-1).
+            await self._refuse(credentials, _NOBODY, f"GSSAPI {error}", f"ticket: {error}")
         except KeytabUnusable as error:
             self._log.error("nobody can log in by ticket: {reason}", reason=str(error))
             raise Unavailable(cause=str(error)) from None

@@ -56,6 +56,11 @@ class TlsContexts:
         """When the first of the certificates in use ends."""
         return min(certificate.expires for certificate in (self._loaded.main, *self._loaded.more))
 
+    @property
+    def refused_client_certificates(self) -> int:
+        """At all listeners, since the start."""
+        return sum(listener.client_certificates.refused for listener in self._listeners.values())
+
     def for_listener(self, name: str, use: CertificateUse = CertificateUse.OFF) -> ListenerContext:
         """The context of a listener, the same object for the same name. ``use``: of clients' certificates."""
         listener = self._listeners.get(name)

@@ -48,6 +48,7 @@ class Case:
                 journal=lambda: JournalStatus(True, 1, 2, 3, 4, 5, 6),
                 certificate_ends=lambda: 2000.0,
                 refused_logins=lambda: 7,
+                refused_certificates=lambda: 8,
                 accounts=lambda: 6,
             ),
             clock=self.clock,
@@ -78,6 +79,7 @@ def test_it_is_written_at_once_and_every_few_seconds(case):
     assert content["connections"] == {"imap": 7, "mx": 0}
     assert (content["worker"], content["pid"], content["version"]) == (2, os.getpid(), __version__)
     assert (content["started_at"], content["written_at"]) == (1000, 1000)
+    assert content["refused_certificates"] == 8
     assert (content["refused_logins"], content["accounts"], content["certificate_ends"]) == (7, 6, 2000)
     assert content["journal"]["blocked_deliveries"] == 3
     assert case.found().name == "worker-5"

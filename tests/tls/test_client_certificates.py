@@ -132,12 +132,14 @@ def test_who_is_not_asked_shows_none(tls, version):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_one_is_not_used_where_it_is_requested(tls, version, kind):
-    listener = TlsContexts(tls).for_listener("imap", CertificateUse.REQUEST)
+    contexts = TlsContexts(tls)
+    listener = contexts.for_listener("imap", CertificateUse.REQUEST)
     pair = Pair(listener, client_context(BAD[kind], version))
     assert pair.refusal is None
     assert pair.certificate is None
     assert asks_for_certificate(Transport(pair.server))
     assert (listener.client_certificates.accepted, listener.client_certificates.refused) == (0, 1)
+    assert contexts.refused_client_certificates == 1
     Pair(listener, client_context(ALICE, version))
     assert (listener.client_certificates.accepted, listener.client_certificates.refused) == (1, 1)
 
