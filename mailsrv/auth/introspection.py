@@ -115,7 +115,7 @@ class Introspection:
     async def _find_out(self, key: bytes, question: _Question) -> None:
         answer: Verdict | Failure
         try:
-            claims = await self._request(question.token)
+            answer = self._verdict(await self._request(question.token))
         except Exception as error:
             answer = Failure(self._unavailable("cannot be asked"))
             if self._breaker.failed():
@@ -132,7 +132,6 @@ class Introspection:
         else:
             if self._breaker.succeeded():
                 self._log.info("{issuer} can be asked about tokens again", issuer=self._settings.issuer)
-            answer = self._verdict(claims)
             self._cache.add(key, answer, self._seconds())
         del self._asked[key]
         self._tell(question, answer)

@@ -74,7 +74,7 @@ class OAuthSettings:
         metadata={"help": "The claim iss of its tokens, to the letter.", "example": "https://login.example.test"},
     )
     audience: tuple[str, ...] = field(
-        validator=validators.min_len(1),
+        validator=validators.and_(validators.min_len(1), validators.deep_iterable(validators.min_len(1))),
         metadata={"help": "One of these has to be in the claim aud.", "example": ["mail"]},
     )
     scope: str = field(

@@ -18,7 +18,7 @@ from mailsrv.auth.issuer_web import IssuerFailed, IssuerWeb, parse_object, read_
 from mailsrv.auth.kept_document import KeptDocument
 from mailsrv.auth.oauth_settings import OAuthSettings
 
-_KEYS_LIMIT = 100
+_KEYS_LIMIT = 1000
 _RSA_BITS = 2048
 """RFC 7518 3.3: a key of this size or larger MUST be used."""
 
@@ -40,50 +40,55 @@ class TokenKeys:
 
     async def find(self, key_id: str | None) -> Key | None:
         """The key of this id; without an id the only key there is. None for an unknown one. Raises Unavailable."""
-        found = _look_up(await self._keys.current(), key_id)
+        found = (await self._keys.current()).find(key_id)
         if found is None and key_id is not None:
-            found = _look_up(await self._keys.renewed(), key_id)
+            found = (await self._keys.renewed()).find(key_id)
         return found
 
-    async def _fetch(self) -> Mapping[str, Key]:
+    async def _fetch(self) -> KeyTable:
         if self._settings.jwks_file:
-            return parse_keys(await self._web.read_file(self._settings.jwks_file))
+            return KeyTable(parse_object(await self._web.read_file(self._settings.jwks_file)))
         answer = await self._web.get(await self._places.jwks_uri(), seconds=self._settings.fetch_seconds)
         # Files behind simple web servers have all sorts of types, and what they hold is judged anyway.
-        return understand_keys(read_object(answer, any_media_type=True))
+        return KeyTable(read_object(answer, any_media_type=True))
 
 
-def _look_up(keys: Mapping[str, Key], key_id: str | None) -> Key | None:
-    if key_id is None:
-        return next(iter(keys.values())) if len(keys) == 1 else None
-    return keys.get(key_id)
+class KeyTable:
+    """The keys for signatures of a JWKS document, by their id; raises IssuerFailed for what is none.
+
+    A key is made of what stands there when it is first looked up: of a hundred at once the reactor would notice.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        members = document.get("keys")
+        if not isinstance(members, list):
+            raise IssuerFailed("no JWKS document")
+        self._members: dict[str, Mapping[str, Any]] = {}
+        self._keys: dict[str, Key | None] = {}
+        for number, member in enumerate(members[:_KEYS_LIMIT]):
+            if _is_for_signatures(member):
+                self._members.setdefault(str(member.get("kid", f"\0{number}")), member)
+
+    def find(self, key_id: str | None) -> Key | None:
+        """The key of this id; without an id the only key there is. None for an unknown or unusable one."""
+        if key_id is None:
+            if len(self._members) != 1:
+                return None
+            [key_id] = self._members
+        if key_id not in self._keys and key_id in self._members:
+            self._keys[key_id] = _import(self._members[key_id])
+        return self._keys.get(key_id)
 
 
-def parse_keys(document: bytes) -> Mapping[str, Key]:
-    """Of a JWKS document; raises IssuerFailed."""
-    return understand_keys(parse_object(document))
-
-
-def understand_keys(document: Mapping[str, Any]) -> Mapping[str, Key]:
-    """The keys for signatures by their id; what is no public key is left out. Raises IssuerFailed."""
-    found: dict[str, Key] = {}
-    members = document.get("keys")
-    if not isinstance(members, list):
-        raise IssuerFailed("no JWKS document")
-    for number, member in enumerate(members[:_KEYS_LIMIT]):
-        key = _import(member)
-        if key is not None:
-            found.setdefault(str(member.get("kid", f"\0{number}")), key)
-    return found
-
-
-def _import(member: Any) -> Key | None:
+def _is_for_signatures(member: object) -> bool:
     # "oct" is a secret: nobody publishes it, and a signature by it would prove nothing.
-    if not isinstance(member, dict) or member.get("kty") not in {"RSA", "EC", "OKP"} or member.get("use") == "enc":
-        return None
+    if not isinstance(member, dict) or member.get("kty") not in ("RSA", "EC", "OKP") or member.get("use") == "enc":
+        return False
     operations = member.get("key_ops")
-    if operations is not None and (not isinstance(operations, list) or "verify" not in operations):
-        return None
+    return operations is None or (isinstance(operations, list) and "verify" in operations)
+
+
+def _import(member: Mapping[str, Any]) -> Key | None:
     try:
         # Of a private key that somebody published only the public half is kept.
         key = import_key({name: value for name, value in member.items() if name not in {"key_ops", *_PRIVATE}})

@@ -6,6 +6,7 @@ server without a working system resolver behaves the same everywhere.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -29,6 +30,9 @@ from mailsrv.interfaces.resolver import IResolver
 from mailsrv.tls.certificates import MAX_PEM_OCTETS, TlsError
 
 _MAX_ADDRESSES = 5
+_OPTIONS_HOSTS = 8
+_OPTIONS_SECONDS = 3600.0
+"""By then the system's authorities may have changed."""
 
 
 class HttpsError(Exception):
@@ -50,7 +54,7 @@ class HttpsClient:
     def __init__(self, reactor: Any, resolver: IResolver, ca_file: str = "", *, connect_timeout: float = 15.0) -> None:
         self._reactor = reactor
         self._resolver = resolver
-        self._trust = _read_trust(ca_file)
+        self._tls = _HostOptions(_read_trust(ca_file), reactor.seconds)
         self._connect_timeout = connect_timeout
 
     async def request(
@@ -80,7 +84,7 @@ class HttpsClient:
         self, method: str, url: str, max_octets: int, headers: Headers, body: IBodyProducer | None
     ) -> HttpsAnswer:
         opened: list[Any] = []
-        how = _Connecting(self._reactor, self._resolver, self._trust, self._connect_timeout, opened.append)
+        how = _Connecting(self._reactor, self._resolver, self._tls, self._connect_timeout, opened.append)
         agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(how))
         received = bytearray()
 
@@ -102,13 +106,33 @@ class HttpsClient:
         return HttpsAnswer(response.code, media_type, bytes(received))
 
 
+class _HostOptions:
+    """TLS to the hosts that were asked last: the system's authorities are read for each (5 ms), but not each time."""
+
+    def __init__(self, trust: Any, seconds: Callable[[], float]) -> None:
+        self._trust = trust
+        self._seconds = seconds
+        self._made: OrderedDict[str, tuple[Any, float]] = OrderedDict()
+
+    def of(self, host: str) -> Any:
+        options, made_at = self._made.get(host, (None, 0.0))
+        now = self._seconds()
+        if options is None or now - made_at > _OPTIONS_SECONDS:
+            options = optionsForClientTLS(host, trustRoot=self._trust)
+            self._made[host] = options, now
+            if len(self._made) > _OPTIONS_HOSTS:
+                self._made.popitem(last=False)
+        self._made.move_to_end(host)
+        return options
+
+
 @frozen(eq=False)
 class _Connecting:
     """How connections are made; ``opened`` is told of the transport of each."""
 
     reactor: Any
     resolver: IResolver
-    trust: Any
+    tls: _HostOptions
     timeout: float
     opened: Callable[[Any], None]
 
@@ -122,8 +146,8 @@ class _Endpoints:
         if uri.scheme != b"https":
             raise HttpsError("only https is spoken")
         host = uri.host.decode("ascii")
-        options = optionsForClientTLS(host, trustRoot=self.how.trust)
-        endpoint: IStreamClientEndpoint = wrapClientTLS(options, _ResolvedEndpoint(self.how, host, uri.port))
+        connecting = _ResolvedEndpoint(self.how, host, uri.port)
+        endpoint: IStreamClientEndpoint = wrapClientTLS(self.how.tls.of(host), connecting)
         return endpoint
 
 

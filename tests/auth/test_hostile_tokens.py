@@ -13,7 +13,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 from mailsrv.auth.signed_tokens import TOKEN_LIMIT_OCTETS, parse_jwt
 from mailsrv.auth.token_claims import check_claims
 from mailsrv.auth.token_errors import TokenRefused
-from mailsrv.auth.token_keys import understand_keys
+from mailsrv.auth.token_keys import KeyTable
 from tests.auth.token_issuer import (
     EC_KEY,
     JWKS_URI,
@@ -196,13 +196,17 @@ def test_keys_that_are_too_weak_or_for_something_else_are_no_keys():
         {**good, "kid": "point", "x": "AAAA"},
         {**good, "kid": "good", "alg": "ES384"},
     ]
-    keys = understand_keys({"keys": members})
-    assert list(keys) == ["good"]
-    assert keys["good"].get("alg") is None
+    keys = KeyTable({"keys": members})
+    assert [keys.find(kid) for kid in ("weak", "wrap", "odd", "point")] == [None] * 4
+    good_one = keys.find("good")
+    assert good_one is not None
+    # Of two with one id it is the first.
+    assert good_one.get("alg") is None
 
 
 def test_a_private_key_that_was_published_is_not_kept():
-    [key] = understand_keys({"keys": [EC_KEY.as_dict(private=True)]}).values()
+    key = KeyTable({"keys": [EC_KEY.as_dict(private=True)]}).find("ec")
+    assert key is not None
     assert not key.is_private
 
 

@@ -17,7 +17,7 @@ from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.sasl_checker import SaslChecker
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
-from mailsrv.auth.token_keys import parse_keys
+from mailsrv.auth.token_keys import KeyTable
 from mailsrv.auth.tokens import TokenJudge
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.errors import Unavailable
@@ -157,11 +157,20 @@ def test_r_auth_5_a_key_id_is_looked_up_in_a_table(case, kid):
 def test_secrets_and_keys_for_encryption_are_no_keys():
     oct_key = {"kty": "oct", "k": "c2VjcmV0", "kid": "o"}
     encryption = {**EC_KEY.as_dict(private=False), "use": "enc", "kid": "e"}
-    document = {"keys": [oct_key, encryption, "junk", {"kty": "RSA"}, EC_KEY.as_dict(private=False)]}
-    assert list(parse_keys(json.dumps(document).encode())) == ["ec"]
-    for broken in (b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [NaN]}'):
+    document: dict[str, Any] = {"keys": [oct_key, encryption, "junk", {"kty": []}, EC_KEY.as_dict(private=False)]}
+    table = KeyTable(document)
+    assert table.find("ec") is not None
+    assert table.find(None) == table.find("ec")
+    assert [table.find(kid) for kid in ("o", "e", "\0002", "\0003", "")] == [None] * 5
+    for broken in ({}, {"keys": 1}, {"keys": {"kty": "EC"}}):
         with pytest.raises(IssuerFailed):
-            parse_keys(broken)
+            KeyTable(broken)
+
+
+@pytest.mark.parametrize("page", [b"", b"[]", b"{}", b'{"keys": 1}', b'{"keys": [NaN]}', b"[" * 50_000])
+def test_r_auth_7_a_document_that_is_none(case, page):
+    case.web.pages[JWKS_URI] = page
+    assert isinstance(case.account(mint()), Unavailable)
 
 
 def test_a_token_without_key_id_needs_one_key_alone(case):
@@ -231,6 +240,7 @@ def test_tokens_are_offered_under_tls_alone():
         {"algorithms": ("none",)},
         {"algorithms": ()},
         {"audience": ()},
+        {"audience": ("mail", "")},
         {"scope": ""},
         {"scope": " "},
         {"jwks_uri": "http://x.test/"},

@@ -90,6 +90,17 @@ class HttpsTests(TestCase):
         answer = await self.ask("plain")
         assert (answer.status, answer.media_type, len(answer.body)) == (200, "text/plain", 5000)
 
+    async def test_hosts_asked_before_are_verified_as_at_first(self) -> None:
+        for _ in range(2):
+            assert (await self.ask("plain")).status == 200
+            with pytest.raises(ResponseFailed):
+                await self.ask("plain", "other.example.test")
+        for number in range(10):
+            self.resolver.add_addresses(f"host{number}.example.test", "127.0.0.1")
+            with pytest.raises(ResponseFailed):
+                await self.ask("plain", f"host{number}.example.test")
+        assert (await self.ask("plain")).status == 200
+
     async def test_redirects_are_not_followed(self) -> None:
         assert (await self.ask("elsewhere")).status == 302
 
