@@ -64,7 +64,7 @@ class GssapiChecker:
             choice = await credentials.converse(offer)
             authzid = parse_choice(await self._threads.run(functools.partial(acceptor.unwrap, choice)))
         except TicketRefused as error:
-            # Nobody can guess a ticket: each kind of failure counts, not each try of a client with an old one (R-NAT-1).
+            # Nobody can guess a ticket: each kind of failure counts, not each try with an old one (R-NAT-1).
             await self._refuse(credentials, _NOBODY, f"GSSAPI {error}", f"ticket: {error}")
         except KeytabUnusable as error:
             self._log.error("nobody can log in by ticket: {reason}", reason=str(error))

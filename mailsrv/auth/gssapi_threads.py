@@ -1,12 +1,13 @@
 """Threads for what a library does without being asked how long: few of them, a bounded queue, a deadline.
 
 A call past its deadline is not waited for any longer, but keeps its thread until it ends by itself: a library that
-hangs takes these threads and no others.
+hangs takes these threads and no others, and does not keep the server from stopping.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -20,12 +21,23 @@ from mailsrv.errors import Unavailable
 _T = TypeVar("_T")
 
 
+class _DaemonThread(Thread):
+    """The interpreter ends without it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, daemon=True, **kwargs)
+
+
+class _Pool(ThreadPool):
+    threadFactory = _DaemonThread
+
+
 class TicketThreads:
     """``reactor`` also is the clock. Threads begin with :meth:`start`, and at first need."""
 
     def __init__(self, reactor: Any, settings: GssapiSettings) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(0, settings.threads, "mailsrv-gssapi")
+        self._pool = _Pool(0, settings.threads, "mailsrv-gssapi")
         self._settings = settings
         self._under_way = 0
         self.refused = 0
@@ -36,8 +48,11 @@ class TicketThreads:
         self._pool.start()
 
     def stop(self) -> None:
-        """Waits for calls that run; nothing comes after it."""
+        """Nothing comes after it; calls that are under way are let go."""
         if self._pool.started and not self._pool.joined:
+            if self._under_way:
+                # Those that are not known are not waited for.
+                self._pool.threads.clear()
             self._pool.stop()
 
     def replace_settings(self, settings: GssapiSettings) -> None:

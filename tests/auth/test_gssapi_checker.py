@@ -279,6 +279,26 @@ def test_real_threads_start_and_stop():
         call.cancel()
 
 
+def test_a_call_that_hangs_does_not_keep_the_server_from_stopping():
+    from twisted.internet import reactor
+
+    threads = TicketThreads(reactor, SETTINGS)
+    threads.start()
+    began, may_end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        began.set()
+        may_end.wait()
+
+    threads.run(hang).addErrback(lambda _failure: None)
+    assert began.wait(10)
+    threads.stop()
+    assert not may_end.is_set()
+    may_end.set()
+    for call in reactor.getDelayedCalls():
+        call.cancel()
+
+
 # --- principals
 
 

@@ -28,6 +28,7 @@ from mailsrv.config.load import load
 from mailsrv.sasl import SaslError
 from tests.interop.kdc import REALM, Kdc
 from tests.interop.running import ALICE, BOB, MailServer
+from tests.scenarios.server import WholeServer
 
 MAILSRVCTL = Path(sys.executable).with_name("mailsrvctl")
 SERVICES = ("imap", "pop", "smtp")
@@ -194,7 +195,7 @@ def insecure() -> ssl.SSLContext:
     return context
 
 
-def imap(server: MailServer, client: Callable[[bytes], bytes | None]) -> str:
+def imap(server: WholeServer, client: Callable[[bytes], bytes | None]) -> str:
     """What is said to it; "" if it is in."""
     with imaplib.IMAP4_SSL("localhost", server.ports[IMAP], ssl_context=insecure(), timeout=30) as connection:
         assert "AUTH=GSSAPI" in connection.capabilities
@@ -328,6 +329,30 @@ def test_r_auth_7_a_keytab_that_is_gone_is_our_trouble_until_it_is_back(server, 
     finally:
         os.rename(away, keytab(kdc))
     assert imap(server, Client(tickets("alice"), "imap@localhost")) == ""
+
+
+@pytest.mark.slow
+def test_r_auth_7_a_keytab_that_hangs_takes_nobodys_time_but_its_own(kdc, tickets, tmp_path):
+    with MailServer(
+        tmp_path,
+        sections={
+            "gssapi": table(kdc, timeout_seconds="0.5", threads="1", waiting="1"),
+            "imap": "idle_poll_seconds = 60",
+        },
+        plaintext_networks="[]",
+    ) as server:
+        away = keytab(kdc).with_suffix(".away")
+        os.rename(keytab(kdc), away)
+        try:
+            os.mkfifo(keytab(kdc))
+            for _ in range(3):
+                assert "UNAVAILABLE" in imap(server, Client(tickets("alice"), "imap@localhost"))
+            with imaplib.IMAP4_SSL("localhost", server.ports[IMAP], ssl_context=insecure(), timeout=30) as connection:
+                connection.login(ALICE, server.password)
+            server.stop()
+        finally:
+            os.replace(away, keytab(kdc))
+        server.check_log()
 
 
 def test_the_configuration_check_names_file_and_key(server, kdc, tmp_path):
