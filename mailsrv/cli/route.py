@@ -118,7 +118,8 @@ class Explainer:
         found = await self._policy.find(address, sender, may_relay=True, listener=self._step)
         for list_address, rule in await self._posting.rules(found.passed):
             told.add("list", f"{list_address} is a list: {describe(rule)}", address=str(list_address))
-        await self._posting.check(found.passed, Poster(told.login, sender, is_trusted=told.login is not None))
+        poster = Poster(told.login, sender, is_trusted=told.login is not None)
+        await self._posting.check(found.passed, poster, found.reached())
         self._conclude(found)
 
     async def _explain_login(self, login: Address, sender: Address | None) -> None:

@@ -90,7 +90,7 @@ class RecipientSteps(TransactionState):
         parts = self._parts
         found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
         if found.passed and parts.posting is not None:
-            await parts.posting.check(found.passed, self._poster())
+            await parts.posting.check(found.passed, self._poster(), found.reached())
         self._check_number(found)
         targets = found.accounts
         if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:

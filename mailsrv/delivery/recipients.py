@@ -71,6 +71,10 @@ class Found:
     passed: tuple[PassedAlias, ...] = ()
     """Aliases and lists on the way, which may have rules on who sends to them."""
 
+    def reached(self) -> set[Address]:
+        """Everybody it stands for."""
+        return {target.account for target in self.accounts} | {target.address for target in self.onward}
+
 
 @frozen
 class Recipient:

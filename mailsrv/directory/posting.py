@@ -12,7 +12,7 @@ inner one there has decided about it. Mail for postmaster is refused to nobody (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from attrs import frozen
 
@@ -53,8 +53,13 @@ class PostingPolicy:
         self._rights = rights
         self._believes_senders = believes_senders
 
-    async def check(self, passed: Sequence[PassedAlias], poster: Poster) -> None:
-        """Raise the refusal that RCPT answers with, or Unavailable. ``passed``: of the resolution, in its order."""
+    async def check(
+        self, passed: Sequence[PassedAlias], poster: Poster, reached: Collection[Address] | None = None
+    ) -> None:
+        """Raise the refusal that RCPT answers with, or Unavailable. ``passed``: of the resolution, in its order.
+
+        ``reached``: the accounts and addresses it leads to, where they are known: the members of the first of them.
+        """
         if not passed or not self._rights.has_rules:
             return
         decided: set[Address] = set()
@@ -65,7 +70,8 @@ class PostingPolicy:
             rule = await self._rights.posting_rule(each.address)
             if rule is not None:
                 decided.add(each.address)
-                if not await self.may_post(each.address, rule, poster):
+                members = reached if each.through is None else None
+                if not await self.may_post(each.address, rule, poster, members):
                     raise MailError(
                         EXPANSION_PROHIBITED, refusal_text(each.address, rule, poster), cause=f"list {each.address}"
                     )
@@ -82,8 +88,10 @@ class PostingPolicy:
                 decided.add(each.address)
         return found
 
-    async def may_post(self, address: Address, rule: PostingRule, poster: Poster) -> bool:
-        """Whether this rule of the list ``address`` lets them."""
+    async def may_post(
+        self, address: Address, rule: PostingRule, poster: Poster, members: Collection[Address] | None = None
+    ) -> bool:
+        """Whether this rule of the list ``address`` lets them. ``members``, where they are known already."""
         if rule.is_open:
             return True
         names = await self._names_of(poster)
@@ -100,8 +108,10 @@ class PostingPolicy:
             return True
         if not rule.named.isdisjoint(names):
             return True
-        if rule.who is Posters.MEMBERS and await self._reaches(address, names):
-            return True
+        if rule.who is Posters.MEMBERS:
+            is_member = await self._reaches(address, names) if members is None else not names.isdisjoint(members)
+            if is_member:
+                return True
         for each in rule.named_lists:
             if await self._reaches(each, names):
                 return True

@@ -11,8 +11,10 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.delivery.receiver import MessageReceiver
 from mailsrv.delivery.settings import DeliverySettings
+from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.memory import MemoryDirectory
+from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import Unavailable
@@ -126,9 +128,10 @@ def make_house(
     routes=None,
     domains=DOMAINS,
     signer=None,
+    lists=(),
     **settings,
 ):
-    """``routes``: with a queue, and these transport rules; None: nothing leaves."""
+    """``lists``: rules on who may send. ``routes``: with a queue, and these transport rules; None: nothing leaves."""
     clock = Clock()
     clock.advance(NOW)
     directory = MemoryDirectory()
@@ -146,11 +149,17 @@ def make_house(
     router = (
         None if routes is None else TransportRules([RouteSettings(**each) for each in routes], local_domains.all_names)
     )
+    resolver = AddressResolver(local_domains, directory)
+    posting = PostingPolicy(
+        resolver,
+        AddressRights(local_domains, directory, lists),
+        believes_senders=settings.get("believe_list_senders", False),
+    )
     receiver = MessageReceiver(
         evolve(DeliverySettings(), **settings),
         service=service,
         hostname="mail.example.test",
-        resolver=AddressResolver(local_domains, directory),
+        resolver=resolver,
         filters=pipeline,
         spool=spool,
         journal=journal,
@@ -160,6 +169,7 @@ def make_house(
         queue=queue,
         rewriting=None if routes is None else REWRITING,
         signer=signer,
+        posting=posting,
         run_in_thread=lambda function, *arguments: execute(function, *arguments),
     )
     return House(receiver, directory, store, journal, spool, clock, service, queue)

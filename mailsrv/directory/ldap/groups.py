@@ -14,7 +14,7 @@ from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser, relative_identifier
 from mailsrv.directory.ldap.filters import all_of, any_of, equal, present
 from mailsrv.directory.ldap.mapping import LdapMapping
-from mailsrv.directory.ldap.trouble import RequestTrouble
+from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble
 from mailsrv.directory.names import parse_account_name
 
 GROUP_DEPTH = 20
@@ -35,7 +35,9 @@ class EntriesByDn:
         attribute = self.mapping.dn_attribute
         if not attribute:
             for dn in dns:
-                yield from connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+                entry = read_entry(connection, dn, wanted, deadline)
+                if entry is not None:
+                    yield entry
             return
         for batch in batches(dns):
             what = any_of(equal(attribute, dn) for dn in batch)
@@ -164,6 +166,15 @@ class GroupReader:
 
     def _too_many(self, group: LdapEntry) -> RequestTrouble:
         return RequestTrouble(f"group {group.dn} has more than {self._limit} members")
+
+
+def read_entry(connection: LdapConnection, dn: str, wanted: Sequence[str], deadline: float) -> LdapEntry | None:
+    """One entry by its name; None where it is gone."""
+    try:
+        found = connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+    except NoSuchEntry:
+        return None
+    return found[0] if found else None
 
 
 def batches(items: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -14,8 +14,8 @@ from attrs import define, field, frozen
 
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, relative_identifier
-from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal, in_chain, present
-from mailsrv.directory.ldap.groups import GROUP_DEPTH, EntriesByDn, batches
+from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal, in_chain
+from mailsrv.directory.ldap.groups import GROUP_DEPTH, EntriesByDn, batches, read_entry
 from mailsrv.directory.ldap.trouble import RequestTrouble
 
 _LOOPS_TO_REPORT = 5
@@ -71,15 +71,13 @@ class MembershipReader:
         """All groups of the entry."""
         if self._reader.groups() is None:
             return Memberships()
-        found = connection.search(
-            dn, present("objectClass"), self._user_attributes, deadline, limit=1, whole_tree=False
-        )
-        if not found:
+        entry = read_entry(connection, dn, self._user_attributes, deadline)
+        if entry is None:
             return Memberships()
         mapping = self._reader.mapping
-        walk = _Walk(connection, deadline, found[0])
-        if mapping.token_groups and found[0].values.get(mapping.token_groups.lower()):
-            self._by_sids(walk, found[0].values[mapping.token_groups.lower()])
+        walk = _Walk(connection, deadline, entry)
+        if mapping.token_groups and entry.values.get(mapping.token_groups.lower()):
+            self._by_sids(walk, entry.values[mapping.token_groups.lower()])
         elif mapping.in_chain:
             self._ask_server(walk)
         else:

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from mailsrv.address import Address
 from mailsrv.directory.ldap.client import LdapClient
 from mailsrv.directory.ldap.connection import LdapConnection
-from mailsrv.directory.ldap.filters import present
+from mailsrv.directory.ldap.groups import read_entry
 from mailsrv.directory.ldap.kept import KeepingTimes, Kept
 from mailsrv.directory.ldap.memberships import MembershipReader, Memberships
 from mailsrv.directory.ldap.rights import EntryRights, RightsReader
@@ -86,8 +86,8 @@ class RightsQuestions:
         return found
 
     def _read(self, connection: LdapConnection, dn: str, deadline: float) -> EntryRights | None:
-        found = connection.search(dn, present("objectClass"), self._rights.wanted, deadline, limit=1, whole_tree=False)
-        return self._rights.of(connection, found[0], deadline) if found else None
+        entry = read_entry(connection, dn, self._rights.wanted, deadline)
+        return None if entry is None else self._rights.of(connection, entry, deadline)
 
     async def shared_with(self, dn: str, addresses: Sequence[Address]) -> tuple[SharedMailbox, ...]:
         """The mailboxes of others that the user of this entry, with these addresses, may open."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mailsrv.address import Address
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import changed, load_preset
-from mailsrv.directory.ldap.memberships import MembershipReader, Memberships
+from mailsrv.directory.ldap.memberships import Group, MembershipReader, Memberships
 from mailsrv.directory.ldap.rights import RightsReader
 from mailsrv.directory.ldap.trouble import RequestTrouble
 from mailsrv.interfaces.rights import MailboxRight, Posters
@@ -207,3 +209,41 @@ def test_shared_mailboxes_are_found_by_user_and_by_group(server):
         (ad("shop"), read_write),
     ]
     assert str(found[1]) == "press@ad.test (read, post)"
+
+
+def test_members_that_are_gone_are_left_out_where_entries_are_read_one_by_one(server):
+    one = reader(in_chain=False, dn_attribute="")
+    group(server, "Old", 7001, ADA, "cn=Gone,dc=test", "cn=Engineers,dc=test")
+    found = group_reader(one).expand(server, server.entries["cn=old,dc=test"], END)
+    assert found.addresses == (ad("ada"),)
+
+
+@given(
+    values=st.lists(
+        st.one_of(
+            st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
+            st.sampled_from(
+                ("*", "cn=*)(objectClass=*", "mailto:*@ad.test", "cn=\0", "=,=", "ada@ad.test", ADA, "\\2a")
+            ),
+        ),
+        max_size=6,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_r_inj_3_values_of_rights_name_whom_they_name_and_nobody_else(values):
+    server: Any = MemoryLdap()
+    user(server, "Ada", 1001)
+    user(server, "Bob", 1002)
+    group(server, "Listed", 2001, *values, mail="listed@ad.test", authOrig=tuple(values), unauthOrig=tuple(values))
+    rule = rights(server, "cn=Listed,dc=test").posting
+    named = {str(each) for each in rule.named}
+    assert "bob@ad.test" not in named or any(value.strip().lower() in {"bob@ad.test", "bob"} for value in values)
+    assert ("ada@ad.test" in named) >= (ADA in values)
+    assert rule.who is (Posters.NAMED if values else Posters.ANYBODY)
+    one = reader(in_chain=False)
+    found = group_reader(one).expand(server, server.entries["cn=listed,dc=test"], END)
+    assert set(found.addresses) == ({ad("ada")} if ADA in values else set())
+    made = RightsReader(one, group_reader(one), base=BASE, default_domain="ad.test")
+    name = values[0] if values and values[0] else "x"
+    memberships = Memberships((Group(name, name),))
+    assert made.shared_with(server, name, (ad("bob"),), memberships, END) == ()
