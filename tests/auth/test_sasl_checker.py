@@ -18,13 +18,14 @@ from mailsrv.auth.decoy_secret import open_decoy_secret, secret_path
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.sasl_checker import SaslChecker
 from mailsrv.auth.second_factor import SECOND_FACTOR_DEMANDED
-from mailsrv.auth.settings import AuthSettings, ScramUse, SecondFactor
+from mailsrv.auth.settings import AuthSettings, ImpersonationSettings, ScramUse, SecondFactor
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
+from mailsrv.interfaces.sessions import Login
 from mailsrv.sasl import Conversation, SaslCancelled, SaslError
 from mailsrv.sasl.scram_keys import ScramKeys
 
@@ -283,3 +284,15 @@ def test_nothing_is_offered_before_the_file_was_read(tmp_path):
     path = str(tmp_path / "passwd")
     fresh = PasswdFile(path, hashing=hashing, clock=case.clock, run_in_thread=at_once)
     assert MechanismOffer(case.settings, DirectoryChain([fresh]))(True) == ("PLAIN", "LOGIN")
+
+
+def test_scram_of_an_administrator_for_a_user(tmp_path):
+    users = USERS + f"admin@example.test:{{PLAIN}}sesame::::::{FIELD} administrator=yes\n"
+    case = Case(tmp_path, users, impersonation=ImpersonationSettings(enabled=True))
+    login = case.log_in("alice*admin")
+    assert isinstance(login, Login)
+    assert login.acting is not None
+    assert (str(login.user.address), str(login.acting.address)) == ("alice@example.test", "admin@example.test")
+    assert isinstance(case.log_in("blocked*admin"), InvalidCredentials)
+    assert isinstance(case.log_in("admin*alice"), InvalidCredentials)
+    assert isinstance(Case(tmp_path, users).log_in("alice*admin"), InvalidCredentials)
