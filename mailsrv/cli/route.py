@@ -216,7 +216,7 @@ def _parse(text: str, hint: str) -> Address:
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.pass_obj
 def route_command(context: CommandContext, address: str, sender: str, login: str, as_json: bool) -> None:
-    """Explain where mail for ADDRESS goes, and who may send it."""
+    """Explain where mail for ADDRESS goes."""
     user = canonical_address(_parse(login, "--login")) if login else None
     reverse_path = user if sender == "" else None if sender == "<>" else _parse(sender, "--from")
     if "@" not in address:

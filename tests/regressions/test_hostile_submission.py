@@ -50,7 +50,7 @@ def _may_send(header: bytes) -> bool:
     account = LocalAccount(ALICE, "", may_send_as, is_trusted=False)
     outcome: list[object] = []
     run_coroutine(check_from_field(account, header + b"\r\n", None)).addBoth(outcome.append)
-    if outcome[0] is None:
+    if outcome[0] is False:
         return True
     error = getattr(outcome[0], "value", None)
     assert isinstance(error, MailError)
