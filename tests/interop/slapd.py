@@ -169,6 +169,8 @@ class Slapd:
     port: int = field(factory=free_port)
     tls_port: int = field(factory=free_port)
     directives: str = ""
+    readable: str = ""
+    """A rule on access to passwords in front of ours."""
     _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Slapd:
@@ -218,7 +220,8 @@ class Slapd:
             f'suffix "{BASE}"\nrootdn "{ADMIN}"\nrootpw "{ADMIN_PASSWORD}"\ndirectory {data}\n'
             "index objectClass,uid,mail,mailAlternateAddress,mailLocalAddress,member,entryUUID eq\n"
             "index sAMAccountName,proxyAddresses,userPrincipalName eq\n"
-            f'access to attrs=userPassword by dn.exact="{ADMIN}" write by anonymous auth by * none\n'
+            + self.readable
+            + f'access to attrs=userPassword by dn.exact="{ADMIN}" write by anonymous auth by * none\n'
             f'access to * by dn.exact="{SERVICE}" read by anonymous auth by * none\n'
             "overlay memberof\nmemberof-group-oc groupOfNames\n" + self.directives
         )
