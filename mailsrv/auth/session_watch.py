@@ -32,6 +32,8 @@ Review = Callable[[Sequence[Address]], Deferred[Mapping[Address, DirectoryUser |
 _BATCH = 100
 _SOON_SECONDS = 0.1
 """Hints come in bursts."""
+_AGAIN_SECONDS = 5.0
+"""After so long who was not found is asked for once more."""
 _TOPIC = "log-in\0"
 """Notices about accounts go over the bus of mailboxes, under names no account can have."""
 
@@ -100,6 +102,10 @@ class SessionWatch:
             end()
         self._hinted.pop(account, None)
         self._missing.discard(account)
+
+    def _hint_again(self, account: Address) -> None:
+        if account in self._missing and not self._is_stopped:
+            self._hint(account)
 
     def _hint(self, account: Address) -> None:
         self._hinted[account] = None
@@ -173,6 +179,8 @@ class SessionWatch:
                 self._end(account, sessions, SessionEnd.GONE)
             elif sessions:
                 self._missing.add(account)
+                # A moment is enough for a server that was just filling its database.
+                self._clock.callLater(min(_AGAIN_SECONDS, self._settings.check_seconds), self._hint_again, account)
             return
         self._missing.discard(account)
         if not user.may_log_in:
