@@ -51,6 +51,11 @@ class TokenJudge:
         """Whether judging it costs somebody a request, which anything that anybody makes up may do."""
         return any(isinstance(way, Introspection) and not way.knows(token) for _, way in self._ways_for(token))
 
+    def table_of(self, token: str) -> OAuthSettings:
+        """Of the issuer that a client should go back to with a token that is not good."""
+        ways = self._ways_for(token)
+        return ways[0][0] if ways else self.issuers[0]
+
     async def judge(self, token: str) -> tuple[GoodToken, OAuthSettings]:
         """With the table by which it is good. Raises TokenRefused, and Unavailable where it cannot be known."""
         refusal: TokenRefused | Unavailable = TokenRefused("unknown issuer, or no JWT")

@@ -150,6 +150,19 @@ def test_r_auth_6_who_makes_tokens_up_does_not_keep_the_issuer_busy():
     assert isinstance(case.log_in("good", "alice", "198.51.100.1"), Login)
 
 
+def test_r_nat_1_old_tokens_of_an_office_keep_nobody_out():
+    case = Case({"failures_per_user": 5, "failures_per_network": 30}, **asking_settings())
+    for number in range(20):
+        assert isinstance(case.log_in(f"old{number}"), InvalidCredentials)
+    case.web.told["good"] = {"active": True, **claims(exp=NOW + 9000)}
+    assert isinstance(case.log_in("good"), Login)
+    # And one who makes up many gets no further than with passwords.
+    before = case.web.count(INTROSPECTION_URI)
+    for number in range(60):
+        case.log_in(f"made-up{number}", address="198.51.100.1")
+    assert case.web.count(INTROSPECTION_URI) - before < 40
+
+
 def test_r_auth_6_a_jwt_that_is_good_is_not_refused_for_others_that_were_not():
     case = Case({"failures_per_user": 5})
     for number in range(40):

@@ -227,6 +227,15 @@ def test_r_auth_6_failures_are_alike_and_told_in_json(case, token, name):
     assert json.loads(case.challenges[0]) == {"status": "invalid_token", "scope": "mail"}
 
 
+def test_a_refused_client_is_sent_back_to_the_issuer_of_its_token(case):
+    other = oauth_settings(issuer="https://other.example.test", scope="imap", jwks_uri="")
+    case.judge = TokenJudge((case.settings, other), lambda _: case.web, clock=case.clock, seconds=case.clock.seconds)
+    assert case.judge.table_of(mint(iss=other.issuer, aud="x")) is other
+    assert case.judge.table_of(mint(aud="x")) is case.settings
+    assert case.judge.table_of("opaque") is case.settings
+    assert case.judge.table_of(mint(iss="https://unknown.test")) is case.settings
+
+
 def test_tokens_are_offered_under_tls_alone():
     offer = MechanismOffer(AuthSettings(), MemoryDirectory(), takes_tokens=True)
     assert offer(True) == ("OAUTHBEARER", "XOAUTH2", "PLAIN", "LOGIN")
