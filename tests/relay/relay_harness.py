@@ -213,8 +213,15 @@ class World:
         return outcomes
 
     def run(self) -> None:
+        latency = self.network.latency
         for _ in range(30):
-            self.clock.advance(self.network.latency)
+            if not latency and not self._is_due():
+                break
+            self.clock.advance(latency)
+
+    def _is_due(self) -> bool:
+        calls = self.clock.getDelayedCalls()
+        return bool(calls) and min(call.getTime() for call in calls) <= self.clock.seconds()
 
     def send(self, destination: str, *recipients: str | QueuedRecipient, entry: QueueEntry | None = None) -> Any:
         """A whole attempt: its outcomes, the one where there is one."""

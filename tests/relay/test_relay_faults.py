@@ -46,7 +46,7 @@ REPLIES = (
     b"250 " + b"x" * 5000,
     b"250-a\r\n550 b\r\n",
 )
-CONTENT = MESSAGE + b"line of text\r\n" * 10_000
+CONTENT = MESSAGE + (b"text " * 15 + b"\r\n") * 1_800
 
 
 def check(world: World, outcomes: list, recipients: tuple[str, ...]) -> None:
