@@ -95,6 +95,7 @@ def test_a_queue_that_was_cut_off_keeps_what_is_left(folder: Path, monkeypatch: 
         shutil.rmtree(folder / "queue" / "corrupt")
 
 
+@pytest.mark.slow
 def test_one_zeroed_page_anywhere_costs_at_most_what_it_held(
     folder: Path, filled: Path, monkeypatch: pytest.MonkeyPatch
 ):
