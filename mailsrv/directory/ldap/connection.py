@@ -38,6 +38,8 @@ warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"(ldap3|p
 ANSWER_OCTETS = 64 * 1024 * 1024
 """Most octets of one answer (a page of entries)."""
 PAGE_ENTRIES = 500
+EMPTY_PAGES = 20
+"""Most pages in a row without an entry, which servers may send (RFC 2696 3): one that sends more goes in circles."""
 RANGE_VALUES = 200_000
 """Most values of one attribute that a server shows in parts."""
 _START_TLS = "1.3.6.1.4.1.1466.20037"
@@ -228,6 +230,7 @@ class LdapConnection:
         octets = messages.encode_filter(what.text)
         entries: list[LdapEntry] = []
         paged = limit > PAGE_ENTRIES
+        empty_pages = 0
         cookie = b""
         while True:
             # A server is not asked for more than is wanted, nor trusted to stop there.
@@ -237,6 +240,10 @@ class LdapConnection:
             found, outcome, cookie = self._ask(deadline, partial(self._page, question, left))
             check_search(outcome, base)
             entries += found
+            empty_pages = 0 if found else empty_pages + 1
+            if empty_pages > EMPTY_PAGES:
+                self.is_spent = True
+                raise ServerTrouble("pages without entries, and no end of them")
             if not cookie or len(entries) >= limit:
                 return tuple(self._with_whole_ranges(entry, deadline) for entry in entries[:limit])
 
