@@ -57,7 +57,7 @@ class ExternalChecker:
         if account is None:
             reason = "the certificate names several accounts" if accounts else "the certificate names no account"
             await self._refuse(credentials, _NOBODY, proof, reason)
-        claim = self._rules.claim(str(account), authzid)
+        claim = self._rules.proven_claim(str(account), authzid)
         standing = await self._rules.standing(self._directory, claim, credentials)
         if standing.user is None or standing.objection:
             await self._refuse(credentials, claim.name, proof, standing.objection)

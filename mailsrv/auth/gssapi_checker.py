@@ -73,7 +73,7 @@ class GssapiChecker:
             account = account_name(principal, self._settings)
         except PrincipalRefused as error:
             await self._refuse(credentials, _NOBODY, f"GSSAPI {principal}", f"ticket of {error}")
-        claim = self._rules.claim(account, authzid)
+        claim = self._rules.proven_claim(account, authzid)
         standing = await self._rules.standing(self._directory, claim, credentials)
         proof = f"GSSAPI {principal}"
         if standing.user is None or standing.objection:

@@ -7,6 +7,8 @@ permitted is refused as a wrong password is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from attrs import frozen
 
 from mailsrv.address import Address
@@ -30,16 +32,32 @@ class Claim:
 
 
 def read_claim(authcid: str, authzid: str, settings: ImpersonationSettings, default_domain: str) -> Claim:
-    """What user name and authorization identity ("" for none) say together."""
-    wanted, name = "", authcid
+    """What user name and authorization identity ("" for none) say together, as a client gave them."""
+    wanted, name = [], authcid
     if settings.enabled and authcid.count(settings.separator) == 1:
-        wanted, _, name = authcid.partition(settings.separator)
+        target, _, name = authcid.partition(settings.separator)
+        wanted.append(target)
+    return _claim(name, [*wanted, authzid] if authzid else wanted, authcid, default_domain)
+
+
+def read_proven_claim(account: str, authzid: str, default_domain: str) -> Claim:
+    """The same for a name that somebody else vouches for, in a certificate, ticket or token.
+
+    It is one name, whatever marks are in it: who can have ``alice*admin`` certified is no administrator.
+    """
+    return _claim(account, [authzid] if authzid else [], account, default_domain)
+
+
+def _claim(name: str, wanted: Sequence[str], shown: str, default_domain: str) -> Claim:
     address = parse_user_name(name, default_domain)
-    shown = ascii(authcid[:320]) if address is None else str(address)
-    names = [each for each in (wanted if name != authcid else None, authzid or None) if each is not None]
-    accounts = {parse_user_name(each, default_domain) for each in names}
+    accounts = {parse_user_name(each, default_domain) for each in wanted}
     acting_for = next(iter(accounts), None)
-    return Claim(address, shown, acting_for, len(accounts) > 1 or (bool(accounts) and acting_for is None))
+    return Claim(
+        address,
+        ascii(shown[:320]) if address is None else str(address),
+        acting_for,
+        len(accounts) > 1 or (bool(accounts) and acting_for is None),
+    )
 
 
 def objection_to(

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from mailsrv.address import Address
 from mailsrv.auth.access import AccessDecision, AccessRules
-from mailsrv.auth.impersonation import Claim, objection_to, read_claim
+from mailsrv.auth.impersonation import Claim, objection_to, read_claim, read_proven_claim
 from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt
@@ -49,6 +49,10 @@ class LoginRules:
     def claim(self, authcid: str, authzid: str = "") -> Claim:
         """Who a client says it is and whom it wants to be. ``authzid`` as in RFC 4422 3.4.1, "" for none."""
         return read_claim(authcid, authzid, self._settings.impersonation, self._settings.default_domain)
+
+    def proven_claim(self, account: str, authzid: str = "") -> Claim:
+        """The same where somebody vouches for the account: a certificate, a ticket, a token."""
+        return read_proven_claim(account, authzid, self._settings.default_domain)
 
     async def standing(
         self,

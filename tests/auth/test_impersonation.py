@@ -14,7 +14,7 @@ from mailsrv.address import Address
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.access_settings import AccessAction, AccessSettings, LoginService
 from mailsrv.auth.checker import PasswordChecker
-from mailsrv.auth.impersonation import Claim, read_claim
+from mailsrv.auth.impersonation import Claim, read_claim, read_proven_claim
 from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.realm import MailRealm
 from mailsrv.auth.settings import AuthSettings, ImpersonationSettings
@@ -179,6 +179,14 @@ def test_a_directory_that_is_down_is_no_wrong_password():
     case.directory.is_down = True
     assert not case.is_refused("alice*admin")
     assert case.throttle.failures.table.accounts.get(str(ADMIN)).failures == 0
+
+
+def test_a_name_that_somebody_vouches_for_is_one_name():
+    claim = read_proven_claim("alice*admin@example.test", "", "example.test")
+    assert (claim.address, claim.acting_for) == (Address("alice*admin", "example.test"), None)
+    claim = read_proven_claim("admin@example.test", "alice", "example.test")
+    assert (claim.address, claim.acting_for, claim.is_contradictory) == (ADMIN, ALICE, False)
+    assert read_proven_claim("admin@example.test", "al ice", "example.test").is_contradictory
 
 
 @given(st.text(max_size=60), st.text(max_size=60), st.sampled_from(["*", "//", "%"]), st.booleans())
