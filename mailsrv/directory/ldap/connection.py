@@ -10,9 +10,7 @@ points to.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import re
-import socket
 import ssl
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +25,7 @@ from ldap3.strategy.safeSync import SafeSyncStrategy
 
 from mailsrv.directory.ldap import messages
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
+from mailsrv.directory.ldap.dial import connect, say
 from mailsrv.directory.ldap.filters import Filter
 from mailsrv.directory.ldap.results import SUCCESS, BindOutcome, as_mapping, bind_outcome, check_search, describe
 from mailsrv.directory.ldap.servers import LdapServer
@@ -141,9 +140,9 @@ class LdapConnection:
         self._answered = False
         self._unread = bytearray()
         try:
-            self._socket = DeadlineSocket(_connect(server, deadline))
+            self._socket = DeadlineSocket(connect(server, deadline))
         except OSError as error:
-            raise ServerTrouble(f"cannot connect: {_say(error)}") from error
+            raise ServerTrouble(f"cannot connect: {say(error)}") from error
         try:
             self._open(context, deadline)
         except BaseException:
@@ -181,7 +180,7 @@ class LdapConnection:
         try:
             self._socket.start_tls(context, self.server.tls_name or self.server.host)
         except OSError as error:
-            raise ServerTrouble(f"TLS failed: {_say(error)}") from error
+            raise ServerTrouble(f"TLS failed: {say(error)}") from error
 
     @property
     def tls_version(self) -> str:
@@ -324,7 +323,7 @@ class LdapConnection:
             # What has come of it is kept.
             return None
         except OSError as error:
-            raise ConnectionLost(f"the connection broke: {_say(error)}") from error
+            raise ConnectionLost(f"the connection broke: {say(error)}") from error
         except messages.MessageError as error:
             self.is_spent = True
             raise ServerTrouble(str(error)) from error
@@ -373,7 +372,7 @@ class LdapConnection:
                 self.is_spent = True
                 raise OutOfTime("the request took too long") from error
             kind = ConnectionLost if self._answered and not was_late else ServerTrouble
-            raise kind("no answer in time" if was_late else f"the connection broke: {_say(error)}") from error
+            raise kind("no answer in time" if was_late else f"the connection broke: {say(error)}") from error
         except messages.MessageError as error:
             self.is_spent = True
             raise ServerTrouble(str(error)) from error
@@ -387,53 +386,3 @@ class LdapConnection:
     def close(self) -> None:
         """At once; nothing is waited for."""
         self._socket.close()
-
-
-def _connect(server: LdapServer, deadline: float) -> socket.socket:
-    """A TCP connection to the first of the host's addresses that takes one, or a Unix socket's (``ldapi``)."""
-    if server.socket_path:
-        local = socket.socket(socket.AF_UNIX)
-        try:
-            local.settimeout(max(0.001, deadline - monotonic()))
-            local.connect(server.socket_path)
-        except BaseException:
-            local.close()
-            raise
-        return local
-    hosts = server.addresses or (server.host,)
-    addresses = [each for host in hosts for each in socket.getaddrinfo(host, server.port, type=socket.SOCK_STREAM)]
-    failure: OSError = OSError("the name has no address")
-    for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        remaining = deadline - monotonic()
-        if remaining <= 0:
-            raise TimeoutError("no connection in time")
-        one = socket.socket(family, kind, protocol)
-        try:
-            # An address that is silent must leave time for the others.
-            one.settimeout(remaining / (len(addresses) - number))
-            one.connect(address)
-            # A request is one small write after another: 44 ms each otherwise.
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            one.close()
-            failure = error
-        else:
-            return one
-    raise failure
-
-
-def _say(error: BaseException) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is refused: {error.verify_message}"
-    if isinstance(error, OSError) and error.strerror:
-        return str(error.strerror)
-    return ascii(str(error))[:200].strip("'\"") or type(error).__name__
-
-
-def is_ip_address(host: str) -> bool:
-    """Whether a host is given by its address."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
