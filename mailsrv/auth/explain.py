@@ -16,12 +16,13 @@ from mailsrv.auth.checker import is_possible_password
 from mailsrv.auth.impersonation import Claim
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules, Standing
-from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.sasl import MECHANISM_NAMES
+from mailsrv.sasl.external import EXTERNAL
+from mailsrv.sasl.gssapi import GSSAPI
 from mailsrv.sasl.scram import PLUS
 from mailsrv.sasl.scram_keys import DIGESTS, find_keys
 from mailsrv.wire.networks import NetworkSet, network_key
@@ -45,10 +46,13 @@ class LoginParts:
     directory: IDirectory
     rules: LoginRules
     throttle: LoginThrottle
-    second_factor: SecondFactorRule
     offer: MechanismOffer
     app_passwords: AppPasswordJudge | None
     plaintext_networks: NetworkSet
+    tickets_are_enough: bool
+    """For those of whom a second factor is demanded."""
+    takes_certificates: bool
+    """Some listener asks for them."""
 
 
 class Explanation:
@@ -139,7 +143,7 @@ class Explanation:
         return steps
 
     def _second_factor(self, user: DirectoryUser) -> Step:
-        if not self._parts.second_factor.demands(user):
+        if not self._parts.rules.second_factor.demands(user):
             return Step("second factor", "not demanded", None)
         return Step("second factor", "demanded: app passwords, tokens and client certificates only", None)
 
@@ -148,19 +152,28 @@ class Explanation:
         is_plain = not address or address in self._parts.plaintext_networks
         readable = "without TLS, too (auth.plaintext_networks)" if is_plain else "under TLS only"
         offered = self._parts.offer(True)
+        if self._parts.takes_certificates:
+            offered = (EXTERNAL, *offered)
         steps = [Step("mechanisms", f"offered: {' '.join(offered)}; {readable}", None)]
-        demands = self._parts.second_factor.demands(user)
-        for mechanism in offered:
-            name = mechanism.removesuffix(PLUS)
-            if name in DIGESTS:
-                works = not demands and find_keys(name, (user.secret, *user.verifiers)) is not None
-                why = "" if works else ("a second factor is demanded" if demands else "no keys for it")
-            elif mechanism in MECHANISM_NAMES:
-                works, why = True, "with an app password" if demands else ""
-            else:
-                works, why = True, "with a good token or ticket"
-            steps.append(Step(f"mechanism {mechanism}", ("works" if works else "fails") + (why and f": {why}"), None))
+        demands = self._parts.rules.second_factor.demands(user)
+        steps += [Step(f"mechanism {name}", self._prospect(name, user, demands=demands), None) for name in offered]
         return steps
+
+    def _prospect(self, mechanism: str, user: DirectoryUser, *, demands: bool) -> str:
+        """Whether a mechanism can let the user in. ``demands``: a second factor is asked of them."""
+        name = mechanism.removesuffix(PLUS)
+        if name in DIGESTS:
+            if demands:
+                return "fails: a second factor is demanded"
+            return "works" if find_keys(name, (user.secret, *user.verifiers)) is not None else "fails: no keys for it"
+        if mechanism in MECHANISM_NAMES:
+            return "works: with an app password" if demands else "works"
+        if mechanism == GSSAPI:
+            works = not demands or self._parts.tickets_are_enough
+            return "works: with a good ticket" if works else "fails: a ticket is no second factor here"
+        if mechanism == EXTERNAL:
+            return "works: with a good certificate, where a listener asks for one"
+        return "works: with a good token"
 
     async def _password(self, claim: Claim, standing: Standing) -> Step:
         parts, credentials = self._parts, self._credentials
@@ -172,7 +185,7 @@ class Explanation:
         user = standing.user
         if user is None or standing.objection:
             return Step("password", "not looked at", None)
-        if parts.second_factor.demands(user):
+        if parts.rules.second_factor.demands(user):
             return Step(
                 "password", "not looked at: a second factor is demanded", self._fails("a second factor is demanded")
             )

@@ -17,6 +17,7 @@ from twisted.internet.defer import Deferred, execute
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from mailsrv.app.mechanisms import offered_under_tls
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.access_settings import LoginService
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_path
@@ -27,7 +28,6 @@ from mailsrv.auth.failure_table import ExistingFailures, failures_path
 from mailsrv.auth.names import parse_user_name
 from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules
-from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.shared_failures import SharedFailures
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.cli.output import say, to_json
@@ -37,6 +37,7 @@ from mailsrv.directory.build import make_directory
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.interfaces.account import PasswordCredentials
+from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.networks import NetworkSet
 
 _PASSWORD_LINE_OCTETS = 8192
@@ -162,10 +163,17 @@ def _explain(settings: Settings, credentials: PasswordCredentials) -> list[Step]
             exempt_networks=settings.limits.exempt_networks,
             failures=_file(settings),
         ),
-        second_factor=SecondFactorRule(auth),
-        offer=MechanismOffer(auth, directory, takes_tokens=bool(settings.oauth), app_passwords=judge),
+        offer=MechanismOffer(
+            auth,
+            directory,
+            takes_tokens=bool(settings.oauth),
+            under_tls=offered_under_tls(settings),
+            app_passwords=judge,
+        ),
         app_passwords=judge,
         plaintext_networks=NetworkSet(auth.plaintext_networks),
+        tickets_are_enough=settings.gssapi.counts_as_second_factor,
+        takes_certificates=any(each.client_certificates is not CertificateUse.OFF for each in settings.listen),
     )
 
     async def collect() -> list[Step]:

@@ -242,3 +242,13 @@ def test_wrong_use_of_test(run, tmp_path):
     assert run("test", "alice", "--password-file", str(tmp_path / "none"))[0] == 1
     (tmp_path / "empty").write_text("\n")
     assert run("test", "alice", "--password-file", str(tmp_path / "empty"))[0] == 1
+
+
+def test_who_needs_a_second_factor_is_told_what_works(told, tmp_path):
+    (tmp_path / "users").write_text(f"{ALICE}:{{PLAIN}}{PASSWORD}::::::second_factor=yes\n")
+    status, steps = told("alice")
+    assert status == 1
+    assert steps["second factor"][1].startswith("demanded")
+    assert steps["mechanism PLAIN"][1] == "works: with an app password"
+    assert steps["password"] == (False, "not looked at: a second factor is demanded")
+    assert steps["outcome"][0] is False
