@@ -28,8 +28,8 @@ from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter, dn_from_template
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import AliasEntry
-from mailsrv.directory.ldap.memberships import Memberships
 from mailsrv.directory.ldap.password_check import IPasswordCheck
+from mailsrv.directory.ldap.rights_in_ldap import RightsInLdap
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
 from mailsrv.directory.ldap.state import describe
 from mailsrv.directory.ldap.trouble import LdapTrouble
@@ -39,7 +39,6 @@ from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
 from mailsrv.interfaces.directory_changes import IFollowDirectory
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
-from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
 
 T = TypeVar("T")
@@ -53,10 +52,8 @@ _ENTRIES_OF_A_NAME = 5
 _NOBODY = "cn=nobody at all"
 
 
-@implementer(
-    IDirectory, IFollowDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, IRightsDirectory
-)
-class LdapDirectory:
+@implementer(IDirectory, IFollowDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory)
+class LdapDirectory(RightsInLdap):
     """``base`` is where everything is searched below; ``seconds``: how long one question may take.
 
     Who logs in gets their groups with ``tells_groups`` only; members of ``administrator_groups`` are administrators.
@@ -89,12 +86,8 @@ class LdapDirectory:
         self._reader = reader
         self._groups = groups
         self._cache = cache
-        self._rights = rights
+        super().__init__(rights, reader.mapping, administrator_groups, tells_groups=tells_groups)
         self._password_check = password_check
-        self.has_rights = reader.mapping.has_rights
-        self.administrator_groups = tuple(administrator_groups)
-        self._administrator_groups = frozenset(name.strip().casefold() for name in administrator_groups)
-        self._tells_groups = tells_groups or bool(self._administrator_groups)
         self._base = base
         self._seconds = seconds
         self._make_follower = make_follower
@@ -155,14 +148,6 @@ class LdapDirectory:
             return None
         self._keep_user(users[0])
         return await self._with_groups(users[0].user)
-
-    async def _with_groups(self, user: DirectoryUser) -> DirectoryUser:
-        """With what rules on log-ins ask for, where there are such rules."""
-        if not self._tells_groups:
-            return user
-        names = (await self._memberships(user)).names
-        is_administrator = not self._administrator_groups.isdisjoint(name.strip().casefold() for name in names)
-        return evolve(user, groups=names, is_administrator=is_administrator)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """By a bind. For nobody one is made, too, with a name that is none (R-AUTH-4)."""
@@ -284,49 +269,6 @@ class LdapDirectory:
         user = None if entry is None or self._reader.is_group(entry) else self._reader.user(entry)
         # Most changes are of users, and change nothing of where mail goes. Members of a list are remembered with it.
         return user is None or any(each.address != user.user.address for each in users)
-
-    # IRightsDirectory
-
-    def find_groups(self, user: DirectoryUser) -> Deferred[tuple[str, ...]]:
-        return run_coroutine(self._find_groups(user))
-
-    async def _find_groups(self, user: DirectoryUser) -> tuple[str, ...]:
-        return (await self._memberships(user)).names
-
-    async def _memberships(self, user: DirectoryUser) -> Memberships:
-        answer = await self._answer(user.address, may_be_old=False)
-        if answer.user is None:
-            return Memberships()
-        return await self._ask(self._rights.groups_of(answer.dn))
-
-    def find_posting_rule(self, address: Address) -> Deferred[PostingRule | None]:
-        return run_coroutine(self._find_posting_rule(canonical_address(address)))
-
-    async def _find_posting_rule(self, address: Address) -> PostingRule | None:
-        answer = await self._answer(address, may_be_old=True)
-        if not answer.is_list:
-            return None
-        rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=True))
-        return None if rights is None else rights.posting
-
-    def find_send_rights(self, address: Address) -> Deferred[SendRights | None]:
-        return run_coroutine(self._find_send_rights(canonical_address(address)))
-
-    async def _find_send_rights(self, address: Address) -> SendRights | None:
-        answer = await self._answer(address, may_be_old=False)
-        if not answer.is_known:
-            return None
-        rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=False))
-        return None if rights is None else rights.sending
-
-    def find_shared_mailboxes(self, user: DirectoryUser) -> Deferred[Sequence[SharedMailbox]]:
-        return run_coroutine(self._find_shared_mailboxes(user))
-
-    async def _find_shared_mailboxes(self, user: DirectoryUser) -> Sequence[SharedMailbox]:
-        answer = await self._answer(user.address, may_be_old=False)
-        if answer.user is None:
-            return ()
-        return await self._ask(self._rights.shared_with(answer.dn, (user.address,)))
 
     # Answers
 
