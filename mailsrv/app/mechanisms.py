@@ -17,6 +17,7 @@ from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.sasl_checker import SaslDecider
 from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.auth.tickets import KeytabUnusable
 from mailsrv.config.schema import Settings
 from mailsrv.interfaces.directory import IDirectory
 from mailsrv.sasl.bearer import BEARER_MECHANISMS
@@ -72,7 +73,11 @@ def check_keytab(settings: Settings) -> None:
     """Whether there is a key for each service somebody could log in to. Waits for the disk, raises KeytabUnusable."""
     if not settings.gssapi.keytab_file:
         return
-    from mailsrv.auth.gssapi_acceptor import acquire
+    try:
+        from mailsrv.auth.gssapi_acceptor import acquire
+    except (ImportError, OSError) as error:
+        # It is installed, and what it is made upon is not.
+        raise KeytabUnusable(f"gssapi.keytab_file: the library gssapi cannot be loaded: {error}") from error
 
     services = {listen.service for listen in settings.listen if listen.tls is not TlsMode.NONE}
     for service in sorted(service.value for service in services & {Service.SUBMISSION, Service.IMAP, Service.POP3}):

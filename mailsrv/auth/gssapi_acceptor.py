@@ -6,6 +6,8 @@ a time. No host name is looked up: the key is chosen by service, and the host in
 
 from __future__ import annotations
 
+import re
+
 import gssapi
 from gssapi.exceptions import GSSError, InvalidTokenError
 from gssapi.raw import ChannelBindings
@@ -14,6 +16,9 @@ from mailsrv.auth.gssapi_settings import ChannelBinding, GssapiSettings
 from mailsrv.auth.principals import is_ours
 from mailsrv.auth.tickets import Accepted, KeytabUnusable, TicketRefused
 from mailsrv.sasl.errors import SaslError
+
+_STATUS = re.compile(r"Major \(\d+\): (.*), Minor \(\d+\): (.*)", re.DOTALL)
+_SAYS_NOTHING = ("Success", "Unspecified GSS failure")
 
 
 class TicketAcceptor:
@@ -91,5 +96,7 @@ def acquire(settings: GssapiSettings, service: str) -> gssapi.Credentials:
 
 
 def describe(error: GSSError) -> str:
-    """What the library says, as one line of printable characters."""
-    return ascii(str(error))[1:-1][:400]
+    """What the library says, as one line of printable characters, without its numbers and what says nothing."""
+    said = _STATUS.fullmatch(str(error))
+    parts = [str(error)] if said is None else [part for part in said.groups() if not part.startswith(_SAYS_NOTHING)]
+    return ascii(": ".join(parts))[1:-1][:400]
