@@ -32,7 +32,7 @@ BASE = "DC=example,DC=test"
 USERS = f"CN=Users,{BASE}"
 ADMIN = f"CN=Administrator,{USERS}"
 ADMIN_PASSWORD = "Adm1n.s own"
-SERVICE = f"CN=mailsrv,{USERS}"
+SERVICE = f"CN=searcher,{USERS}"
 SERVICE_PASSWORD = "Serv1ce.s own"
 NORMAL, DISABLED = 512, 514
 
@@ -107,7 +107,8 @@ class Samba:
         return self.folder / "cert.pem"
 
     @property
-    def _configuration(self) -> Path:
+    def configuration(self) -> Path:
+        """``smb.conf``."""
         return self.folder / "etc" / "smb.conf"
 
     def provision(self) -> None:
@@ -137,16 +138,16 @@ class Samba:
         }
         kept = [
             line
-            for line in self._configuration.read_text().partition("\n[homes]")[0].splitlines()
+            for line in self.configuration.read_text().partition("\n[homes]")[0].splitlines()
             if line.partition("=")[0].strip() not in ours
         ]
-        self._configuration.write_text("\n".join([*kept, *(f"\t{name} = {value}" for name, value in ours.items()), ""]))
+        self.configuration.write_text("\n".join([*kept, *(f"\t{name} = {value}" for name, value in ours.items()), ""]))
 
     def start(self) -> None:
         """Start and wait until it answers."""
         with (self.folder / "samba.out").open("ab") as log:
             self._process = subprocess.Popen(
-                [program("samba"), "-i", "-M", "single", f"--configfile={self._configuration}"],
+                [program("samba"), "-i", "-M", "single", f"--configfile={self.configuration}"],
                 # It ends when its input does.
                 stdin=subprocess.PIPE,
                 stdout=log,

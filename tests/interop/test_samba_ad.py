@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import subprocess
+import sys
 import time
 import tomllib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,6 +25,7 @@ from mailsrv.directory.ldap.changes_build import concern_of
 from mailsrv.directory.ldap.changes_poll import PollSource
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.errors import Unavailable
+from tests.interop.recipe import section
 from tests.interop.samba import ADMIN, ADMIN_PASSWORD, BASE, DISABLED, SERVICE, SERVICE_PASSWORD, USERS, Samba
 
 PASSWORD = "Secret.w0rd"
@@ -30,7 +35,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def samba(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Samba]:
     with Samba(tmp_path_factory.mktemp("samba")) as server:
-        server.add_user("mailsrv", SERVICE_PASSWORD)
+        server.add_user("searcher", SERVICE_PASSWORD)
         ada = server.add_user(
             "ada",
             PASSWORD,
@@ -214,3 +219,55 @@ def test_discover_finds_the_preset_and_the_base(samba: Samba) -> None:
     (table,) = tomllib.loads(done.output)["directory"]
     assert table["preset"] in {"samba-ad", "active-directory"}
     assert table["base"].lower() == BASE.lower()
+
+
+RECIPE = """\
+set -ex
+samba-tool() {{ command samba-tool "$@" -H {folder}/private/sam.ldb -s {configuration}; }}
+export PATH="{bin}:$PATH" MAILSRV_CONFIG={config}
+"""
+CONFIG = """\
+hostname = "mail.example.test"
+state_dir = "{folder}/state"
+
+[auth]
+default_domain = "example.test"
+
+[[listen]]
+service = "mx"
+endpoint = "tcp:25"
+
+[[domain]]
+name = "example.test"
+
+[store]
+type = "memory"
+path = "mail/{{domain}}/{{local}}"
+
+"""
+
+
+def test_every_line_of_the_recipe_works(samba: Samba, tmp_path: Path) -> None:
+    entries, table, commands = section("ldap.rst", "Samba, step by step")
+    config, secret = tmp_path / "mailsrv.toml", tmp_path / "ldap.secret"
+    secret.write_text("Serv1ce.of.mail\n")
+    begin = RECIPE.format(
+        folder=samba.folder, configuration=samba.configuration, bin=Path(sys.executable).parent, config=config
+    )
+    text = CONFIG.format(folder=tmp_path) + table.replace("/etc/mailsrv/samba-ca.pem", str(samba.certificate))
+    config.write_text(
+        text.replace("/etc/mailsrv/ldap.secret", str(secret)).replace("ldaps://dc1.example.test", samba.tls_uri)
+    )
+    afterwards = "echo Nan0second.s | mailsrvctl ldap check grace --password-stdin"
+    script = "\n".join((begin, entries.replace("/etc/mailsrv/ldap.secret", str(secret)), commands, afterwards))
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=dict(os.environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "mail for it goes to grace@example.test" in done.stdout
