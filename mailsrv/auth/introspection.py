@@ -21,7 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.auth.answer_cache import AnswerCache, Verdict
-from mailsrv.auth.circuit_breaker import CircuitBreaker
+from mailsrv.auth.circuit_breaker import CircuitBreaker, Permission
 from mailsrv.auth.issuer_metadata import IssuerPlaces
 from mailsrv.auth.issuer_web import IssuerFailed, IssuerWeb, read_object
 from mailsrv.auth.oauth_settings import OAuthSettings
@@ -87,9 +87,10 @@ class Introspection:
         if question is not None:
             question.waiting.append(waiter)
         elif len(self._asked) < self._settings.introspection_requests:
-            if not self._breaker.may_try():
+            permission = self._breaker.permission()
+            if permission is Permission.WAIT:
                 raise self._unavailable("has failed a moment ago")
-            self._begin(key, _Question(token, [waiter]))
+            self._begin(key, _Question(token, [waiter]), permission)
         elif self._breaker.is_open or len(self._queue) >= self._settings.introspection_queue:
             raise self._unavailable("has too many questions to answer")
         else:
@@ -100,9 +101,9 @@ class Introspection:
             self._forget(key, waiter)
             raise self._unavailable("is slow") from None
 
-    def _begin(self, key: bytes, question: _Question) -> None:
+    def _begin(self, key: bytes, question: _Question, permission: Permission) -> None:
         self._asked[key] = question
-        Deferred.fromCoroutine(self._find_out(key, question))
+        Deferred.fromCoroutine(self._find_out(key, question, permission))
 
     def _forget(self, key: bytes, waiter: Deferred[Verdict]) -> None:
         """Nobody waits there any more: what has not been asked yet need not be."""
@@ -112,13 +113,13 @@ class Introspection:
             if not question.waiting:
                 self._queue.pop(key, None)
 
-    async def _find_out(self, key: bytes, question: _Question) -> None:
+    async def _find_out(self, key: bytes, question: _Question, permission: Permission) -> None:
         answer: Verdict | Failure
         try:
             answer = self._verdict(await self._request(question.token))
         except Exception as error:
             answer = Failure(self._unavailable("cannot be asked"))
-            if self._breaker.failed():
+            if self._breaker.failed(permission):
                 self._log.error(
                     "{issuer} is not asked about tokens for {seconds:g} seconds: {error}",
                     issuer=self._settings.issuer,
@@ -153,7 +154,7 @@ class Introspection:
             if self._breaker.is_open:
                 self._tell(question, Failure(self._unavailable("has failed a moment ago")))
             else:
-                self._begin(key, question)
+                self._begin(key, question, Permission.ASK)
 
     def _verdict(self, claims: Mapping[str, Any]) -> Verdict:
         if claims["active"] is not True:
