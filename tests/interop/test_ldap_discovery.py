@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import imaplib
 import shutil
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from mailsrv.tls.self_signed import write_self_signed
 from tests.contracts.directory import DirectoryContract
 from tests.interop.dns_server import DnsServers, free_port
 from tests.interop.slapd import BASE, SERVICE, SERVICE_PASSWORD, Slapd, person
+from tests.scenarios.server import WholeServer
 
 ALICE = Address("alice", "example.test")
 HOST = "ldap.signed.test"
@@ -123,6 +126,37 @@ def test_r_auth_7_forged_records_and_none_are_an_outage(site, uri):
         result(parts.directory.find_user(ALICE))
     with pytest.raises(Unavailable):
         result(parts.directory.check_password(None, "sesame"))
+
+
+@pytest.mark.slow
+def test_a_whole_server_finds_its_directory_by_the_dns(site, tmp_path):
+    table = textwrap.dedent(f"""
+        [[directory]]
+        type = "ldap"
+        uri = ["srv:signed.test"]
+        base = "{BASE}"
+        ca_file = "{site.folder}/cert.pem"
+        bind_dn = "{SERVICE}"
+        bind_password_file = "{site.folder}/secret"
+
+        [dns]
+        servers = ["127.0.0.1:{site.dns.resolver_port}"]
+        self_test_signed = "signed.test"
+        self_test_broken = "bogus.test"
+        """)
+    server = WholeServer(tmp_path / "mail", users=(), extra=table)
+    server.passwd_path.touch()
+    with server:
+        with imaplib.IMAP4("localhost", server.ports["imap"]) as client:
+            assert client.login("alice", "sesame")[0] == "OK"
+        with (
+            imaplib.IMAP4("localhost", server.ports["imap"]) as client,
+            pytest.raises(imaplib.IMAP4.error, match="AUTHENTICATIONFAILED"),
+        ):
+            client.login("alice", "wrong")
+        server.deliver("alice@example.test", b"Subject: hello\r\n\r\nhello\r\n")
+        server.wait_for_event("the servers are")
+    server.check_log()
 
 
 def ssha(password: str) -> str:

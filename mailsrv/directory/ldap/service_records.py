@@ -6,9 +6,9 @@
 server's chance to be first is its weight. The order is drawn anew only when the records change: a connection stays with
 its server. The resolver remembers records for their time to live; it is asked again every LOOK_SECONDS at most.
 
-Which name a certificate must have: who can forge the DNS's answer must not become our directory (RFC 4513 3.1.3, RFC
-6125 6.2.1). The target's own name counts where the answer was validated by DNSSEC, or, with ``trust`` SUBDOMAINS, where
-it is the domain of the settings or below it. Otherwise the certificate must be for that domain itself.
+Which name a certificate must have: who can forge the DNS's answer must not become our directory (RFC 4513 3.1.3,
+RFC 6125 6.2.1). The target's own name counts where the answer was validated by DNSSEC, or, with ``trust`` SUBDOMAINS,
+where it is the domain of the settings or below it. Otherwise the certificate must be for that domain itself.
 """
 
 from __future__ import annotations

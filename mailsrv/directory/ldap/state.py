@@ -26,8 +26,8 @@ def describe(
         name,
         is_out,
         # It is out since the last of them went down.
-        min(server.down_seconds for server in told) if is_out else 0.0,
-        "no server is up" if is_out else "",
+        min((server.down_seconds for server in told), default=0.0) if is_out else 0.0,
+        ("no server is up" if told else "no server is known") if is_out else "",
         told,
         answers,
         oldest_answer_seconds if is_out else None,
