@@ -14,11 +14,13 @@ from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 from twisted.internet.defer import execute
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.address import Address
+from mailsrv.cli.root import root
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.login_check import LoginCheck
 from mailsrv.directory.ldap.service_records import SrvTrust
@@ -96,6 +98,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield Site(folder, slapd, dns)
 
 
+def ldap_table(site: Site) -> str:
+    return textwrap.dedent(f"""
+        [[directory]]
+        type = "ldap"
+        uri = ["srv:signed.test"]
+        base = "{BASE}"
+        ca_file = "{site.folder}/cert.pem"
+        bind_dn = "{SERVICE}"
+        bind_password_file = "{site.folder}/secret"
+
+        [dns]
+        servers = ["127.0.0.1:{site.dns.resolver_port}"]
+        self_test_signed = "signed.test"
+        self_test_broken = "bogus.test"
+        """)
+
+
 def test_signed_records_lead_to_the_server_past_one_that_is_dead(site):
     parts = site.parts("srv:signed.test")
     alice = result(parts.directory.find_user(ALICE))
@@ -128,23 +147,26 @@ def test_r_auth_7_forged_records_and_none_are_an_outage(site, uri):
         result(parts.directory.check_password(None, "sesame"))
 
 
+def test_the_configuration_is_tried_on_every_server_that_was_found(site, tmp_path):
+    config = tmp_path / "mailsrv.toml"
+    config.write_text(
+        'hostname = "mail.example.test"\nstate_dir = "state"\n'
+        '[[listen]]\nservice = "lmtp"\nendpoint = "unix:lmtp.sock"\n[[domain]]\nname = "example.test"\n'
+        '[auth]\ndefault_domain = "example.test"\n[store]\npath = "mail/{domain}/{local}"\n' + ldap_table(site)
+    )
+    done = CliRunner().invoke(root, ["--config", str(config), "ldap", "test"])
+    assert f"ldap://ldap.signed.test:{site.slapd.port}: connected as {SERVICE}, TLS: TLSv1." in done.output
+    # One of the two is dead.
+    assert "FAIL  ldap://dead.signed.test" in done.output
+    assert "(certificate for ldap.signed.test)" in done.output
+    assert done.exit_code == 1
+    done = CliRunner().invoke(root, ["--config", str(config), "ldap", "check", "alice"])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.slow
 def test_a_whole_server_finds_its_directory_by_the_dns(site, tmp_path):
-    table = textwrap.dedent(f"""
-        [[directory]]
-        type = "ldap"
-        uri = ["srv:signed.test"]
-        base = "{BASE}"
-        ca_file = "{site.folder}/cert.pem"
-        bind_dn = "{SERVICE}"
-        bind_password_file = "{site.folder}/secret"
-
-        [dns]
-        servers = ["127.0.0.1:{site.dns.resolver_port}"]
-        self_test_signed = "signed.test"
-        self_test_broken = "bogus.test"
-        """)
-    server = WholeServer(tmp_path / "mail", users=(), extra=table)
+    server = WholeServer(tmp_path / "mail", users=(), extra=ldap_table(site))
     server.passwd_path.touch()
     with server:
         with imaplib.IMAP4("localhost", server.ports["imap"]) as client:
