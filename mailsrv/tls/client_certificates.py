@@ -24,6 +24,7 @@ _log = Logger()
 _BEGIN_CRL = b"-----BEGIN X509 CRL-----"
 _END_CRL = b"-----END X509 CRL-----"
 _SUBJECT_LIMIT = 200
+_MOST_INTERMEDIATES = 8
 # TLS 1.2 has no alert of its own for a missing certificate, and says that the handshake failed.
 _CERTIFICATE_REQUIRED = frozenset({40, 116})
 _REASONS = {
@@ -107,6 +108,7 @@ def ask_for_certificates(
     if use is CertificateUse.REQUIRE:
         mode |= SSL.VERIFY_FAIL_IF_NO_PEER_CERT
         context.set_info_callback(_make_watch(listener, counts))
+    context.set_verify_depth(_MOST_INTERMEDIATES)
     context.set_verify(mode, _make_verify(listener, counts, is_required=use is CertificateUse.REQUIRE))
 
 

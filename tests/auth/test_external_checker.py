@@ -9,7 +9,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.task import Clock
 
 from mailsrv.address import Address
@@ -23,6 +23,7 @@ from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.sasl import SaslError
 from tests.tls.client_ca import SMTP_UTF8_MAILBOX, USER_PRINCIPAL_NAME, email, issue, other_name
@@ -100,6 +101,12 @@ def test_r_auth_6_all_failures_are_alike(case):
     ]
     assert {type(error) for error in failures} == {InvalidCredentials}
     assert len({str(error.text) for error in failures}) == 1
+
+
+def test_r_auth_7_a_directory_that_is_down_is_no_wrong_certificate(case):
+    case.directory.find_user = lambda _address: fail(Unavailable())
+    assert isinstance(case.log_in(ALICE), Unavailable)
+    assert case.waited == 0
 
 
 def test_where_a_user_may_log_in_from_holds(case):

@@ -188,6 +188,18 @@ def test_an_intermediate_alone_may_be_trusted(tls, tmp_path, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_r_lim_2_a_chain_may_have_eight_intermediates(tls, version):
+    chain = [CA]
+    for number in range(10):
+        chain.append(issue(chain[-1], common_name=f"CA {number}", is_ca=True))
+    for count, is_good in ((8, True), (9, False), (8, True)):
+        leaf = issue(chain[count], email("alice@example.test"))
+        pair = connect(tls, leaf, version, CertificateUse.REQUEST, *chain[count:0:-1])
+        assert pair.refusal is None
+        assert (pair.certificate is not None) is is_good, count
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_revocation(tls, tmp_path, version):
     path = tmp_path / "crl.pem"
     with_list = attrs.evolve(tls, client_crl_file=str(path))
