@@ -134,7 +134,7 @@ class Site:
             "ca_file": self.certificate,
             "bind_dn": SERVICE,
             "bind_password_file": self.secret,
-            "attempt_seconds": 0.5,
+            "attempt_seconds": 1.0,
             "attributes": {"disabled": ["employeeType=away"]},
         }
         return DirectorySettings(DirectoryType.LDAP, **{**values, **changes})
@@ -454,10 +454,10 @@ def test_a_server_that_hangs_costs_one_attempt_once(pair):
     first.freeze()
     started = time.monotonic()
     assert result(parts.directory.find_user(ex("alice"))) is not None
-    assert 0.4 < time.monotonic() - started < 3
+    assert 0.9 < time.monotonic() - started < 5
     started = time.monotonic()
     assert result(parts.directory.find_user(ex("bob"))) is not None
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 0.9
     first.thaw()
 
 
@@ -483,7 +483,7 @@ def test_r_auth_7_an_outage_takes_mail_for_known_recipients_and_refuses_nobody(p
     assert is_unavailable(directory.check_password(alice, "wrong"))
     assert is_unavailable(directory.check_password(None, "wrong"))
     # The circuit is open: nobody was waited for.
-    assert time.monotonic() - started < 0.4
+    assert time.monotonic() - started < 0.9
     clock.advance(3600)
     assert is_unavailable(directory.find_user(ex("alice")))
     second.thaw()
