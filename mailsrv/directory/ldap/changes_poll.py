@@ -81,6 +81,7 @@ class TimeStampPoll:
     def __init__(self, concern: Concern) -> None:
         self._concern = concern
         self._newest: datetime.datetime | None = None
+        self._was_asked = False
         self._seen: dict[str, tuple[datetime.datetime, str, int]] = {}
         """By DN: stamp, mark, how often told."""
 
@@ -90,7 +91,7 @@ class TimeStampPoll:
     def ask(self, connection: LdapConnection, feed: Feed) -> None:
         """Tell what is new."""
         concern = self._concern
-        is_first = self._newest is None
+        was_asked, self._was_asked = self._was_asked, True
         if self._newest is None:
             now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
             since = now - datetime.timedelta(seconds=BEGIN_SECONDS)
@@ -106,7 +107,7 @@ class TimeStampPoll:
         changes = self._news(entries)
         if len(entries) >= LIMIT:
             feed.tell(None)
-        elif changes and not is_first:
+        elif changes and was_asked:
             feed.tell(changes)
         self._forget_old()
 
