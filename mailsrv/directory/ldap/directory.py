@@ -120,14 +120,11 @@ class LdapDirectory(RightsInLdap):
     def states(self) -> Sequence[DirectoryState]:
         """See :class:`~mailsrv.interfaces.directory_state.IReportsState`."""
         servers = self._client.servers
-        state = describe(
-            self.name,
-            servers.all,
-            answers=len(self._cache),
-            oldest_answer_seconds=self._cache.oldest_seconds(),
-            now=servers.seconds(),
-        )
-        return (state,)
+        # It takes a look at each answer: only where it is wanted.
+        is_out = not any(server.is_up for server in servers.all)
+        oldest = self._cache.oldest_seconds() if is_out else None
+        answers = len(self._cache)
+        return (describe(self.name, servers.all, answers=answers, oldest_answer_seconds=oldest, now=servers.seconds()),)
 
     def find_login(self, address: Address) -> Deferred[DirectoryUser | None]:
         """Who logs in by this name: an address, an alias, a short name, a principal's name. Never from old answers."""
