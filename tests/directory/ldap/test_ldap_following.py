@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailsrv.address import Address
-from mailsrv.directory.ldap import messages
+from mailsrv.directory.ldap import changes_sync, messages
 from mailsrv.directory.ldap.answers import Answer, AnswerCache
 from mailsrv.directory.ldap.changes import Change, Changes, NotOffered
 from mailsrv.directory.ldap.changes_poll import Concern, TimeStampPoll, UsnPoll, former_dn
@@ -323,3 +324,36 @@ def test_answers_of_an_entry_are_dropped_together_and_still_serve_an_outage() ->
         cache.add(Address(f"user{number}", "example.test"), Answer(user, f"uid=user{number}"))
     assert len(cache) == 3
     assert len(cache._by_dn) == 3
+
+
+def test_a_silent_connection_is_asked_for_a_sign_of_life_and_given_up_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(changes_sync, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    other = Message(NUMBER + 1, SEARCH_DONE, DONE)
+    played = Played([None, None, other, None, None, None, None], {})
+    connection: Any = played
+    listening = changes_sync.Listening(connection, NUMBER, Told(), 5.0)
+    assert listening.next() is None
+    now[0] = 31.0
+    assert listening.next() is None
+    assert len(played.asked) == 1
+    # The answer to that is no change, but a sign.
+    now[0] = 34.0
+    assert listening.next() is None
+    now[0] = 60.0
+    assert listening.next() is None
+    assert len(played.asked) == 1
+    now[0] = 65.0
+    assert listening.next() is None
+    assert len(played.asked) == 2
+    now[0] = 69.0
+    assert listening.next() is None
+    now[0] = 70.5
+    with pytest.raises(ServerTrouble, match="silent"):
+        listening.next()
+
+
+def test_the_servers_farewell_ends_it() -> None:
+    connection: Any = Played([Message(0, 0x78, DONE)], {})
+    with pytest.raises(ConnectionLost):
+        changes_sync.Listening(connection, NUMBER, Told(), 5.0).next()
