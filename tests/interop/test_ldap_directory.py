@@ -435,7 +435,8 @@ def test_the_next_server_answers_within_the_request_and_the_first_is_preferred_a
     parts = pair.parts(first, second, clock=clock, cache_seconds=0.0)
     alice = result(parts.directory.find_user(ex("alice")))
     first.kill()
-    assert result(parts.directory.find_user(ex("alice"))) == alice
+    # Loaded one after the other, they may say different times of change.
+    assert result(parts.directory.find_user(ex("alice"))).address == alice.address
     assert result(parts.directory.check_password(alice, "sesame")) is True
     assert parts.client.searches._lane.connection.server.uri == second.uri
     clock.advance(1)
