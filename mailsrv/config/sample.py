@@ -61,7 +61,7 @@ INTRODUCTIONS: Mapping[str, str] = {
     "store": "Where users' mail is kept.",
     "auth": "Who may log in, and what happens after failures.",
     "gssapi": "Log-in by Kerberos ticket.",
-    "access": "Who may log in to which service from where: the first rule that fits decides; without one it is allowed.",
+    "access": "Who may log in to which service from where: the first rule that fits decides; none: allowed.",
     "sessions": "How soon a session ends whose user is disabled, gone, or has another password.",
     "passwords": "How new passwords are hashed, and how many hashes are computed at a time.",
     "filter": "Filters are asked in this order.",

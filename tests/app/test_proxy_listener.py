@@ -246,7 +246,7 @@ def test_pop3():
     )
     transport = Listener(factory).connect()
     assert say(transport, LINE).startswith(b"+OK ")
-    assert transport.protocol._client_address == "192.0.2.1"
+    assert transport.protocol.client_address == "192.0.2.1"
 
 
 def test_a_listener_s_setting_is_checked():
