@@ -6,7 +6,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import load_imap, load_queue, load_relay, load_slow, load_smtp, load_stalled
+from benchmarks import load_imap, load_ldap, load_queue, load_relay, load_slow, load_smtp, load_stalled
 from benchmarks.report import as_json, heading, table
 
 WORKLOADS = {
@@ -21,6 +21,7 @@ WORKLOADS = {
     "search": load_imap.search,
     "notices": load_imap.notices,
     "idle": load_imap.idle,
+    "ldap": load_ldap.run,
 }
 
 

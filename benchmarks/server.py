@@ -72,8 +72,12 @@ def free_port() -> int:
 class Server:
     """Runs from ``start`` to ``stop``; ``ports`` by service: mx, submission, lmtp, imap, imaps, pop3."""
 
-    def __init__(self, folder: Path, users: Iterable[str], *, workers: int = 1, extra: str = "") -> None:
+    def __init__(
+        self, folder: Path, users: Iterable[str], *, workers: int = 1, extra: str = "", probe: Path | None = None
+    ) -> None:
+        """``probe``: where :mod:`benchmarks.probe` writes how busy the reactor was."""
         self.folder = folder
+        self.probe = probe
         self.mail = folder / "mail"
         shutil.rmtree(folder, ignore_errors=True)
         self.mail.mkdir(parents=True)
@@ -101,10 +105,12 @@ class Server:
         return self.mail / user / "Maildir"
 
     def start(self) -> None:
-        twistd = Path(sys.executable).with_name("twistd")
+        program: list[object] = [Path(sys.executable).with_name("twistd")]
+        if self.probe is not None:
+            program = [sys.executable, "-m", "benchmarks.probe", self.probe]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [twistd, "--nodaemon", "--pidfile=", "mailsrv", "--config", self.folder / "mailsrv.toml"],
+                [*map(str, program), "--nodaemon", "--pidfile=", "mailsrv", "--config", self.folder / "mailsrv.toml"],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
