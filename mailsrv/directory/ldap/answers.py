@@ -45,6 +45,8 @@ class AnswerCache:
         self._count = 0
         self._last_dropped = self._last_list_dropped = 0
         """Answers up to these are no longer fresh: all, and those that are lists or aliases."""
+        self.drops = 0
+        """How often something was dropped: who asked before that may have an old answer."""
         self._by_dn: dict[str, set[Address]] = {}
         """Which answers are of an entry."""
 
@@ -76,6 +78,7 @@ class AnswerCache:
 
     def drop(self, address: Address) -> None:
         """It has changed: the next question is asked anew. What is known still serves in an outage."""
+        self.drops += 1
         found = self._kept.get(address)
         if found is not None:
             since, number, answer = found
@@ -83,10 +86,12 @@ class AnswerCache:
 
     def drop_all(self) -> None:
         """Anything may have changed."""
+        self.drops += 1
         self._last_dropped = self._count
 
     def drop_lists(self) -> None:
         """Who is in which list may have changed."""
+        self.drops += 1
         self._last_list_dropped = self._count
 
     def drop_entry(self, dn: str, addresses: Collection[Address]) -> set[Address]:

@@ -24,8 +24,10 @@ from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.trouble import LdapTrouble, RequestTrouble
 
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 1.0, 60.0
-BATCH = 500
-"""Changes that are handed over at a time; the thread waits until they are taken."""
+MANY = 500
+"""So many are collected before they are told."""
+_HANDED_OVER = 8
+"""Changes that the reactor thread takes at a time (some milliseconds); then others have their turn."""
 _TAKEN_SECONDS = 1.0
 
 
@@ -159,8 +161,8 @@ class ChangeFollower:
         if changes is None:
             self._hand_over(None)
             return
-        for start in range(0, len(changes), BATCH):
-            self._hand_over(changes[start : start + BATCH])
+        for start in range(0, len(changes), _HANDED_OVER):
+            self._hand_over(changes[start : start + _HANDED_OVER])
 
     def _hand_over(self, changes: Changes) -> None:
         taken = threading.Event()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from mailsrv.directory.ldap import messages
-from mailsrv.directory.ldap.changes import BATCH, Change, Feed, NotOffered, Source
+from mailsrv.directory.ldap.changes import MANY, Change, Feed, NotOffered, Source
 from mailsrv.directory.ldap.changes_poll import Concern, PollSource, read_root
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.filters import present
@@ -105,9 +105,9 @@ class SyncSource:
             message = listening.next(0.05 if self._changes else _LOOK_SECONDS)
             if message is not None:
                 self._hear(message)
-            if self._is_refreshed and (message is None or len(self._changes) >= BATCH):
+            if self._is_refreshed and (message is None or len(self._changes) >= MANY):
                 self._tell(feed)
-            elif len(self._changes) >= BATCH:
+            elif len(self._changes) >= MANY:
                 # That much has changed while we were away.
                 self._changes, self._may_be_anything = [], True
 
@@ -207,7 +207,7 @@ class PersistentSearchSource:
             message = listening.next(0.05 if changes else _LOOK_SECONDS)
             if message is not None:
                 changes += self._hear(message)
-            if message is None or len(changes) >= BATCH:
+            if message is None or len(changes) >= MANY:
                 if changes:
                     feed.tell(changes)
                     changes = []

@@ -10,6 +10,8 @@ the log.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from time import sleep
 from typing import TypeVar
 
 from attrs import evolve
@@ -47,6 +49,7 @@ LIST_LIMIT = 100_000
 MANY_SECONDS = 30.0
 """What has thousands of entries (a large group, the list of all users) may take longer than one question."""
 _KEPT_IN_ONE_GO = 128
+_IN_ONE_GO, _PAUSE_SECONDS = 16, 0.0001
 _ENTRIES_OF_A_NAME = 5
 """More than one is a mistake already; a few are read to tell which."""
 _NOBODY = "cn=nobody at all"
@@ -204,31 +207,42 @@ class LdapDirectory(RightsInLdap):
         return run_coroutine(self._review(addresses))
 
     async def _review(self, addresses: Sequence[Address]) -> Mapping[Address, DirectoryUser | None]:
-        entries: Sequence[LdapEntry] = ()
+        drops = self._cache.drops
         try:
-            if addresses:
-                entries = await self._ask(
-                    self._search(self._reader.by_addresses(addresses), limit=_ENTRIES_OF_A_NAME * len(addresses))
-                )
+            users = await self._ask(
+                self._client.with_connection(partial(self._read_these, addresses), seconds=self._seconds)
+            )
         except Unavailable:
             return {}
-        users: dict[Address, list[LdapUser]] = {}
-        for entry in entries:
-            user = self._reader.user(entry)
-            if user is not None:
-                users.setdefault(user.user.address, []).append(user)
         found: dict[Address, DirectoryUser | None] = {}
         for address in addresses:
             same = users.get(address, [])
             if len(same) > 1:
                 self._ambiguous(address, [user.dn for user in same])
                 continue
-            if same:
+            if same and self._cache.drops == drops:
                 self._keep_user(same[0])
-            else:
+            elif not same:
                 self._cache.drop(address)
+                drops = self._cache.drops
             found[address] = same[0].user if same else None
         return found
+
+    def _read_these(
+        self, addresses: Sequence[Address], connection: LdapConnection, deadline: float
+    ) -> Mapping[Address, Sequence[LdapUser]]:
+        """In a thread: a hundred entries are too much for the reactor's at once."""
+        users: dict[Address, list[LdapUser]] = {}
+        what, limit = self._reader.by_addresses(addresses), _ENTRIES_OF_A_NAME * len(addresses)
+        entries = connection.search(self._base, what, self._reader.mapping.wanted(), deadline, limit=limit)
+        for number, entry in enumerate(entries):
+            user = self._reader.user(entry)
+            if user is not None:
+                users.setdefault(user.user.address, []).append(user)
+            if number % _IN_ONE_GO == 0:
+                # Else this thread keeps the interpreter for a switch interval each time the reactor wants it.
+                sleep(_PAUSE_SECONDS)
+        return users
 
     # IFollowDirectory
 
@@ -292,6 +306,7 @@ class LdapDirectory(RightsInLdap):
     async def _ask_once(self, address: Address) -> Answer:
         waiting: list[Deferred[Answer]] = []
         self._asking[address] = waiting
+        drops = self._cache.drops
         try:
             answer = await self._ask(self._look_up(address))
         except Exception as error:
@@ -302,6 +317,9 @@ class LdapDirectory(RightsInLdap):
         finally:
             del self._asking[address]
         self._cache.add(address, answer)
+        if self._cache.drops != drops:
+            # Something has changed since the question was asked: the answer may be from before.
+            self._cache.drop(address)
         for waiter in waiting:
             if not waiter.called:
                 waiter.callback(answer)

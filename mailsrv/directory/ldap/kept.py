@@ -27,13 +27,18 @@ class Kept(Generic[K, V]):
 
     def __init__(self, times: KeepingTimes) -> None:
         self._times = times
-        self._kept: OrderedDict[K, tuple[float, V]] = OrderedDict()
+        self._kept: OrderedDict[K, tuple[float, int, V]] = OrderedDict()
+        self._age = 0
+        """Answers of an earlier one are no longer fresh."""
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def fresh(self, key: K) -> V | None:
         """An answer from lately."""
+        found = self._kept.get(key)
+        if found is None or found[1] != self._age:
+            return None
         return self._within(key, self._times.seconds)
 
     def stale(self, key: K) -> V | None:
@@ -45,17 +50,15 @@ class Kept(Generic[K, V]):
         if found is None or self._times.clock() - found[0] >= seconds:
             return None
         self._kept.move_to_end(key)
-        return found[1]
+        return found[2]
 
     def add(self, key: K, answer: V) -> None:
         """Keep it from now."""
-        self._kept[key] = (self._times.clock(), answer)
+        self._kept[key] = (self._times.clock(), self._age, answer)
         self._kept.move_to_end(key)
         while len(self._kept) > self._times.entries:
             self._kept.popitem(last=False)
 
     def age_all(self) -> None:
         """Anything may have changed: no answer is fresh any more."""
-        past = self._times.clock() - self._times.seconds
-        for key, (since, answer) in self._kept.items():
-            self._kept[key] = (min(since, past), answer)
+        self._age += 1
