@@ -22,7 +22,7 @@ from tests.relay.relay_world import RelayWorld
 
 RUNS = int(os.environ.get("MAILSRV_RELAY_RUNS", "10000"))
 FIRST = int(os.environ.get("MAILSRV_RELAY_FIRST_SEED", "0"))
-CHUNKS = 20
+CHUNKS = 100
 
 
 def _seeds(chunk: int) -> range:
