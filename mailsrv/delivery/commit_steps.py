@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from mailsrv.address import Address
+from mailsrv.coroutines import next_turn
 from mailsrv.delivery.added_fields import copy_with_fields
 from mailsrv.delivery.onward import (
     OnwardPlan,
     delivered_to_field,
     plan_onward,
 )
-from mailsrv.delivery.quota import Reservations
+from mailsrv.delivery.quota import TARGETS_IN_ONE_GO, Reservations
 from mailsrv.delivery.recipients import Recipient, Service
 from mailsrv.delivery.success_notice import format_notice, reported
 from mailsrv.delivery.transaction_state import State, Targets, TransactionState
@@ -34,7 +35,7 @@ class CommitSteps(TransactionState):
     async def _reserve_and_commit(self, content: Content) -> Sequence[Accepted | Refused]:
         parts = self._parts
         targets = {} if self._is_held else self._targets()
-        reservations = Reservations(parts.store)
+        reservations = Reservations(parts.store, parts.clock)
         copies: list[Content] = []
         errors: dict[Address, MailError] = {}
         try:
@@ -54,7 +55,9 @@ class CommitSteps(TransactionState):
                 if self._wants_notice:
                     notice = await self._notice(errors, now)
                     self._check_abandoned()
-                record = self._record(content, targets, plan, copies, notice=notice, now=now)
+                local = await self._local_deliveries(targets)
+                self._check_abandoned()
+                record = self._record(content, local, plan, copies, notice=notice, now=now)
             except BaseException:
                 self._discard_contents(content, copies)
                 raise
@@ -126,10 +129,19 @@ class CommitSteps(TransactionState):
         status = MAILBOX_FULL if is_full else first.status
         raise MailError(status.as_temporary(), "Some recipients cannot take the message now", cause=str(first))
 
+    async def _local_deliveries(self, targets: Targets) -> tuple[Delivery, ...]:
+        """To the accounts; thousands of them with turns for others in between."""
+        deliveries: list[Delivery] = []
+        for target, path in targets.values():
+            if len(deliveries) % TARGETS_IN_ONE_GO == TARGETS_IN_ONE_GO - 1:
+                await next_turn(self._parts.clock)
+            deliveries.append(LocalDelivery(target.account, recipient=str(path)))
+        return tuple(deliveries)
+
     def _record(
         self,
         content: Content,
-        targets: Targets,
+        deliveries: tuple[Delivery, ...],
         plan: OnwardPlan | None,
         copies: Sequence[Content],
         *,
@@ -137,9 +149,6 @@ class CommitSteps(TransactionState):
         now: int,
     ) -> JournalRecord | None:
         """Everything that comes of the transaction; None, and the content is let go, where that is nothing."""
-        deliveries: tuple[Delivery, ...] = tuple(
-            LocalDelivery(target.account, recipient=str(path)) for target, path in targets.values()
-        )
         messages: list[JournaledMessage] = []
         if plan is not None:
             deliveries += plan.direct

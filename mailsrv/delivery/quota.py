@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from twisted.internet.interfaces import IReactorTime
+
 from mailsrv.address import Address
+from mailsrv.coroutines import next_turn
 from mailsrv.directory.resolve import LocalRecipient
 from mailsrv.errors import MailError
 from mailsrv.interfaces.mailbox import IMailStore
+
+TARGETS_IN_ONE_GO = 256
+"""After so many of a long list, others have their turn."""
 
 
 async def check_room(store: IMailStore, target: LocalRecipient, octets: int) -> None:
@@ -18,15 +24,18 @@ async def check_room(store: IMailStore, target: LocalRecipient, octets: int) -> 
 class Reservations:
     """The reservations of one message. ``release`` must be called whatever comes of it."""
 
-    def __init__(self, store: IMailStore) -> None:
+    def __init__(self, store: IMailStore, clock: IReactorTime) -> None:
         self._store = store
+        self._clock = clock
         self._held: list[Callable[[], None]] = []
         self.refused: dict[Address, MailError] = {}
         """Accounts that cannot have the message, with the reason."""
 
     async def reserve(self, targets: Iterable[LocalRecipient], octets: int) -> None:
         """Try every target (each account once); what does not fit is remembered, not raised."""
-        for target in targets:
+        for number, target in enumerate(targets, 1):
+            if number % TARGETS_IN_ONE_GO == 0:
+                await next_turn(self._clock)
             try:
                 self._held.append(await self._store.reserve_quota(target.account, octets, target.user.quota_octets))
             except MailError as error:
