@@ -1,0 +1,89 @@
+"""The sessions of a process follow the directories that are configured now, and no earlier ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.task import Clock
+from zope.interface import directlyProvides, implementer
+
+from mailsrv.address import Address
+from mailsrv.app.sessions import Sessions
+from mailsrv.auth.session_settings import SessionSettings
+from mailsrv.directory.chain import DirectoryChain
+from mailsrv.directory.memory import MemoryDirectory
+from mailsrv.interfaces.directory_changes import IFollowDirectory
+from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, Login, SessionEnd
+from mailsrv.store.bus import LocalChangeBus
+
+ALICE = Address("alice", "example.test")
+
+
+class Followed(MemoryDirectory):
+    """Tells of changes when the test says so."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.listeners: list[Callable[[Sequence[Address] | None], None]] = []
+        directlyProvides(self, IFollowDirectory)
+
+    def follow_changes(self, changed: Callable[[Sequence[Address] | None], None]) -> Callable[[], None]:
+        self.listeners.append(changed)
+        return lambda: self.listeners.remove(changed)
+
+
+@implementer(IUserSession)
+class Session:
+    service, connection_id, client_address = "imap", "imap-1", ""
+
+    def __init__(self) -> None:
+        self.ends: list[SessionEnd] = []
+
+    def end_session(self, end: SessionEnd) -> None:
+        self.ends.append(end)
+
+    def abort(self) -> None:
+        """Not needed here."""
+
+
+def test_a_reload_follows_the_new_directories_and_a_change_ends_sessions_at_once() -> None:
+    clock = Clock()
+    first, second = Followed("first"), Followed("second")
+    current: list[Any] = [DirectoryChain([first])]
+    sessions = Sessions(SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: current[0])
+    sessions.start()
+    sessions.follow(current[0])
+    assert (len(first.listeners), len(second.listeners)) == (1, 0)
+    current[0] = DirectoryChain([second])
+    sessions.follow(current[0])
+    assert (len(first.listeners), len(second.listeners)) == (0, 1)
+    user = second.add_user(ALICE, "secret")
+    session = Session()
+    sessions.registry.enter(session, Login(user, DirectoryProof(user)))
+    second.add_user(ALICE, "secret", may_log_in=False)
+    second.listeners[0]([Address("bob", "example.test")])
+    clock.advance(1)
+    assert not session.ends
+    second.listeners[0]([ALICE])
+    clock.advance(1)
+    assert session.ends == [SessionEnd.DISABLED]
+    sessions.stop()
+    assert not second.listeners
+
+
+def test_anything_may_have_changed_is_everybody() -> None:
+    clock = Clock()
+    directory = Followed("one")
+    sessions = Sessions(
+        SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory])
+    )
+    sessions.start()
+    sessions.follow(directory)
+    user = directory.add_user(ALICE, "secret")
+    session = Session()
+    sessions.registry.enter(session, Login(user, DirectoryProof(user)))
+    directory.add_user(ALICE, "another")
+    directory.listeners[0](None)
+    clock.advance(1)
+    assert session.ends == [SessionEnd.CHANGED]
