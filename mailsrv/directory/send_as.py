@@ -13,6 +13,7 @@ from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.resolve import AddressResolver, LocalAccounts
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.rights import SendRights
 
 
@@ -42,7 +43,9 @@ class SendAsPolicy:
         rights = await self._rights_of(address)
         if rights is None:
             return reaches
-        return (rights.members and reaches) or await self._is_among(account, rights)
+        if (rights.members and reaches) or await self._is_among(account, rights):
+            return True
+        return self._no(address, rights)
 
     def may_send_on_behalf(self, account: Address, address: Address) -> Deferred[bool]:
         """Whether the account may write From the address where a Sender field names the account."""
@@ -52,7 +55,15 @@ class SendAsPolicy:
 
     async def _may_send_on_behalf(self, account: Address, address: Address) -> bool:
         rights = await self._rights_of(address)
-        return rights is not None and account in rights.on_behalf
+        if rights is None or account in rights.on_behalf:
+            return rights is not None
+        return self._no(address, rights)
+
+    def _no(self, address: Address, rights: SendRights) -> bool:
+        """Not, as far as it could be asked."""
+        if not rights.is_whole:
+            raise Unavailable(cause=f"who may send as {address} cannot be asked now")
+        return False
 
     async def _rights_of(self, address: Address) -> SendRights | None:
         """Those of the address, or without its detail."""

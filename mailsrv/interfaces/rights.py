@@ -64,6 +64,8 @@ class SendRights:
     """Addresses that may stand for others: those behind them may, too."""
     on_behalf: frozenset[Address] = frozenset()
     """Users who may write From it where a Sender field says who they are (RFC 5322 3.6.2)."""
+    is_whole: bool = True
+    """False: who else may could not be asked for, only ``members`` is known."""
 
 
 class MailboxRight(enum.Enum):

@@ -248,9 +248,13 @@ def test_r_auth_7_in_an_outage_rules_on_lists_are_remembered_and_nobody_sends_as
         alice = Poster(ex("alice"), ex("alice"), True)
         assert house.refusal("staff", alice) == ""
         assert house.may_send_as("alice", ex("office"))
+        assert house.may_send_as("alice", ex("info"))
         made.servers[0].kill()
         assert house.refusal("staff", alice) == ""
         assert house.refusal("staff", Poster(None, None)) != ""
+        # Their own addresses are theirs all the same.
+        assert house.may_send_as("alice", ex("alice"))
+        assert house.may_send_as("alice", ex("info"))
         with pytest.raises(MailError) as raised:
             house.may_send_as("alice", ex("office"))
         assert raised.value.is_temporary

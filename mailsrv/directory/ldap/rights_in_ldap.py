@@ -20,6 +20,7 @@ from mailsrv.directory.ldap.mapping import LdapMapping
 from mailsrv.directory.ldap.memberships import Memberships
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
 from mailsrv.directory.names import canonical_address
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 
@@ -39,6 +40,7 @@ class RightsInLdap(ABC):
         tells_groups: bool,
     ) -> None:
         self.has_rights = mapping.has_rights
+        self._members_send_as = mapping.members_send_as
         self.administrator_groups = tuple(administrator_groups)
         self._rights = rights
         self._administrator_groups = frozenset(name.strip().casefold() for name in administrator_groups)
@@ -86,10 +88,14 @@ class RightsInLdap(ABC):
         return run_coroutine(self._find_send_rights(canonical_address(address)))
 
     async def _find_send_rights(self, address: Address) -> SendRights | None:
-        answer = await self._answer(address, may_be_old=False)
+        answer = await self._answer(address, may_be_old=True)
         if not answer.is_known:
             return None
-        rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=False))
+        try:
+            rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=False))
+        except Unavailable:
+            # Aliases are their users' own, whoever else may send as them.
+            return SendRights(members=self._members_send_as or not answer.is_list, is_whole=False)
         return None if rights is None else rights.sending
 
     def find_shared_mailboxes(self, user: DirectoryUser) -> Deferred[Sequence[SharedMailbox]]:
