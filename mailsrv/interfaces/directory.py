@@ -28,6 +28,8 @@ class DirectoryUser:
     """The stored verifier, e.g. ``{ARGON2ID}$argon2id$…``; empty where the directory checks passwords itself."""
     fingerprint: bytes = field(default=b"", repr=False)
     """Changes whenever the entry (password, state) changes: cached log-ins die with it (R-AUTH-2)."""
+    password_stamp: bytes = field(default=b"", repr=False)
+    """Changes with the password and nothing else; empty where that cannot be told apart from other changes."""
     networks: tuple[str, ...] = ()
     """From where they may log in, as networks or ``local`` for Unix sockets; empty: from anywhere."""
     verifiers: tuple[str, ...] = field(default=(), repr=False)

@@ -111,7 +111,7 @@ class IReviewDirectory(Interface):
 
 
 def _stamp(user: DirectoryUser) -> bytes:
-    """Changes with the password: where the secret itself is at hand, with nothing else."""
+    """Changes with the password: where it can be told apart, with nothing else."""
     if user.secret:
         return "\n".join((user.secret, *user.verifiers)).encode("utf-8", "surrogatepass")
-    return user.fingerprint
+    return user.password_stamp or user.fingerprint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import frozen
 
@@ -38,6 +38,15 @@ class LdapUser:
 
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFC", text).lower()
+
+
+def _digest(entry: LdapEntry, attributes: Sequence[str], *more: str) -> bytes:
+    """Stands for the values of some attributes."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in (*more, *(part for name in attributes for part in (name, *entry.texts(name)))):
+        octets = part.encode("utf-8")
+        digest.update(len(octets).to_bytes(4) + octets)
+    return digest.digest()
 
 
 class EntryReader:
@@ -180,18 +189,15 @@ class EntryReader:
             return None
         mapping = self.mapping
         may_log_in = not self.objection(entry)
-        state = hashlib.blake2b(digest_size=16)
-        stamps = [part for name in mapping.state for part in (name, *entry.texts(name))]
-        for part in (entry.dn, str(may_log_in), *stamps):
-            octets = part.encode("utf-8")
-            state.update(len(octets).to_bytes(4) + octets)
+        has_stamp = any(entry.texts(name) for name in mapping.password_state)
         user = DirectoryUser(
             address=addresses[0],
             display_name=next((text for name in mapping.display_name if (text := entry.first(name))), ""),
             quota_octets=self.quota(entry),
             may_log_in=may_log_in,
             needs_second_factor=needs_second_factor(entry, mapping),
-            fingerprint=state.digest(),
+            fingerprint=_digest(entry, mapping.state, entry.dn, str(may_log_in)),
+            password_stamp=_digest(entry, mapping.password_state) if has_stamp else b"",
             directory=self._name,
         )
         named = dict.fromkeys(each for name in mapping.forward for each in self._plain_addresses(entry, name))

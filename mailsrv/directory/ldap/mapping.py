@@ -115,6 +115,8 @@ class LdapMapping:
     expires_format: ExpiryFormat = ExpiryFormat.GENERALIZED_TIME
     state: tuple[str, ...] = field(default=("modifyTimestamp",), validator=_attributes)
     """When these change, verified log-ins are checked anew."""
+    password_state: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Those that change with the password alone. While a user has one of them, other changes end no sessions."""
     group_classes: tuple[str, ...] = ()
     """Entries with one of these object classes are groups: with an address, distribution lists."""
     group_filter: str = field(default="", validator=_filter)
@@ -207,6 +209,7 @@ class LdapMapping:
             self.locked_since,
             self.expires,
             *self.state,
+            *self.password_state,
             *members,
             *self.member_address,
             *(name for each in self.alias_entry for name in (*each.address, *each.target, *each.target_dn)),

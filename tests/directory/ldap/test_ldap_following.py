@@ -27,10 +27,13 @@ from mailsrv.directory.ldap.changes_sync import (
     SyncSource,
 )
 from mailsrv.directory.ldap.connection import LdapEntry
+from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.mapping import load_preset
 from mailsrv.directory.ldap.messages import INTERMEDIATE_RESPONSE, SEARCH_DONE, SEARCH_ENTRY, Message, tlv
 from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, RequestTrouble, ServerTrouble
 from mailsrv.interfaces.directory import DirectoryUser
+from mailsrv.interfaces.sessions import DirectoryProof, SessionEnd
 
 BASE = "dc=example,dc=test"
 CONCERN = Concern(BASE, present("objectClass"), ("mail",), 5.0)
@@ -357,3 +360,32 @@ def test_the_servers_farewell_ends_it() -> None:
     connection: Any = Played([Message(0, 0x78, DONE)], {})
     with pytest.raises(ConnectionLost):
         changes_sync.Listening(connection, NUMBER, Told(), 5.0).next()
+
+
+@pytest.mark.parametrize(
+    ("preset", "attribute"),
+    [("active-directory", "pwdLastSet"), ("freeipa", "krbLastPwdChange"), ("openldap", "pwdChangedTime")],
+)
+def test_sessions_outlive_changes_that_are_no_new_password_where_these_can_be_told_apart(
+    preset: str, attribute: str
+) -> None:
+    reader = EntryReader(load_preset(preset), name="ldap", default_domain="example.test", seconds=lambda: 0.0)
+
+    def user(stamp: str, changed_at: str, name: str = attribute) -> DirectoryUser:
+        texts = {"mail": "a@example.test", "modifytimestamp": changed_at, "whenchanged": changed_at}
+        texts[name.lower()] = stamp
+        found = reader.user(LdapEntry("uid=a", {key: (value.encode(),) for key, value in texts.items()}))
+        assert found is not None
+        return found.user
+
+    def end(before: DirectoryUser, after: DirectoryUser) -> SessionEnd | None:
+        ends: list[SessionEnd | None] = []
+        DirectoryProof(before).objection(after).addCallback(ends.append)
+        return ends[0]
+
+    early, late = "20240101000000Z", "20240102000000Z"
+    assert user(early, early).fingerprint != user(early, late).fingerprint
+    assert end(user(early, early), user(early, late)) is None
+    assert end(user(early, early), user(late, early)) is SessionEnd.CHANGED
+    # Without such an attribute any change counts.
+    assert end(user(early, early, "cn"), user(early, late, "cn")) is SessionEnd.CHANGED
