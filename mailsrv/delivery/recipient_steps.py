@@ -5,11 +5,11 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail, succeed
 
 from mailsrv.address import Address
-from mailsrv.coroutines import run_coroutine
+from mailsrv.coroutines import next_turn, run_coroutine
 from mailsrv.delivery.onward import (
     parameters_of,
 )
-from mailsrv.delivery.quota import check_room
+from mailsrv.delivery.quota import TARGETS_IN_ONE_GO, check_room
 from mailsrv.delivery.recipients import Found, Recipient, Service
 from mailsrv.delivery.transaction_state import Abandoned, State, TransactionState
 from mailsrv.directory.posting import Poster
@@ -89,13 +89,21 @@ class RecipientSteps(TransactionState):
         """Check, then filter: filters are asked only about recipients we would take."""
         parts = self._parts
         found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
+        is_long = len(found.accounts) + len(found.onward) > TARGETS_IN_ONE_GO
+        if is_long:
+            # Each of these steps goes through thousands: others have their turn in between.
+            await next_turn(parts.clock)
         if found.passed and parts.posting is not None:
             await parts.posting.check(found.passed, self._poster(), found.reached())
+        if is_long:
+            await next_turn(parts.clock)
         self._check_number(found)
         targets = found.accounts
         if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:
             # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
-            for target in targets:
+            for number, target in enumerate(targets, 1):
+                if number % TARGETS_IN_ONE_GO == 0:
+                    await next_turn(parts.clock)
                 if target.user.quota_octets is not None:
                     await check_room(parts.store, target, max(1, self._parameters.size or 1))
         if not parts.asks_rcpt:
