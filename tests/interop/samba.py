@@ -126,7 +126,12 @@ class Samba:
         )
         assert done.returncode == 0, done.stderr.decode()
         write_certificate(self.address, self.certificate, self.folder / "key.pem")
+        run = self.folder / "run"
+        run.mkdir(exist_ok=True)
         ours = {
+            # Two of them may run at the same time.
+            "pid directory": str(run),
+            "ncalrpc dir": str(run / "ncalrpc"),
             "interfaces": f"{self.address}/8",
             "bind interfaces only": "yes",
             "server services": "ldap",
