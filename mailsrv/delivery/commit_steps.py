@@ -46,7 +46,11 @@ class CommitSteps(TransactionState):
                     errors = self._quota_errors(reservations)
                     self._check_all_agree(errors)
                     targets = self._targets(errors)
-                plan = self._plan_onward(errors)
+                if sum(len(recipient.onward) for recipient in self._known.values()) > TARGETS_IN_ONE_GO:
+                    plan = await parts.run_in_thread(lambda: self._plan_onward(errors))
+                    self._check_abandoned()
+                else:
+                    plan = self._plan_onward(errors)
                 if plan is not None:
                     await self._copy(content, plan, copies)
                     self._check_abandoned()

@@ -90,10 +90,15 @@ def plan_onward(
         for address in addresses:
             waiting = OnwardRecipient(address, LOCAL, given.notify, given.original_recipient)
             groups.setdefault(None, {}).setdefault(sender, {}).setdefault(address, waiting)
+    # A list forwards to thousands under one reverse-path: it is not signed for each.
+    reverse_paths: dict[tuple[Address | None, Address | None], Address | None] = {}
     for recipient, targets in recipients:
         for target in targets:
             copy = None if target.forwarder in (None, marked) else target.forwarder
-            reverse_path = policy.forwarding_sender(sender, target, now)
+            by = (target.forwarder, target.owner)
+            if by not in reverse_paths:
+                reverse_paths[by] = policy.forwarding_sender(sender, target, now)
+            reverse_path = reverse_paths[by]
             group = groups.setdefault(copy, {}).setdefault(reverse_path, {})
             group.setdefault(target.address, _onward_recipient(recipient, target))
     direct: tuple[OnwardDelivery, ...] = ()
