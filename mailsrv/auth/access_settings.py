@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, frozen
 
 from mailsrv.address import AddressError, parse_domain, parse_mailbox
+from mailsrv.setting import required, setting
 from mailsrv.wire.networks import NetworkSet
 
 LOCAL = "local"
@@ -61,33 +62,22 @@ def _are_networks(_record: object, attribute: Attribute[Any], value: tuple[str, 
 class AccessSettings:
     """One ``[[access]]``: a rule about log-ins. All that is set has to fit; of a list, one has to."""
 
-    action: AccessAction = field(
-        metadata={"help": "What becomes of a log-in that fits. One that fits no rule is allowed.", "example": "deny"}
+    action: AccessAction = required(
+        "What becomes of a log-in that fits. One that fits no rule is allowed.", example="deny"
     )
-    users: tuple[str, ...] = field(
-        default=(),
-        validator=_are_addresses,
-        metadata={"help": "Addresses of accounts; empty: anybody.", "example": ["alice@example.test"]},
+    users: tuple[str, ...] = setting(
+        (), "Addresses of accounts; empty: anybody.", check=_are_addresses, example=["alice@example.test"]
     )
-    groups: tuple[str, ...] = field(
-        default=(),
-        validator=_are_groups,
-        metadata={"help": "Groups of the directory; empty: anybody.", "example": ["staff"]},
+    groups: tuple[str, ...] = setting(
+        (), "Groups of the directory; empty: anybody.", check=_are_groups, example=["staff"]
     )
-    domains: tuple[str, ...] = field(
-        default=(),
-        validator=_are_domains,
-        metadata={"help": "Domains of accounts; empty: any.", "example": ["example.test"]},
+    domains: tuple[str, ...] = setting(
+        (), "Domains of accounts; empty: any.", check=_are_domains, example=["example.test"]
     )
-    services: tuple[LoginService, ...] = field(
-        default=(),
-        metadata={"help": "imap, pop3, submission; empty: any.", "example": ["pop3"]},
-    )
-    networks: tuple[str, ...] = field(
-        default=(),
-        validator=_are_networks,
-        metadata={
-            "help": "Where the client is, as networks, or local for Unix sockets; empty: anywhere.",
-            "example": ["192.0.2.0/24"],
-        },
+    services: tuple[LoginService, ...] = setting((), "imap, pop3, submission; empty: any.", example=["pop3"])
+    networks: tuple[str, ...] = setting(
+        (),
+        "Where the client is, as networks, or local for Unix sockets; empty: anywhere.",
+        check=_are_networks,
+        example=["192.0.2.0/24"],
     )

@@ -6,7 +6,9 @@ import enum
 import importlib.util
 from typing import Any
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, frozen
+
+from mailsrv.setting import setting
 
 
 class ChannelBinding(enum.Enum):
@@ -31,69 +33,38 @@ def _is_service(_record: object, attribute: Attribute[Any], value: str) -> None:
 class GssapiSettings:
     """``[gssapi]``: whose tickets are taken under TLS, and whose account they open."""
 
-    keytab_file: str = field(
-        default="",
-        validator=_can_be_used,
-        metadata={
-            "help": "The keys of our services (imap/HOST, pop/HOST, smtp/HOST), as ktutil and ktpass write them. "
-            "Empty: GSSAPI is not offered. It is read at every log-in."
-        },
+    keytab_file: str = setting(
+        "",
+        "The keys of our services (imap/HOST, pop/HOST, smtp/HOST), as ktutil and ktpass write them. "
+        "Empty: GSSAPI is not offered. It is read at every log-in.",
+        check=_can_be_used,
     )
-    realms: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Realms whose users may log in, to the letter.", "example": ["EXAMPLE.TEST"]},
+    realms: tuple[str, ...] = setting((), "Realms whose users may log in, to the letter.", example=["EXAMPLE.TEST"])
+    domain: str = setting(
+        "", "alice@REALM is alice at this domain; empty: at the realm in lower case.", example="example.test"
     )
-    domain: str = field(
-        default="",
-        metadata={
-            "help": "alice@REALM is alice at this domain; empty: at the realm in lower case.",
-            "example": "example.test",
-        },
+    hostname: str = setting(
+        "",
+        "Only tickets for services of this host are taken; empty: for any the keytab has keys of.",
+        example="mail.example.test",
     )
-    hostname: str = field(
-        default="",
-        metadata={
-            "help": "Only tickets for services of this host are taken; empty: for any the keytab has keys of.",
-            "example": "mail.example.test",
-        },
+    imap_service: str = setting("imap", "The first part of the principal of IMAP.", check=_is_service)
+    pop3_service: str = setting("pop", "The first part of the principal of POP3.", check=_is_service)
+    submission_service: str = setting("smtp", "The first part of the principal of submission.", check=_is_service)
+    channel_binding: ChannelBinding = setting(
+        ChannelBinding.ALLOW,
+        "allow: a client that ties its log-in to TLS (tls-server-end-point) must have our certificate "
+        "before it; require: others are refused; off: it is not looked at.",
     )
-    imap_service: str = field(
-        default="imap", validator=_is_service, metadata={"help": "The first part of the principal of IMAP."}
+    counts_as_second_factor: bool = setting(
+        False,
+        "Whether a ticket lets in users of whom a second factor is demanded: where the KDC asks for one "
+        "before it gives tickets out.",
     )
-    pop3_service: str = field(
-        default="pop", validator=_is_service, metadata={"help": "The first part of the principal of POP3."}
-    )
-    submission_service: str = field(
-        default="smtp", validator=_is_service, metadata={"help": "The first part of the principal of submission."}
-    )
-    channel_binding: ChannelBinding = field(
-        default=ChannelBinding.ALLOW,
-        metadata={
-            "help": "allow: a client that ties its log-in to TLS (tls-server-end-point) must have our certificate "
-            "before it; require: others are refused; off: it is not looked at."
-        },
-    )
-    counts_as_second_factor: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether a ticket lets in users of whom a second factor is demanded: where the KDC asks for one "
-            "before it gives tickets out."
-        },
-    )
-    threads: int = field(
-        default=4,
-        validator=[validators.ge(1), validators.le(64)],
-        metadata={"help": "Threads of each worker that look at tickets."},
-    )
-    waiting: int = field(
-        default=100,
-        validator=validators.ge(1),
-        metadata={"help": "Tickets that may wait for a thread; more are a temporary failure."},
-    )
-    timeout_seconds: float = field(
-        default=10.0,
-        validator=validators.gt(0),
-        metadata={"help": "How long a ticket may take; after that it is a temporary failure.", "unit": "s"},
+    threads: int = setting(4, "Threads of each worker that look at tickets.", at_least=1, at_most=64)
+    waiting: int = setting(100, "Tickets that may wait for a thread; more are a temporary failure.", at_least=1)
+    timeout_seconds: float = setting(
+        10.0, "How long a ticket may take; after that it is a temporary failure.", above=0, unit="s"
     )
 
     def __attrs_post_init__(self) -> None:

@@ -6,9 +6,10 @@ import enum
 import importlib.util
 from typing import Any
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, frozen, validators
 
 from mailsrv.address import Address, AddressError
+from mailsrv.setting import required, setting
 
 ALGORITHMS = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
@@ -69,143 +70,96 @@ class OAuthSettings:
     They are checked by its public keys (JWTs), or, with a ``client_id``, by asking it (RFC 7662).
     """
 
-    issuer: str = field(
-        validator=_can_be_checked,
-        metadata={"help": "The claim iss of its tokens, to the letter.", "example": "https://login.example.test"},
+    issuer: str = required(
+        "The claim iss of its tokens, to the letter.", check=_can_be_checked, example="https://login.example.test"
     )
-    audience: tuple[str, ...] = field(
-        validator=validators.and_(validators.min_len(1), validators.deep_iterable(validators.min_len(1))),
-        metadata={"help": "One of these has to be in the claim aud.", "example": ["mail"]},
+    audience: tuple[str, ...] = required(
+        "One of these has to be in the claim aud.",
+        check=validators.and_(validators.min_len(1), validators.deep_iterable(validators.min_len(1))),
+        example=["mail"],
     )
-    scope: str = field(
-        validator=_has_words,
-        metadata={"help": "Words that all have to be in the claim scope (or scp).", "example": "mail"},
+    scope: str = required("Words that all have to be in the claim scope (or scp).", check=_has_words, example="mail")
+    jwks_uri: str = setting(
+        "",
+        "Where its public keys are (RFC 7517). Without it, jwks_file and client_id: where its discovery document says.",
+        check=_is_https,
+        example="https://login.example.test/jwks",
     )
-    jwks_uri: str = field(
-        default="",
-        validator=_is_https,
-        metadata={
-            "help": "Where its public keys are (RFC 7517). Without it, jwks_file and client_id: where its discovery "
-            "document says.",
-            "example": "https://login.example.test/jwks",
-        },
+    jwks_file: str = setting("", "A file with its public keys, instead of jwks_uri.")
+    ca_file: str = setting(
+        "", "PEM file of the authorities its certificate comes from; empty: as in tls_client.ca_file."
     )
-    jwks_file: str = field(default="", metadata={"help": "A file with its public keys, instead of jwks_uri."})
-    ca_file: str = field(
-        default="",
-        metadata={"help": "PEM file of the authorities its certificate comes from; empty: as in tls_client.ca_file."},
+    client_id: str = setting(
+        "",
+        "Who we are for the issuer. With it no signature is looked at: the issuer is asked about each "
+        "token (RFC 7662), which need not be a JWT.",
     )
-    client_id: str = field(
-        default="",
-        metadata={
-            "help": "Who we are for the issuer. With it no signature is looked at: the issuer is asked about each "
-            "token (RFC 7662), which need not be a JWT."
-        },
+    client_secret_file: str = setting("", "A file with our secret there, and nothing else (client_secret_basic).")
+    introspection_uri: str = setting(
+        "", "Where it is asked; without it where its discovery document says.", check=_is_https
     )
-    client_secret_file: str = field(
-        default="", metadata={"help": "A file with our secret there, and nothing else (client_secret_basic)."}
+    introspection_untold: tuple[UntoldClaim, ...] = setting(
+        (),
+        "What its answers need not tell: iss, aud, exp, scope. What they tell has to be right in any case, "
+        "and without exp sessions last.",
     )
-    introspection_uri: str = field(
-        default="",
-        validator=_is_https,
-        metadata={"help": "Where it is asked; without it where its discovery document says."},
+    introspection_cache_seconds: float = setting(
+        60.0,
+        "How long its answer is remembered, though not past the token's end: so late a token that was "
+        "taken back may still let somebody in; 0: not.",
+        at_least=0,
+        at_most=3600,
+        unit="s",
     )
-    introspection_untold: tuple[UntoldClaim, ...] = field(
-        default=(),
-        metadata={
-            "help": "What its answers need not tell: iss, aud, exp, scope. What they tell has to be right in any case, "
-            "and without exp sessions last."
-        },
+    introspection_cache_entries: int = setting(10_000, "How many answers are remembered, in each worker.", at_least=1)
+    introspection_requests: int = setting(16, "Requests to it at a time, in each worker.", at_least=1)
+    introspection_queue: int = setting(
+        256, "Log-ins that may wait for one; past it the answer is a temporary failure.", at_least=0
     )
-    introspection_cache_seconds: float = field(
-        default=60.0,
-        validator=validators.and_(validators.ge(0), validators.le(3600)),
-        metadata={
-            "help": "How long its answer is remembered, though not past the token's end: so late a token that was "
-            "taken back may still let somebody in; 0: not.",
-            "unit": "s",
-        },
+    introspection_failures: int = setting(
+        3, "After so many failed requests in a row it is left alone for a while.", at_least=1
     )
-    introspection_cache_entries: int = field(
-        default=10_000,
-        validator=validators.ge(1),
-        metadata={"help": "How many answers are remembered, in each worker."},
+    introspection_pause_seconds: float = setting(
+        15.0, "For so long; log-ins are temporary failures at once. Then one request tries.", above=0, unit="s"
     )
-    introspection_requests: int = field(
-        default=16, validator=validators.ge(1), metadata={"help": "Requests to it at a time, in each worker."}
+    algorithms: tuple[str, ...] = setting(
+        ("RS256", "PS256", "ES256"), "How its tokens may be signed.", check=_are_known
     )
-    introspection_queue: int = field(
-        default=256,
-        validator=validators.ge(0),
-        metadata={"help": "Log-ins that may wait for one; past it the answer is a temporary failure."},
+    account_claim: str = setting(
+        "email",
+        "The claim that names the account, an address or a user name. email counts unless the token says "
+        "that it is not verified.",
+        check=validators.min_len(1),
     )
-    introspection_failures: int = field(
-        default=3,
-        validator=validators.ge(1),
-        metadata={"help": "After so many failed requests in a row it is left alone for a while."},
+    domains: tuple[str, ...] = setting(
+        (),
+        "It vouches for accounts that it names with one of these domains, and no others; empty: for all. "
+        "Needed where several organisations share this server.",
+        check=_are_domains,
+        example=["example.test"],
     )
-    introspection_pause_seconds: float = field(
-        default=15.0,
-        validator=validators.gt(0),
-        metadata={"help": "For so long; log-ins are temporary failures at once. Then one request tries.", "unit": "s"},
+    openid_configuration: str = setting(
+        "",
+        "Its discovery document, of which clients are told when their token is refused (RFC 7628). Where "
+        "it is needed and not given: /.well-known/openid-configuration below the issuer.",
+        check=_is_https,
     )
-    algorithms: tuple[str, ...] = field(
-        default=("RS256", "PS256", "ES256"),
-        validator=_are_known,
-        metadata={"help": "How its tokens may be signed."},
+    end_sessions: bool = setting(
+        True, "Whether a session ends when the token that began it does; its client may come back with a new one."
     )
-    account_claim: str = field(
-        default="email",
-        validator=validators.min_len(1),
-        metadata={
-            "help": "The claim that names the account, an address or a user name. email counts unless the token says "
-            "that it is not verified."
-        },
+    clock_skew_seconds: float = setting(
+        60.0, "By how much its clock and ours may differ.", at_least=0, at_most=600, unit="s"
     )
-    domains: tuple[str, ...] = field(
-        default=(),
-        validator=_are_domains,
-        metadata={
-            "help": "It vouches for accounts that it names with one of these domains, and no others; empty: for all. "
-            "Needed where several organisations share this server.",
-            "example": ["example.test"],
-        },
+    keys_seconds: float = setting(
+        3600.0,
+        "How long its keys and its discovery document are used before they are fetched again.",
+        above=0,
+        unit="s",
     )
-    openid_configuration: str = field(
-        default="",
-        validator=_is_https,
-        metadata={
-            "help": "Its discovery document, of which clients are told when their token is refused (RFC 7628). Where "
-            "it is needed and not given: /.well-known/openid-configuration below the issuer."
-        },
+    keys_stale_seconds: float = setting(
+        86_400.0, "How long they may be used where they cannot be fetched.", above=0, unit="s"
     )
-    end_sessions: bool = field(
-        default=True,
-        metadata={
-            "help": "Whether a session ends when the token that began it does; its client may come back with a new one."
-        },
-    )
-    clock_skew_seconds: float = field(
-        default=60.0,
-        validator=validators.and_(validators.ge(0), validators.le(600)),
-        metadata={"help": "By how much its clock and ours may differ.", "unit": "s"},
-    )
-    keys_seconds: float = field(
-        default=3600.0,
-        validator=validators.gt(0),
-        metadata={
-            "help": "How long its keys and its discovery document are used before they are fetched again.",
-            "unit": "s",
-        },
-    )
-    keys_stale_seconds: float = field(
-        default=86_400.0,
-        validator=validators.gt(0),
-        metadata={"help": "How long they may be used where they cannot be fetched.", "unit": "s"},
-    )
-    fetch_seconds: float = field(
-        default=10.0, validator=validators.gt(0), metadata={"help": "How long it may take to answer.", "unit": "s"}
-    )
+    fetch_seconds: float = setting(10.0, "How long it may take to answer.", above=0, unit="s")
 
     def __attrs_post_init__(self) -> None:
         if bool(self.client_id) is not bool(self.client_secret_file):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, Factory, frozen, validators
 
 from mailsrv.auth.access_settings import LoginService
+from mailsrv.setting import setting
 from mailsrv.wire.networks import NetworkSet
 
 
@@ -40,25 +41,17 @@ def _is_separator(_record: object, attribute: Attribute[Any], value: str) -> Non
 class ImpersonationSettings:
     """``[auth.impersonation]``: administrators who open other users' mailboxes with their own password."""
 
-    enabled: bool = field(
-        default=False,
-        metadata={
-            "help": "Whether administrators (passwd-file: administrator=yes; LDAP: members of a group) may log in as "
-            "somebody else: as alice*admin, or by the authorization identity of PLAIN, SCRAM and tokens."
-        },
+    enabled: bool = setting(
+        False,
+        "Whether administrators (passwd-file: administrator=yes; LDAP: members of a group) may log in as "
+        "somebody else: as alice*admin, or by the authorization identity of PLAIN, SCRAM and tokens.",
     )
-    separator: str = field(
-        default="*",
-        validator=_is_separator,
-        metadata={"help": "What stands between the user's name and the administrator's."},
+    separator: str = setting("*", "What stands between the user's name and the administrator's.", check=_is_separator)
+    services: tuple[LoginService, ...] = setting(
+        (LoginService.IMAP, LoginService.POP3),
+        "Where they may. With submission they may also send mail as somebody else.",
     )
-    services: tuple[LoginService, ...] = field(
-        default=(LoginService.IMAP, LoginService.POP3),
-        metadata={"help": "Where they may. With submission they may also send mail as somebody else."},
-    )
-    administrators: bool = field(
-        default=False, metadata={"help": "Whether other administrators' accounts may be opened this way, too."}
-    )
+    administrators: bool = setting(False, "Whether other administrators' accounts may be opened this way, too.")
 
 
 class SecondFactor(enum.Enum):
@@ -82,119 +75,76 @@ class CertificateName(enum.Enum):
 class AuthSettings:
     """``[auth]``: who may log in how, and how guessing is slowed down."""
 
-    plaintext_networks: tuple[str, ...] = field(
-        default=(),
-        validator=_networks,
-        metadata={"help": "Networks from which log-ins without TLS are allowed.", "example": ("127.0.0.1/32",)},
+    plaintext_networks: tuple[str, ...] = setting(
+        (), "Networks from which log-ins without TLS are allowed.", check=_networks, example=("127.0.0.1/32",)
     )
-    default_domain: str = field(
-        default="",
-        metadata={"help": "The domain of users who log in without one.", "example": "example.test"},
+    default_domain: str = setting("", "The domain of users who log in without one.", example="example.test")
+    scram: ScramUse = setting(
+        ScramUse.AUTO,
+        "auto: log-in by SCRAM is offered as soon as every user has keys for it (passwords set before "
+        "there were keys have to be set again); on: as soon as one user has, and others' clients may choose "
+        "what cannot work for them; off: never.",
     )
-    scram: ScramUse = field(
-        default=ScramUse.AUTO,
-        metadata={
-            "help": "auto: log-in by SCRAM is offered as soon as every user has keys for it (passwords set before "
-            "there were keys have to be set again); on: as soon as one user has, and others' clients may choose "
-            "what cannot work for them; off: never."
-        },
+    second_factor: SecondFactor = setting(
+        SecondFactor.DIRECTORY,
+        "Who may not log in by the directory's password, but by app passwords, tokens and client "
+        "certificates only. directory: users whom their directory marks so, and those of second_factor_groups; "
+        "all: everybody.",
     )
-    second_factor: SecondFactor = field(
-        default=SecondFactor.DIRECTORY,
-        metadata={
-            "help": "Who may not log in by the directory's password, but by app passwords, tokens and client "
-            "certificates only. directory: users whom their directory marks so, and those of second_factor_groups; "
-            "all: everybody."
-        },
+    second_factor_groups: tuple[str, ...] = setting(
+        (), "Groups of whose members it is demanded as well.", example=("Staff",)
     )
-    second_factor_groups: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Groups of whose members it is demanded as well.", "example": ("Staff",)},
+    app_passwords_per_user: int = setting(20, "How many app passwords a user may have.", at_least=0)
+    app_password_use_seconds: float = setting(
+        60.0, "How often, at most, the last use of an app password is written down.", at_least=1, unit="s"
     )
-    app_passwords_per_user: int = field(
-        default=20, validator=validators.ge(0), metadata={"help": "How many app passwords a user may have."}
+    app_password_queue: int = setting(
+        200,
+        "Log-ins by app passwords that may wait for the disk, in each worker; past it the answer is a "
+        "temporary failure.",
+        at_least=1,
     )
-    app_password_use_seconds: float = field(
-        default=60.0,
-        validator=validators.ge(1),
-        metadata={
-            "help": "How often, at most, the last use of an app password is written down.",
-            "unit": "s",
-        },
+    certificate_names: tuple[CertificateName, ...] = setting(
+        (CertificateName.EMAIL,),
+        "What of a client certificate names its account; the first that the certificate has counts. "
+        "email: the address among the alternative names (also an internationalized one); upn: Microsoft's user "
+        "principal name there; subject-email, subject-uid, subject-cn: attributes of the subject, a user name or "
+        "an address.",
+        check=validators.min_len(1),
     )
-    app_password_queue: int = field(
-        default=200,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Log-ins by app passwords that may wait for the disk, in each worker; past it the answer is a "
-            "temporary failure."
-        },
+    cache_seconds: float = setting(
+        60.0,
+        "How long a verified log-in is remembered: clients that connect often cost no hash; 0: not.",
+        at_least=0,
+        unit="s",
     )
-    certificate_names: tuple[CertificateName, ...] = field(
-        default=(CertificateName.EMAIL,),
-        validator=validators.min_len(1),
-        metadata={
-            "help": "What of a client certificate names its account; the first that the certificate has counts. "
-            "email: the address among the alternative names (also an internationalized one); upn: Microsoft's user "
-            "principal name there; subject-email, subject-uid, subject-cn: attributes of the subject, a user name or "
-            "an address."
-        },
+    cache_entries: int = setting(10_000, "How many verified log-ins are remembered.", at_least=0)
+    failure_delay_seconds: float = setting(
+        2.0, "Delay of the answer to a first failed log-in; it doubles with each failure.", at_least=0, unit="s"
     )
-    cache_seconds: float = field(
-        default=60.0,
-        validator=validators.ge(0),
-        metadata={
-            "help": "How long a verified log-in is remembered: clients that connect often cost no hash; 0: not.",
-            "unit": "s",
-        },
+    failure_delay_limit_seconds: float = setting(15.0, "The delay grows no further than this.", at_least=0, unit="s")
+    failure_decay_seconds: float = setting(
+        120.0, "After this time without a failure the delay halves.", above=0, unit="s"
     )
-    cache_entries: int = field(
-        default=10_000, validator=validators.ge(0), metadata={"help": "How many verified log-ins are remembered."}
+    failures_per_user: int = setting(
+        10, "Different wrong passwords for one user from one network in an hour; then log-ins are refused.", at_least=1
     )
-    failure_delay_seconds: float = field(
-        default=2.0,
-        validator=validators.ge(0),
-        metadata={"help": "Delay of the answer to a first failed log-in; it doubles with each failure.", "unit": "s"},
+    failures_per_network: int = setting(
+        50,
+        "Different failed log-ins from one network in a day; then log-ins from it are refused, "
+        "unless somebody logged in from it lately.",
+        at_least=1,
     )
-    failure_delay_limit_seconds: float = field(
-        default=15.0,
-        validator=validators.ge(0),
-        metadata={"help": "The delay grows no further than this.", "unit": "s"},
+    success_memory_seconds: float = setting(
+        86_400.0, "How long a successful log-in keeps its network from being refused as a whole.", at_least=0, unit="s"
     )
-    failure_decay_seconds: float = field(
-        default=120.0,
-        validator=validators.gt(0),
-        metadata={"help": "After this time without a failure the delay halves.", "unit": "s"},
+    throttle_entries: int = setting(
+        20_000,
+        "How many users, networks, and pairs of both are remembered; the oldest are forgotten. Of all "
+        "workers together; settled at the start, and all is forgotten when it changes.",
+        at_least=1,
     )
-    failures_per_user: int = field(
-        default=10,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Different wrong passwords for one user from one network in an hour; then log-ins are refused."
-        },
-    )
-    failures_per_network: int = field(
-        default=50,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Different failed log-ins from one network in a day; then log-ins from it are refused, "
-            "unless somebody logged in from it lately."
-        },
-    )
-    success_memory_seconds: float = field(
-        default=86_400.0,
-        validator=validators.ge(0),
-        metadata={"help": "How long a successful log-in keeps its network from being refused as a whole.", "unit": "s"},
-    )
-    throttle_entries: int = field(
-        default=20_000,
-        validator=validators.ge(1),
-        metadata={
-            "help": "How many users, networks, and pairs of both are remembered; the oldest are forgotten. Of all "
-            "workers together; settled at the start, and all is forgotten when it changes."
-        },
-    )
-    impersonation: ImpersonationSettings = field(
-        factory=ImpersonationSettings,
-        metadata={"help": "Administrators who open other users' mailboxes with their own password, for support."},
+    impersonation: ImpersonationSettings = setting(
+        Factory(ImpersonationSettings),
+        "Administrators who open other users' mailboxes with their own password, for support.",
     )

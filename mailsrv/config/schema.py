@@ -6,7 +6,7 @@ attribute has the name of its key.
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.access_settings import AccessSettings
@@ -27,6 +27,7 @@ from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.queue.settings import QueueSettings
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.routing.settings import RouteSettings
+from mailsrv.setting import required, setting
 from mailsrv.smtp.settings import SmtpSettings
 from mailsrv.store.settings import StoreSettings
 from mailsrv.tls.client_settings import MtaStsSettings, TlsClientSettings, TlsReportSettings
@@ -39,25 +40,19 @@ from mailsrv.wire.settings import LimitsSettings
 class Settings:
     """A whole configuration file."""
 
-    hostname: str = field(
-        metadata={
-            "help": "The name this server gives itself: in greetings, EHLO and Received fields.",
-            "example": "mail.example.test",
-        },
+    hostname: str = required(
+        "The name this server gives itself: in greetings, EHLO and Received fields.", example="mail.example.test"
     )
-    state_dir: str = field(
-        metadata={
-            "help": "Folder of the journal, the spool and the sockets between workers; made with mode 0700. "
-            "It must be on a local disk.",
-            "example": "/var/lib/mailsrv",
-        },
+    state_dir: str = required(
+        "Folder of the journal, the spool and the sockets between workers; made with mode 0700. "
+        "It must be on a local disk.",
+        example="/var/lib/mailsrv",
     )
-    workers: int = field(
-        default=1,
-        validator=[validators.ge(1), validators.le(256)],
-        metadata={
-            "help": "Processes that serve; with more than one, twistd's process watches over them. About one a core.",
-        },
+    workers: int = setting(
+        1,
+        "Processes that serve; with more than one, twistd's process watches over them. About one a core.",
+        at_least=1,
+        at_most=256,
     )
     listen: tuple[ListenSettings, ...] = ()
     domain: tuple[DomainSettings, ...] = ()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import frozen
+
+from mailsrv.setting import setting
 
 
 @frozen
@@ -13,31 +15,19 @@ class SubmissionSettings:
     hour or the day.
     """
 
-    messages_per_hour: int = field(
-        default=300, validator=validators.ge(0), metadata={"help": "Messages a user may send in an hour; 0: any."}
+    messages_per_hour: int = setting(300, "Messages a user may send in an hour; 0: any.", at_least=0)
+    messages_per_day: int = setting(1500, "Messages a user may send in a day; 0: any.", at_least=0)
+    recipients_per_hour: int = setting(
+        1000, "Recipients, of all messages together, a user may send to in an hour; 0: any.", at_least=0
     )
-    messages_per_day: int = field(
-        default=1500, validator=validators.ge(0), metadata={"help": "Messages a user may send in a day; 0: any."}
+    recipients_per_day: int = setting(
+        3000, "Recipients, of all messages together, a user may send to in a day; 0: any.", at_least=0
     )
-    recipients_per_hour: int = field(
-        default=1000,
-        validator=validators.ge(0),
-        metadata={"help": "Recipients, of all messages together, a user may send to in an hour; 0: any."},
-    )
-    recipients_per_day: int = field(
-        default=3000,
-        validator=validators.ge(0),
-        metadata={"help": "Recipients, of all messages together, a user may send to in a day; 0: any."},
-    )
-    unlimited_users: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Users without these limits.", "example": ["newsletter@example.test"]},
-    )
-    users_remembered: int = field(
-        default=20_000,
-        validator=[validators.ge(1), validators.le(10_000_000)],
-        metadata={
-            "help": "Users whose use of the limits is remembered, in a file of 768 octets each; past that those are "
-            "forgotten who have used the least."
-        },
+    unlimited_users: tuple[str, ...] = setting((), "Users without these limits.", example=["newsletter@example.test"])
+    users_remembered: int = setting(
+        20_000,
+        "Users whose use of the limits is remembered, in a file of 768 octets each; past that those are "
+        "forgotten who have used the least.",
+        at_least=1,
+        at_most=10_000_000,
     )

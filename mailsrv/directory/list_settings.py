@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, frozen
 
 from mailsrv.address import AddressError, parse_mailbox
 from mailsrv.interfaces.rights import Posters
+from mailsrv.setting import required, setting
 
 
 def _addresses(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
@@ -22,34 +23,23 @@ def _addresses(record: object, attribute: Attribute[Any], value: str | tuple[str
 class ListSettings:
     """One ``[[list]]``: rules on an alias or a group, in place of what a directory says of the same address."""
 
-    address: str = field(
-        validator=_addresses,
-        metadata={"help": "The list's address, an alias or a group of a directory.", "example": "staff@example.test"},
+    address: str = required(
+        "The list's address, an alias or a group of a directory.", check=_addresses, example="staff@example.test"
     )
-    post: Posters = field(
-        metadata={
-            "help": "Who may send to it. users: who has logged in here; domain: users of the list's own domain; "
-            "members: whom its mail reaches; named: those in posters. All but anybody have to log in: the sender of "
-            "other mail proves nothing.",
-            "example": "members",
-        },
+    post: Posters = required(
+        "Who may send to it. users: who has logged in here; domain: users of the list's own domain; "
+        "members: whom its mail reaches; named: those in posters. All but anybody have to log in: the sender of "
+        "other mail proves nothing.",
+        example="members",
     )
-    posters: tuple[str, ...] = field(
-        default=(),
-        validator=_addresses,
-        metadata={
-            "help": "Who may besides: addresses of users, and of lists for those behind them.",
-            "example": ["press@example.test"],
-        },
+    posters: tuple[str, ...] = setting(
+        (),
+        "Who may besides: addresses of users, and of lists for those behind them.",
+        check=_addresses,
+        example=["press@example.test"],
     )
-    refused: tuple[str, ...] = field(
-        default=(), validator=_addresses, metadata={"help": "Users who may not, whatever else is said."}
-    )
-    members_send_as: bool = field(
-        default=True, metadata={"help": "Whether members may send mail under the list's address."}
-    )
-    send_as: tuple[str, ...] = field(
-        default=(),
-        validator=_addresses,
-        metadata={"help": "Who may besides, as in posters.", "example": ["press@example.test"]},
+    refused: tuple[str, ...] = setting((), "Users who may not, whatever else is said.", check=_addresses)
+    members_send_as: bool = setting(True, "Whether members may send mail under the list's address.")
+    send_as: tuple[str, ...] = setting(
+        (), "Who may besides, as in posters.", check=_addresses, example=["press@example.test"]
     )

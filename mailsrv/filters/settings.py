@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
-from attrs import field, frozen
+from attrs import frozen
+
+from mailsrv.setting import setting
 
 
 class OnFailure(enum.Enum):
@@ -20,28 +22,17 @@ class OnFailure(enum.Enum):
 class FilterSettings:
     """One filter and how far it is trusted."""
 
-    use: str = field(
-        default="",
-        metadata={
-            "help": "Name of a filter plugin, or package.module:object for a filter that is no plugin.",
-            "example": "no-executables",
-        },
+    use: str = setting(
+        "",
+        "Name of a filter plugin, or package.module:object for a filter that is no plugin.",
+        example="no-executables",
     )
-    arguments: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Handed to filters that take arguments; see the filter's own description."},
+    arguments: tuple[str, ...] = setting((), "Handed to filters that take arguments; see the filter's own description.")
+    on_failure: OnFailure = setting(
+        OnFailure.DEFER,
+        "What to do when the filter raises or is late: defer the mail, or accept it without the filter.",
     )
-    on_failure: OnFailure = field(
-        default=OnFailure.DEFER,
-        metadata={
-            "help": "What to do when the filter raises or is late: defer the mail, or accept it without the filter."
-        },
+    timeout_seconds: float = setting(
+        30.0, "How long the filter may take in the phases before the content.", unit="seconds"
     )
-    timeout_seconds: float = field(
-        default=30.0,
-        metadata={"help": "How long the filter may take in the phases before the content.", "unit": "seconds"},
-    )
-    message_timeout_seconds: float = field(
-        default=60.0,
-        metadata={"help": "How long the filter may take over a whole message.", "unit": "seconds"},
-    )
+    message_timeout_seconds: float = setting(60.0, "How long the filter may take over a whole message.", unit="seconds")

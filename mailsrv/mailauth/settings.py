@@ -7,7 +7,9 @@ import re
 from typing import Any
 
 import attrs
-from attrs import field, frozen, validators
+from attrs import frozen
+
+from mailsrv.setting import setting
 
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")
 
@@ -39,20 +41,15 @@ def _from_is_signed(instance: Any, attribute: attrs.Attribute[Any], value: tuple
 class DkimSettings:
     """DKIM signatures on what our users and domains send (RFC 6376)."""
 
-    key_dir: str = field(
-        default="",
-        metadata={"help": "Folder of the signing keys; empty: dkim in state_dir."},
+    key_dir: str = setting("", "Folder of the signing keys; empty: dkim in state_dir.")
+    header_canonicalization: Canonicalization = setting(
+        Canonicalization.RELAXED, "What signatures forgive in header fields: relaxed (white space, folding) or simple."
     )
-    header_canonicalization: Canonicalization = field(
-        default=Canonicalization.RELAXED,
-        metadata={"help": "What signatures forgive in header fields: relaxed (white space, folding) or simple."},
+    body_canonicalization: Canonicalization = setting(
+        Canonicalization.RELAXED, "What signatures forgive in the body: relaxed (white space) or simple."
     )
-    body_canonicalization: Canonicalization = field(
-        default=Canonicalization.RELAXED,
-        metadata={"help": "What signatures forgive in the body: relaxed (white space) or simple."},
-    )
-    oversigned_fields: tuple[str, ...] = field(
-        default=(
+    oversigned_fields: tuple[str, ...] = setting(
+        (
             "From",
             "To",
             "Cc",
@@ -66,13 +63,11 @@ class DkimSettings:
             "In-Reply-To",
             "References",
         ),
-        validator=[_field_names, _from_is_signed],
-        metadata={
-            "help": "Header fields that are signed in such a way that nobody can add another one later. From is needed."
-        },
+        "Header fields that are signed in such a way that nobody can add another one later. From is needed.",
+        check=[_field_names, _from_is_signed],
     )
-    signed_fields: tuple[str, ...] = field(
-        default=(
+    signed_fields: tuple[str, ...] = setting(
+        (
             "Sender",
             "Resent-Date",
             "Resent-From",
@@ -88,11 +83,9 @@ class DkimSettings:
             "List-Owner",
             "List-Archive",
         ),
-        validator=_field_names,
-        metadata={"help": "Header fields that are signed where a message has them."},
+        "Header fields that are signed where a message has them.",
+        check=_field_names,
     )
-    valid_seconds: int = field(
-        default=0,
-        validator=validators.ge(0),
-        metadata={"help": "How long a signature says it is valid (x=); 0: it does not say.", "unit": "seconds"},
+    valid_seconds: int = setting(
+        0, "How long a signature says it is valid (x=); 0: it does not say.", at_least=0, unit="seconds"
     )

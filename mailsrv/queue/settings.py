@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import Factory, frozen
+
+from mailsrv.setting import setting
 
 
 def _seconds(default: float, text: str) -> float:
-    value: float = field(default=default, validator=validators.gt(0), metadata={"help": text, "unit": "seconds"})
+    value: float = setting(default, text, above=0, unit="seconds")
     return value
 
 
 def _count(default: int, text: str) -> int:
-    value: int = field(default=default, validator=validators.ge(1), metadata={"help": text})
+    value: int = setting(default, text, at_least=1)
     return value
 
 
@@ -21,10 +23,11 @@ class RetrySettings:
 
     first_seconds: float = _seconds(300.0, "Time until the second attempt; it doubles with each further one.")
     longest_seconds: float = _seconds(14_400.0, "The longest time between two attempts.")
-    jitter: float = field(
-        default=0.1,
-        validator=[validators.ge(0), validators.lt(1)],
-        metadata={"help": "Part of that time by which it varies at random, so that mail does not come back in waves."},
+    jitter: float = setting(
+        0.1,
+        "Part of that time by which it varies at random, so that mail does not come back in waves.",
+        at_least=0,
+        below=1,
     )
     max_age_seconds: float = _seconds(432_000.0, "Mail that could not be delivered for so long goes back (5 days).")
     bounce_max_age_seconds: float = _seconds(
@@ -73,14 +76,11 @@ class ScheduleSettings:
 class NoticeSettings:
     """Notices to senders (delivery status notifications)."""
 
-    returned_octets: int = field(
-        default=51_200,
-        validator=validators.ge(0),
-        metadata={"help": "A larger message comes back as its header section only, and that up to this size."},
+    returned_octets: int = setting(
+        51_200, "A larger message comes back as its header section only, and that up to this size.", at_least=0
     )
-    double_bounces: bool = field(
-        default=True,
-        metadata={"help": "Tell the postmaster of notices that could not be delivered; else they are only logged."},
+    double_bounces: bool = setting(
+        True, "Tell the postmaster of notices that could not be delivered; else they are only logged."
     )
 
 
@@ -88,45 +88,31 @@ class NoticeSettings:
 class StorageSettings:
     """How the queue keeps mail on disk."""
 
-    max_octets: int = field(
-        default=50 * 1024**3,
-        validator=validators.ge(1),
-        metadata={"help": "With so much mail in the queue, new mail for other hosts gets 452.", "unit": "octets"},
+    max_octets: int = setting(
+        50 * 1024**3, "With so much mail in the queue, new mail for other hosts gets 452.", at_least=1, unit="octets"
     )
-    free_space_floor: int = field(
-        default=200 * 1024**2,
-        validator=validators.ge(0),
-        metadata={"help": "Below this much free disk, new mail for other hosts gets 452.", "unit": "octets"},
+    free_space_floor: int = setting(
+        200 * 1024**2, "Below this much free disk, new mail for other hosts gets 452.", at_least=0, unit="octets"
     )
-    memory_octets: int = field(
-        default=64 * 1024**2,
-        validator=validators.ge(0),
-        metadata={
-            "help": "Fresh mail a worker keeps in memory; what is beyond gets a file at once.",
-            "unit": "octets",
-        },
+    memory_octets: int = setting(
+        64 * 1024**2,
+        "Fresh mail a worker keeps in memory; what is beyond gets a file at once.",
+        at_least=0,
+        unit="octets",
     )
-    history_days: float = field(
-        default=7.0,
-        validator=validators.ge(0),
-        metadata={"help": "How long `mailsrvctl queue show` still knows a message that left.", "unit": "days"},
+    history_days: float = setting(
+        7.0, "How long `mailsrvctl queue show` still knows a message that left.", at_least=0, unit="days"
     )
-    history_messages: int = field(
-        default=100_000,
-        validator=validators.ge(0),
-        metadata={"help": "No more than so many messages that left are remembered."},
-    )
+    history_messages: int = setting(100_000, "No more than so many messages that left are remembered.", at_least=0)
     events_per_message: int = _count(64, "Attempts and commands that are remembered of a message, the latest.")
     lease_seconds: float = _seconds(
         1800.0, "Mail a worker took and said nothing more of is given to others after this time: a last resort."
     )
-    gather_seconds: float = field(
-        default=0.01,
-        validator=validators.ge(0),
-        metadata={
-            "help": "While much mail leaves, how long results gather to be written and synced together.",
-            "unit": "seconds",
-        },
+    gather_seconds: float = setting(
+        0.01,
+        "While much mail leaves, how long results gather to be written and synced together.",
+        at_least=0,
+        unit="seconds",
     )
     poll_seconds: float = _seconds(1.0, "How often a worker looks for what others have put into the queue.")
     busy_seconds: float = _seconds(30.0, "How long a worker waits for another one that is writing.")
@@ -136,12 +122,10 @@ class StorageSettings:
 class QueueSettings:
     """The durable queue and its schedule."""
 
-    max_messages: int = field(
-        default=1_000_000,
-        validator=validators.ge(1),
-        metadata={"help": "With so many messages in the queue, new ones for other hosts get 452."},
+    max_messages: int = setting(
+        1_000_000, "With so many messages in the queue, new ones for other hosts get 452.", at_least=1
     )
-    retry: RetrySettings = field(factory=RetrySettings, metadata={"help": "When mail is tried again, and how long."})
-    schedule: ScheduleSettings = field(factory=ScheduleSettings, metadata={"help": "Who is served when."})
-    notices: NoticeSettings = field(factory=NoticeSettings, metadata={"help": "What senders are told."})
-    storage: StorageSettings = field(factory=StorageSettings, metadata={"help": "How mail is kept on disk."})
+    retry: RetrySettings = setting(Factory(RetrySettings), "When mail is tried again, and how long.")
+    schedule: ScheduleSettings = setting(Factory(ScheduleSettings), "Who is served when.")
+    notices: NoticeSettings = setting(Factory(NoticeSettings), "What senders are told.")
+    storage: StorageSettings = setting(Factory(StorageSettings), "How mail is kept on disk.")

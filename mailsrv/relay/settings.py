@@ -6,9 +6,10 @@ import enum
 import ipaddress
 from collections.abc import Callable
 
-from attrs import field, frozen, validators
+from attrs import frozen, validators
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.setting import setting
 from mailsrv.smtp.client.settings import SmtpClientSettings
 
 
@@ -55,97 +56,57 @@ def _check_helo(_: object, __: object, text: str) -> None:
 class RelaySettings(SmtpClientSettings):
     """Connections to the next hop, with what the client on them waits for."""
 
-    connect_timeout: float = field(
-        default=30.0,
-        validator=validators.gt(0.0),
-        metadata={"help": "How long a connection to one address may take to open.", "unit": "seconds"},
+    connect_timeout: float = setting(
+        30.0, "How long a connection to one address may take to open.", above=0.0, unit="seconds"
     )
-    port: int = field(
-        default=25,
-        validator=[validators.ge(1), validators.le(65535)],
-        metadata={"help": "The port at which MX hosts are spoken to."},
+    port: int = setting(25, "The port at which MX hosts are spoken to.", at_least=1, at_most=65535)
+    helo_name: str = setting("", "What EHLO says; empty: the server's host name.", check=_check_helo)
+    bind_ipv4: str = setting("", "The local address of connections over IPv4.", check=_is_address(4))
+    bind_ipv6: str = setting("", "The local address of connections over IPv6.", check=_is_address(6))
+    address_families: AddressFamilies = setting(AddressFamilies.BOTH, "Which addresses of other hosts are tried.")
+    own_names: tuple[str, ...] = setting((), "Names beside the host name under which this server stands in MX records.")
+    own_addresses: tuple[str, ...] = setting(
+        (),
+        "Addresses under which this server is reached, for instance before address translation.",
+        check=validators.deep_iterable(_is_address()),
     )
-    helo_name: str = field(
-        default="", validator=_check_helo, metadata={"help": "What EHLO says; empty: the server's host name."}
+    refuses_private_addresses: bool = setting(
+        False, "Whether loopback and private addresses are refused as MX hosts and in address literals."
     )
-    bind_ipv4: str = field(
-        default="", validator=_is_address(4), metadata={"help": "The local address of connections over IPv4."}
+    mx_addresses: int = setting(5, "Addresses tried for one recipient and attempt.", at_least=1)
+    sessions_tried: int = setting(
+        2, "Hosts that are spoken to for one recipient and attempt, where the first fails.", at_least=1
     )
-    bind_ipv6: str = field(
-        default="", validator=_is_address(6), metadata={"help": "The local address of connections over IPv6."}
+    idle_seconds: float = setting(
+        5.0, "How long a connection is kept open for the next message.", at_least=0.0, unit="seconds"
     )
-    address_families: AddressFamilies = field(
-        default=AddressFamilies.BOTH, metadata={"help": "Which addresses of other hosts are tried."}
+    idle_connections: int = setting(200, "Connections kept open without work, in all.", at_least=0)
+    messages_a_connection: int = setting(100, "Messages sent over one connection.", at_least=1)
+    connection_seconds: float = setting(
+        300.0, "How old a connection may be and still get another message.", above=0.0, unit="seconds"
     )
-    own_names: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Names beside the host name under which this server stands in MX records."},
+    conversion_octets: int = setting(
+        67_108_864,
+        "Largest message that is converted for a host without 8BITMIME or BINARYMIME.",
+        at_least=1024,
+        unit="octets",
     )
-    own_addresses: tuple[str, ...] = field(
-        default=(),
-        validator=validators.deep_iterable(_is_address()),
-        metadata={"help": "Addresses under which this server is reached, for instance before address translation."},
+    broken_tls_seconds: float = setting(
+        600.0,
+        "How long a host whose TLS failed, and need not be, is spoken to without trying it again; 0: it is "
+        "tried with each connection.",
+        at_least=0.0,
+        unit="seconds",
     )
-    refuses_private_addresses: bool = field(
-        default=False,
-        metadata={"help": "Whether loopback and private addresses are refused as MX hosts and in address literals."},
+    broken_tls_hosts: int = setting(
+        10_000, "Addresses of such hosts that are remembered; past that the oldest are forgotten.", at_least=1
     )
-    mx_addresses: int = field(
-        default=5, validator=validators.ge(1), metadata={"help": "Addresses tried for one recipient and attempt."}
+    long_lines: LongLines = setting(
+        LongLines.ENCODE,
+        "What becomes of messages with lines over 998 octets for hosts without BINARYMIME: encode the "
+        "parts concerned (DKIM signatures of others do not survive that; mail of users is signed again; what may "
+        "not be encoded is returned), or keep them.",
     )
-    sessions_tried: int = field(
-        default=2,
-        validator=validators.ge(1),
-        metadata={"help": "Hosts that are spoken to for one recipient and attempt, where the first fails."},
-    )
-    idle_seconds: float = field(
-        default=5.0,
-        validator=validators.ge(0.0),
-        metadata={"help": "How long a connection is kept open for the next message.", "unit": "seconds"},
-    )
-    idle_connections: int = field(
-        default=200, validator=validators.ge(0), metadata={"help": "Connections kept open without work, in all."}
-    )
-    messages_a_connection: int = field(
-        default=100, validator=validators.ge(1), metadata={"help": "Messages sent over one connection."}
-    )
-    connection_seconds: float = field(
-        default=300.0,
-        validator=validators.gt(0.0),
-        metadata={"help": "How old a connection may be and still get another message.", "unit": "seconds"},
-    )
-    conversion_octets: int = field(
-        default=67_108_864,
-        validator=validators.ge(1024),
-        metadata={
-            "help": "Largest message that is converted for a host without 8BITMIME or BINARYMIME.",
-            "unit": "octets",
-        },
-    )
-    broken_tls_seconds: float = field(
-        default=600.0,
-        validator=validators.ge(0.0),
-        metadata={
-            "help": "How long a host whose TLS failed, and need not be, is spoken to without trying it again; 0: it is "
-            "tried with each connection.",
-            "unit": "seconds",
-        },
-    )
-    broken_tls_hosts: int = field(
-        default=10_000,
-        validator=validators.ge(1),
-        metadata={"help": "Addresses of such hosts that are remembered; past that the oldest are forgotten."},
-    )
-    long_lines: LongLines = field(
-        default=LongLines.ENCODE,
-        metadata={
-            "help": "What becomes of messages with lines over 998 octets for hosts without BINARYMIME: encode the "
-            "parts concerned (DKIM signatures of others do not survive that; mail of users is signed again; what may "
-            "not be encoded is returned), or keep them."
-        },
-    )
-    stop_seconds: float = field(
-        default=20.0,
-        validator=validators.ge(0.0),
-        metadata={"help": "How long attempts that are under way may last when the server stops.", "unit": "seconds"},
+    stop_seconds: float = setting(
+        20.0, "How long attempts that are under way may last when the server stops.", at_least=0.0, unit="seconds"
     )

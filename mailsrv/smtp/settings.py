@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 import ipaddress
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, frozen
+
+from mailsrv.setting import setting
 
 
 class Service(enum.Enum):
@@ -77,191 +79,107 @@ def _check_services(_record: object, _attribute: Attribute[tuple[str, ...]], val
 class SmtpSettings:
     """Limits of one session, all of them per connection, and which extensions are offered."""
 
-    command_line_octets: int = field(
-        default=2048,
-        validator=validators.ge(512),
-        metadata={"help": "Longest command line, with its line end.", "unit": "octets"},
+    command_line_octets: int = setting(2048, "Longest command line, with its line end.", at_least=512, unit="octets")
+    auth_line_octets: int = setting(
+        12288, "Longest AUTH command and longest answer to its challenges (RFC 4954).", at_least=512, unit="octets"
     )
-    auth_line_octets: int = field(
-        default=12288,
-        validator=validators.ge(512),
-        metadata={"help": "Longest AUTH command and longest answer to its challenges (RFC 4954).", "unit": "octets"},
+    message_octets: int = setting(50 * 1024 * 1024, "Largest message that is accepted.", at_least=1, unit="octets")
+    text_line_octets: int = setting(
+        65536,
+        "Longest line of a message; up to this, lines are kept as they came, never folded.",
+        at_least=1,
+        unit="octets",
     )
-    message_octets: int = field(
-        default=50 * 1024 * 1024,
-        validator=validators.ge(1),
-        metadata={"help": "Largest message that is accepted.", "unit": "octets"},
+    recipients_mx: int = setting(100, "Recipients in one transaction from other servers, and over LMTP.", at_least=1)
+    recipients_submission: int = setting(1000, "Recipients in one transaction of a logged-in user.", at_least=1)
+    messages_per_session: int = setting(
+        100, "Messages in one connection; clients in limits.exempt_networks and LMTP have no such limit.", at_least=1
     )
-    text_line_octets: int = field(
-        default=65536,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Longest line of a message; up to this, lines are kept as they came, never folded.",
-            "unit": "octets",
-        },
+    errors_before_tarpit: int = setting(10, "Errors after which each further error is answered late.", at_least=0)
+    tarpit_seconds: float = setting(
+        1.0, "How late the first of them is answered; it doubles with each further one.", at_least=0, unit="seconds"
     )
-    recipients_mx: int = field(
-        default=100,
-        validator=validators.ge(1),
-        metadata={"help": "Recipients in one transaction from other servers, and over LMTP."},
+    tarpit_limit_seconds: float = setting(15.0, "No answer is later than this.", at_least=0, unit="seconds")
+    late_answers_before_drop: int = setting(
+        5,
+        "Errors of a client past the rates of [limits] that are answered late before the connection is "
+        "closed with 421.",
+        at_least=0,
     )
-    recipients_submission: int = field(
-        default=1000,
-        validator=validators.ge(1),
-        metadata={"help": "Recipients in one transaction of a logged-in user."},
+    errors_before_drop: int = setting(20, "Errors after which the connection is closed with 421.", at_least=1)
+    junk_commands: int = setting(
+        50, "Commands without effect (NOOP, RSET, VRFY, …) between two messages before 421.", at_least=0
     )
-    messages_per_session: int = field(
-        default=100,
-        validator=validators.ge(1),
-        metadata={"help": "Messages in one connection; clients in limits.exempt_networks and LMTP have no such limit."},
+    auth_failures_before_drop: int = setting(
+        3, "Failed log-ins in one connection before it is closed with 421.", at_least=1
     )
-    errors_before_tarpit: int = field(
-        default=10,
-        validator=validators.ge(0),
-        metadata={"help": "Errors after which each further error is answered late."},
+    greeting_delay_seconds: float = setting(
+        4.0,
+        "How long clients that have not delivered mail before wait for the greeting of an MX listener; "
+        "who talks earlier is refused.",
+        at_least=0,
+        unit="seconds",
     )
-    tarpit_seconds: float = field(
-        default=1.0,
-        validator=validators.ge(0),
-        metadata={
-            "help": "How late the first of them is answered; it doubles with each further one.",
-            "unit": "seconds",
-        },
+    known_clients: int = setting(
+        10_000,
+        "Networks that delivered mail and are remembered as known, so that they are greeted at once.",
+        at_least=1,
     )
-    tarpit_limit_seconds: float = field(
-        default=15.0,
-        validator=validators.ge(0),
-        metadata={"help": "No answer is later than this.", "unit": "seconds"},
+    command_timeout_seconds: float = setting(
+        300.0, "How long a client may be silent (RFC 5321 4.5.3.2.7).", at_least=1, unit="seconds"
     )
-    late_answers_before_drop: int = field(
-        default=5,
-        validator=validators.ge(0),
-        metadata={
-            "help": "Errors of a client past the rates of [limits] that are answered late before the connection is "
-            "closed with 421."
-        },
+    handshake_timeout_seconds: float = setting(
+        60.0, "How long a TLS handshake may take, from the first octet or after STARTTLS.", at_least=1, unit="seconds"
     )
-    errors_before_drop: int = field(
-        default=20,
-        validator=validators.ge(1),
-        metadata={"help": "Errors after which the connection is closed with 421."},
+    session_timeout_seconds: float = setting(
+        1800.0, "How long a connection to an MX listener may last; 0 for ever.", at_least=0, unit="seconds"
     )
-    junk_commands: int = field(
-        default=50,
-        validator=validators.ge(0),
-        metadata={"help": "Commands without effect (NOOP, RSET, VRFY, …) between two messages before 421."},
+    data_rate_octets: int = setting(
+        500, "Slowest rate at which a message may arrive, a second; 0 for any.", at_least=0, unit="octets"
     )
-    auth_failures_before_drop: int = field(
-        default=3,
-        validator=validators.ge(1),
-        metadata={"help": "Failed log-ins in one connection before it is closed with 421."},
+    data_rate_grace_seconds: float = setting(
+        60.0, "How long a message may arrive more slowly than that.", at_least=1, unit="seconds"
     )
-    greeting_delay_seconds: float = field(
-        default=4.0,
-        validator=validators.ge(0),
-        metadata={
-            "help": "How long clients that have not delivered mail before wait for the greeting of an MX listener; "
-            "who talks earlier is refused.",
-            "unit": "seconds",
-        },
+    input_buffer_octets: int = setting(
+        65536, "Unread input at which reading from the client stops until it is used up.", at_least=1024, unit="octets"
     )
-    known_clients: int = field(
-        default=10_000,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Networks that delivered mail and are remembered as known, so that they are greeted at once."
-        },
+    extensions_off: tuple[str, ...] = setting(
+        (),
+        "EHLO keywords that are not announced and whose commands and parameters are then refused.",
+        check=_check_extensions,
+        example=("EXPN", "XCLIENT"),
     )
-    command_timeout_seconds: float = field(
-        default=300.0,
-        validator=validators.ge(1),
-        metadata={"help": "How long a client may be silent (RFC 5321 4.5.3.2.7).", "unit": "seconds"},
+    small_chunks: int = setting(
+        1000, "Chunks of less than 1024 octets (BDAT, RFC 3030) in one message before 421.", at_least=0
     )
-    handshake_timeout_seconds: float = field(
-        default=60.0,
-        validator=validators.ge(1),
-        metadata={
-            "help": "How long a TLS handshake may take, from the first octet or after STARTTLS.",
-            "unit": "seconds",
-        },
+    hold_seconds: int = setting(
+        30 * 24 * 3600,
+        "How far ahead users may date the release of a message (FUTURERELEASE, RFC 4865); 0: not at all.",
+        at_least=0,
+        at_most=999_999_999,
+        unit="seconds",
     )
-    session_timeout_seconds: float = field(
-        default=1800.0,
-        validator=validators.ge(0),
-        metadata={"help": "How long a connection to an MX listener may last; 0 for ever.", "unit": "seconds"},
+    deliver_by_seconds: int = setting(
+        60,
+        "Shortest time in which a message may be asked to be delivered or returned (DELIVERBY, RFC 2852).",
+        at_least=0,
+        at_most=999_999_999,
+        unit="seconds",
     )
-    data_rate_octets: int = field(
-        default=500,
-        validator=validators.ge(0),
-        metadata={"help": "Slowest rate at which a message may arrive, a second; 0 for any.", "unit": "octets"},
+    priority_services: tuple[str, ...] = setting(
+        ("submission",),
+        "Listeners whose clients may give their mail a priority (MT-PRIORITY, RFC 6710).",
+        check=_check_services,
     )
-    data_rate_grace_seconds: float = field(
-        default=60.0,
-        validator=validators.ge(1),
-        metadata={"help": "How long a message may arrive more slowly than that.", "unit": "seconds"},
+    priority_lowest: int = setting(-9, "Priorities below this become this.", at_least=-9, at_most=0)
+    priority_highest: int = setting(4, "Priorities above this become this.", at_least=0, at_most=9)
+    verify: Verification = setting(Verification.OFF, "Who gets an answer to VRFY; others get 252, which says nothing.")
+    expand: Verification = setting(
+        Verification.OFF, "Who gets an answer to EXPN, which tells what an alias stands for; others get 502."
     )
-    input_buffer_octets: int = field(
-        default=65536,
-        validator=validators.ge(1024),
-        metadata={"help": "Unread input at which reading from the client stops until it is used up.", "unit": "octets"},
-    )
-    extensions_off: tuple[str, ...] = field(
-        default=(),
-        validator=_check_extensions,
-        metadata={
-            "help": "EHLO keywords that are not announced and whose commands and parameters are then refused.",
-            "example": ("EXPN", "XCLIENT"),
-        },
-    )
-    small_chunks: int = field(
-        default=1000,
-        validator=validators.ge(0),
-        metadata={"help": "Chunks of less than 1024 octets (BDAT, RFC 3030) in one message before 421."},
-    )
-    hold_seconds: int = field(
-        default=30 * 24 * 3600,
-        validator=[validators.ge(0), validators.le(999_999_999)],
-        metadata={
-            "help": "How far ahead users may date the release of a message (FUTURERELEASE, RFC 4865); 0: not at all.",
-            "unit": "seconds",
-        },
-    )
-    deliver_by_seconds: int = field(
-        default=60,
-        validator=[validators.ge(0), validators.le(999_999_999)],
-        metadata={
-            "help": "Shortest time in which a message may be asked to be delivered or returned (DELIVERBY, RFC 2852).",
-            "unit": "seconds",
-        },
-    )
-    priority_services: tuple[str, ...] = field(
-        default=("submission",),
-        validator=_check_services,
-        metadata={"help": "Listeners whose clients may give their mail a priority (MT-PRIORITY, RFC 6710)."},
-    )
-    priority_lowest: int = field(
-        default=-9,
-        validator=[validators.ge(-9), validators.le(0)],
-        metadata={"help": "Priorities below this become this."},
-    )
-    priority_highest: int = field(
-        default=4,
-        validator=[validators.ge(0), validators.le(9)],
-        metadata={"help": "Priorities above this become this."},
-    )
-    verify: Verification = field(
-        default=Verification.OFF,
-        metadata={"help": "Who gets an answer to VRFY; others get 252, which says nothing."},
-    )
-    expand: Verification = field(
-        default=Verification.OFF,
-        metadata={"help": "Who gets an answer to EXPN, which tells what an alias stands for; others get 502."},
-    )
-    xclient_networks: tuple[str, ...] = field(
-        default=(),
-        validator=_check_networks,
-        metadata={
-            "help": "Proxies that may say by XCLIENT whose connection they pass on. They can take on any address.",
-            "example": ("192.0.2.25/32",),
-        },
+    xclient_networks: tuple[str, ...] = setting(
+        (),
+        "Proxies that may say by XCLIENT whose connection they pass on. They can take on any address.",
+        check=_check_networks,
+        example=("192.0.2.25/32",),
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from attrs import frozen
 
 from mailsrv.address import parse_domain
 from mailsrv.address.errors import AddressError
 from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.setting import required, setting
 
 
 def _check_domain(_: object, __: object, text: str) -> None:
@@ -33,19 +34,14 @@ def _canonical(text: str) -> str:
 class TlsPolicySettings:
     """A policy that stands above DANE and MTA-STS; the first that matches the domain wins."""
 
-    domain: str = field(
+    domain: str = required(
+        "A domain, *.domain for those below it, or * for all.",
+        check=_check_domain,
+        example="partner.example",
         converter=_canonical,
-        validator=_check_domain,
-        metadata={"help": "A domain, *.domain for those below it, or * for all.", "example": "partner.example"},
     )
-    level: TlsLevel = field(
-        default=TlsLevel.VERIFY,
-        metadata={
-            "help": "What a connection must fulfil before mail is sent. With dane nothing is sent to a host without "
-            "TLSA records."
-        },
+    level: TlsLevel = setting(
+        TlsLevel.VERIFY,
+        "What a connection must fulfil before mail is sent. With dane nothing is sent to a host without TLSA records.",
     )
-    names: tuple[str, ...] = field(
-        default=(),
-        metadata={"help": "Names a certificate may have instead of the host's (level verify)."},
-    )
+    names: tuple[str, ...] = setting((), "Names a certificate may have instead of the host's (level verify).")

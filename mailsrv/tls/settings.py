@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
-from attrs import field, frozen, validators
+from attrs import field, frozen
+
+from mailsrv.setting import setting
 
 
 class TlsVersion(enum.Enum):
@@ -18,14 +20,10 @@ class TlsVersion(enum.Enum):
 class TlsSettings:
     """``[tls]``: certificate, key, and what is offered to clients."""
 
-    certificate: str = field(
-        default="",
-        metadata={"help": "PEM file: the server's certificate, then intermediate ones.", "example": "tls/cert.pem"},
+    certificate: str = setting(
+        "", "PEM file: the server's certificate, then intermediate ones.", example="tls/cert.pem"
     )
-    key: str = field(
-        default="",
-        metadata={"help": "PEM file with its private key, without passphrase.", "example": "tls/key.pem"},
-    )
+    key: str = setting("", "PEM file with its private key, without passphrase.", example="tls/key.pem")
     more_certificates: tuple[str, ...] = field(
         default=(),
         metadata={
@@ -34,29 +32,21 @@ class TlsSettings:
             "path": True,
         },
     )
-    minimum_version: TlsVersion = field(
-        default=TlsVersion.TLS_1_2, metadata={"help": "The oldest protocol version that is spoken."}
+    minimum_version: TlsVersion = setting(TlsVersion.TLS_1_2, "The oldest protocol version that is spoken.")
+    ciphers: str = setting(
+        "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL:!eNULL:!MD5:!DSS",
+        "Ciphers for TLS 1.2, as OpenSSL writes them. Those of TLS 1.3 are all good.",
     )
-    ciphers: str = field(
-        default="ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES256:ECDHE+AES128:!aNULL:!eNULL:!MD5:!DSS",
-        metadata={"help": "Ciphers for TLS 1.2, as OpenSSL writes them. Those of TLS 1.3 are all good."},
+    session_seconds: int = setting(
+        7200, "How long a client may resume a session without a full handshake; 0: never.", at_least=0, unit="s"
     )
-    session_seconds: int = field(
-        default=7200,
-        validator=validators.ge(0),
-        metadata={"help": "How long a client may resume a session without a full handshake; 0: never.", "unit": "s"},
+    client_ca_file: str = setting(
+        "",
+        "PEM file: issuers (roots or intermediate ones) whose certificates clients may show at listeners "
+        "with client_certificates.",
     )
-    client_ca_file: str = field(
-        default="",
-        metadata={
-            "help": "PEM file: issuers (roots or intermediate ones) whose certificates clients may show at listeners "
-            "with client_certificates."
-        },
-    )
-    client_crl_file: str = field(
-        default="",
-        metadata={
-            "help": "PEM file: the revocation lists of all these issuers; a certificate whose issuer has no current "
-            "one there is refused. Empty: revocation is not looked at."
-        },
+    client_crl_file: str = setting(
+        "",
+        "PEM file: the revocation lists of all these issuers; a certificate whose issuer has no current "
+        "one there is refused. Empty: revocation is not looked at.",
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import Attribute, field, frozen, validators
+from attrs import Attribute, frozen
 
+from mailsrv.setting import setting
 from mailsrv.wire.rates import parse_rate
 
 
@@ -21,106 +22,71 @@ class LimitsSettings:
     ``300 per minute, burst 600``: so many, evenly, and the burst at once after a quiet time.
     """
 
-    exempt_networks: tuple[str, ...] = field(
-        default=("127.0.0.0/8", "::1/128"),
-        metadata={
-            "help": "Networks whose clients are exempt from limits and delays that are counted by address.",
-            "example": ("127.0.0.0/8", "192.0.2.0/24"),
-        },
+    exempt_networks: tuple[str, ...] = setting(
+        ("127.0.0.0/8", "::1/128"),
+        "Networks whose clients are exempt from limits and delays that are counted by address.",
+        example=("127.0.0.0/8", "192.0.2.0/24"),
     )
-    connections_total: int = field(
-        default=8000,
-        validator=validators.ge(1),
-        metadata={"help": "Connections of all protocols that one process holds at a time."},
+    connections_total: int = setting(8000, "Connections of all protocols that one process holds at a time.", at_least=1)
+    smtp_connections_per_network: int = setting(
+        20,
+        "SMTP and submission connections that are not logged in, from one IPv4 address or IPv6 /64 network.",
+        at_least=1,
     )
-    smtp_connections_per_network: int = field(
-        default=20,
-        validator=validators.ge(1),
-        metadata={
-            "help": "SMTP and submission connections that are not logged in, from one IPv4 address or IPv6 /64 network."
-        },
+    imap_connections_per_network: int = setting(
+        30, "IMAP connections that are not logged in, from one IPv4 address or IPv6 /64 network.", at_least=1
     )
-    imap_connections_per_network: int = field(
-        default=30,
-        validator=validators.ge(1),
-        metadata={"help": "IMAP connections that are not logged in, from one IPv4 address or IPv6 /64 network."},
+    pop3_connections_per_network: int = setting(
+        30, "POP3 connections that are not logged in, from one IPv4 address or IPv6 /64 network.", at_least=1
     )
-    pop3_connections_per_network: int = field(
-        default=30,
-        validator=validators.ge(1),
-        metadata={"help": "POP3 connections that are not logged in, from one IPv4 address or IPv6 /64 network."},
+    connections_per_user_and_network: int = setting(
+        10, "Connections of one protocol that one user has from one IPv4 address or IPv6 /64 network.", at_least=1
     )
-    connections_per_user_and_network: int = field(
-        default=10,
-        validator=validators.ge(1),
-        metadata={"help": "Connections of one protocol that one user has from one IPv4 address or IPv6 /64 network."},
+    new_connections_per_minute: int = setting(
+        60,
+        "New connections from one IPv4 address or IPv6 /64 network in a minute; those that log in are not counted.",
+        at_least=1,
     )
-    new_connections_per_minute: int = field(
-        default=60,
-        validator=validators.ge(1),
-        metadata={
-            "help": "New connections from one IPv4 address or IPv6 /64 network in a minute; "
-            "those that log in are not counted."
-        },
+    networks_remembered: int = setting(
+        10_000,
+        "Networks and users whose rates are remembered; past that those are dropped that recovered first.",
+        at_least=1,
     )
-    networks_remembered: int = field(
-        default=10_000,
-        validator=validators.ge(1),
-        metadata={
-            "help": "Networks and users whose rates are remembered; past that those are dropped that recovered first."
-        },
+    network_transactions: str = setting(
+        "300 per minute, burst 600",
+        "MAIL commands from one network; more get 450. Empty here and below: no limit.",
+        check=_is_rate,
     )
-    network_transactions: str = field(
-        default="300 per minute, burst 600",
-        validator=_is_rate,
-        metadata={"help": "MAIL commands from one network; more get 450. Empty here and below: no limit."},
+    network_recipients: str = setting(
+        "1000 per minute, burst 2000", "RCPT commands from one network; more get 450.", check=_is_rate
     )
-    network_recipients: str = field(
-        default="1000 per minute, burst 2000",
-        validator=_is_rate,
-        metadata={"help": "RCPT commands from one network; more get 450."},
+    network_wrong_recipients: str = setting(
+        "10 per minute, burst 50",
+        "Recipients named from one network that do not exist; more are answered late, then the "
+        "connection is closed with 421.",
+        check=_is_rate,
     )
-    network_wrong_recipients: str = field(
-        default="10 per minute, burst 50",
-        validator=_is_rate,
-        metadata={
-            "help": "Recipients named from one network that do not exist; more are answered late, then the "
-            "connection is closed with 421."
-        },
+    network_errors: str = setting(
+        "20 per minute, burst 100",
+        "Refused SMTP commands from one network; more are answered late, then the connection is closed with 421.",
+        check=_is_rate,
     )
-    network_errors: str = field(
-        default="20 per minute, burst 100",
-        validator=_is_rate,
-        metadata={
-            "help": "Refused SMTP commands from one network; more are answered late, then the connection is closed "
-            "with 421."
-        },
+    user_connections: str = setting(
+        "60 per minute, burst 200",
+        "Log-ins of one user to any protocol; more are refused. A user is counted under the name, not the network.",
+        check=_is_rate,
     )
-    user_connections: str = field(
-        default="60 per minute, burst 200",
-        validator=_is_rate,
-        metadata={
-            "help": "Log-ins of one user to any protocol; more are refused. A user is counted under the name, not the "
-            "network."
-        },
+    user_transactions: str = setting(
+        "60 per minute, burst 300", "MAIL commands of one user; more get 450.", check=_is_rate
     )
-    user_transactions: str = field(
-        default="60 per minute, burst 300",
-        validator=_is_rate,
-        metadata={"help": "MAIL commands of one user; more get 450."},
+    user_recipients: str = setting(
+        "1000 per minute, burst 2000", "RCPT commands of one user; more get 450.", check=_is_rate
     )
-    user_recipients: str = field(
-        default="1000 per minute, burst 2000",
-        validator=_is_rate,
-        metadata={"help": "RCPT commands of one user; more get 450."},
+    user_wrong_recipients: str = setting(
+        "10 per minute, burst 100", "Refused recipients of one user; more are answered late, then 421.", check=_is_rate
     )
-    user_wrong_recipients: str = field(
-        default="10 per minute, burst 100",
-        validator=_is_rate,
-        metadata={"help": "Refused recipients of one user; more are answered late, then 421."},
-    )
-    user_errors: str = field(
-        default="20 per minute, burst 100",
-        validator=_is_rate,
-        metadata={"help": "Refused SMTP commands of one user; more are answered late, then 421."},
+    user_errors: str = setting(
+        "20 per minute, burst 100",
+        "Refused SMTP commands of one user; more are answered late, then 421.",
+        check=_is_rate,
     )

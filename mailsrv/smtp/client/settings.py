@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import frozen
+
+from mailsrv.setting import setting
 
 
 def _seconds(default: float, text: str) -> float:
-    return field(default=default, validator=validators.gt(0.0), metadata={"help": text, "unit": "seconds"})
+    return setting(default, text, above=0.0, unit="seconds")
 
 
 @frozen
@@ -20,28 +22,18 @@ class SmtpClientSettings:
     data_block_timeout: float = _seconds(180.0, "How long a server may take to accept a block (4.5.3.2.5).")
     data_end_timeout: float = _seconds(600.0, "How long a server may take to accept a message (4.5.3.2.6).")
     quit_timeout: float = _seconds(5.0, "How long the answer to QUIT is waited for.")
-    data_rate_octets: int = field(
-        default=500,
-        validator=validators.ge(0),
-        metadata={"help": "Slowest rate at which a server may take a message, a second; 0 for any.", "unit": "octets"},
+    data_rate_octets: int = setting(
+        500, "Slowest rate at which a server may take a message, a second; 0 for any.", at_least=0, unit="octets"
     )
     data_rate_grace: float = _seconds(60.0, "How long a server may take a message more slowly than that.")
-    reply_line_octets: int = field(
-        default=2048, validator=validators.ge(512), metadata={"help": "Longest line of a reply.", "unit": "octets"}
-    )
-    reply_lines: int = field(default=200, validator=validators.ge(1), metadata={"help": "Most lines of one reply."})
-    reply_octets: int = field(
-        default=65536, validator=validators.ge(512), metadata={"help": "Longest reply.", "unit": "octets"}
-    )
-    uses_chunking: bool = field(
-        default=True, metadata={"help": "Whether BDAT is used with servers that offer CHUNKING (RFC 3030)."}
-    )
-    eager_octets: int = field(
-        default=16384,
-        validator=validators.ge(0),
-        metadata={
-            "help": "Up to this size a message goes out in one piece with its envelope, where the server "
-            "offers PIPELINING and CHUNKING.",
-            "unit": "octets",
-        },
+    reply_line_octets: int = setting(2048, "Longest line of a reply.", at_least=512, unit="octets")
+    reply_lines: int = setting(200, "Most lines of one reply.", at_least=1)
+    reply_octets: int = setting(65536, "Longest reply.", at_least=512, unit="octets")
+    uses_chunking: bool = setting(True, "Whether BDAT is used with servers that offer CHUNKING (RFC 3030).")
+    eager_octets: int = setting(
+        16384,
+        "Up to this size a message goes out in one piece with its envelope, where the server "
+        "offers PIPELINING and CHUNKING.",
+        at_least=0,
+        unit="octets",
     )
