@@ -1,9 +1,9 @@
 """Decides about mechanisms that do not hand a password over: about SCRAM (RFC 5802) itself, about others who is told.
 
-A user without keys, one of whom a second factor is demanded, an unknown one and one who may not log in get a
-believable challenge, the same each time (R-AUTH-4), and after it the answer that a wrong proof gets. The throttle
-counts the proof: a right one is known again by its key, as a right password would be; of two wrong ones nobody can tell
-whether they are of the same password, so each counts.
+A user without keys, one of whom a second factor is demanded and an unknown one get a believable challenge; one who may
+not log in gets their own. It is the same each time, wherever and as whomever they ask (R-AUTH-4), and after it comes the
+answer that a wrong proof gets. The throttle counts the proof: a right one is known again by its key, as a right password
+would be; of two wrong ones nobody can tell whether they are of the same password, so each counts.
 """
 
 from __future__ import annotations
@@ -88,15 +88,16 @@ class SaslChecker:
         standing = await self._rules.standing(self._directory, claim, credentials)
         user, reason = standing.user, standing.objection
         keys = None
-        if user is not None and not reason:
-            if self._rules.second_factor.demands(user):
-                reason = SECOND_FACTOR_DEMANDED
-            else:
-                keys = find_keys(mechanism, (user.secret, *user.verifiers))
-                reason = "no keys for SCRAM" if keys is None else "wrong proof"
+        if user is not None and self._rules.second_factor.demands(user):
+            reason = reason or SECOND_FACTOR_DEMANDED
+        elif user is not None:
+            # Whatever speaks against it: a salt that changes with the service, or with whom one asks to be, would
+            # tell that there is such a user.
+            keys = find_keys(mechanism, (user.secret, *user.verifiers))
+            reason = reason or ("no keys for SCRAM" if keys is None else "wrong proof")
         challenge = scram.challenge(keys or self._decoy(mechanism, claim.name))
         final = await credentials.converse(challenge)
-        is_proven = scram.receive_final(final, credentials.channel) and keys is not None
+        is_proven = scram.receive_final(final, credentials.channel) and keys is not None and not standing.objection
         started = self._clock.seconds()
         # From here to the end of the attempt nothing waits, so none is under way while it is not counted.
         proof = f"{mechanism} {keys.stored_key.hex() if is_proven and keys is not None else secrets.token_hex(16)}"

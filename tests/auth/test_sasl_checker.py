@@ -11,6 +11,8 @@ from twisted.cred.error import UnhandledCredentials
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from mailsrv.auth.access import AccessRules
+from mailsrv.auth.access_settings import AccessAction, AccessSettings
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge
 from mailsrv.auth.app_passwords.record import Scope
@@ -58,7 +60,7 @@ class Case:
         self.checker = self.make_checker(b"s" * 32)
         self.file.list_users()
 
-    def make_checker(self, secret: bytes) -> SaslChecker:
+    def make_checker(self, secret: bytes, access: AccessRules | None = None) -> SaslChecker:
         return SaslChecker(
             self.directory,
             self.settings,
@@ -66,6 +68,7 @@ class Case:
             throttle=self.throttle,
             offer=self.offer,
             decoy_secret=secret,
+            access=access,
         )
 
     def begin(self, first: bytes, mechanism: str = "SCRAM-SHA-256", **values: Any) -> tuple[list[Any], list[bytes]]:
@@ -114,8 +117,9 @@ def test_r_auth_6_all_failures_are_alike(case):
     assert len({str(error.text) for error in failures}) == 1
 
 
-def salt_of(case, name):
-    _, challenges = case.begin(f"n,,n={name},r=abc".encode())
+def salt_of(case, name, authzid="", **values):
+    asked = f"a={authzid}" if authzid else ""
+    _, challenges = case.begin(f"n,{asked},n={name},r=abc".encode(), **values)
     fields = dict(part.split("=", 1) for part in challenges[0].decode().split(","))
     return fields["s"], fields["i"]
 
@@ -130,6 +134,25 @@ def test_r_auth_4_an_unknown_user_has_a_salt_that_stays(case):
     assert salt_of(case, "NOBODY@example.test") == (salt, iterations)
     case.checker = case.make_checker(b"t" * 32)
     assert salt_of(case, "nobody")[0] != salt
+
+
+@pytest.mark.parametrize("name", ["alice", "blocked", "elsewhere", "keyless", "strict", "nobody"])
+def test_r_auth_4_the_salt_is_the_same_wherever_and_as_whomever_one_asks(tmp_path, name):
+    users = USERS + f"keyless@example.test:{{PLAIN}}x\nstrict@example.test:{{PLAIN}}x::::::{FIELD} second_factor=yes\n"
+    rules = AccessRules([AccessSettings(AccessAction.DENY, networks=("203.0.113.0/24",))])
+    case = Case(tmp_path, users, impersonation=ImpersonationSettings(enabled=True))
+    case.checker = case.make_checker(b"s" * 32, access=rules)
+    own = salt_of(case, name)
+    assert salt_of(case, name, client_address="203.0.113.1") == own
+    assert salt_of(case, name, client_address="198.51.100.1") == own
+    assert salt_of(case, name, authzid="bob") == own
+    assert salt_of(case, f"bob*{name}") == own
+
+
+def test_a_right_proof_does_not_help_who_may_not_log_in(case):
+    assert case.log_in("blocked").cause == "may not log in"
+    assert case.log_in("elsewhere").cause == "may not log in from there"
+    assert str(case.log_in("elsewhere", client_address="198.51.100.1").address) == "elsewhere@example.test"
 
 
 def test_r_auth_4_the_secret_is_kept(tmp_path):
