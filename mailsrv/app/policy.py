@@ -128,12 +128,8 @@ def make_policy(
         resolver=parts.resolver,
     )
     domains = LocalDomains(settings.domain)
-    resolver = AddressResolver(
-        domains,
-        directory,
-        target_limit=settings.delivery.alias_targets,
-        take_turns=functools.partial(next_turn, clock),
-    )
+    take_turns = functools.partial(next_turn, clock)
+    resolver = AddressResolver(domains, directory, target_limit=settings.delivery.alias_targets, take_turns=take_turns)
     rights = AddressRights(domains, directory, settings.list)
     senders = SendAsPolicy(resolver, rights)
     posting = PostingPolicy(resolver, rights, believes_senders=settings.delivery.believe_list_senders)
@@ -175,7 +171,14 @@ def make_policy(
         ),
     )
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
-    queued = RecipientPolicy(DeliveryService.SUBMISSION, resolver, routes, rewriting=rewriting, seconds=clock.seconds)
+    queued = RecipientPolicy(
+        DeliveryService.SUBMISSION,
+        resolver,
+        routes,
+        rewriting=rewriting,
+        seconds=clock.seconds,
+        take_turns=take_turns,
+    )
     peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=senders.may_send_as)
     pipeline = FilterPipeline(files.filters, clock)
     storage = parts.storage

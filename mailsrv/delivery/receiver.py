@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -11,7 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.address import Address
-from mailsrv.coroutines import run_coroutine
+from mailsrv.coroutines import next_turn, run_coroutine
 from mailsrv.delivery.added_fields import RunInThread
 from mailsrv.delivery.history import TransactionHistory
 from mailsrv.delivery.onward import SenderPolicy
@@ -81,7 +82,14 @@ class MessageReceiver:
             settings=settings,
             service=kind,
             hostname=hostname,
-            policy=RecipientPolicy(kind, resolver, way_out, rewriting=rewriting, seconds=clock.seconds),
+            policy=RecipientPolicy(
+                kind,
+                resolver,
+                way_out,
+                rewriting=rewriting,
+                seconds=clock.seconds,
+                take_turns=partial(next_turn, clock),
+            ),
             filters=filters,
             spool=spool,
             journal=journal,

@@ -13,9 +13,11 @@ import enum
 from collections.abc import Callable, Sequence
 
 from attrs import frozen
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mailsrv.address import Address
+from mailsrv.delivery.quota import TARGETS_IN_ONE_GO
 from mailsrv.directory.resolve import (
     AddressResolver,
     ForeignDomain,
@@ -111,14 +113,19 @@ class RecipientPolicy:
         *,
         rewriting: SenderRewriting | None = None,
         seconds: Callable[[], float] | None = None,
+        take_turns: Callable[[], Deferred[None]] | None = None,
     ) -> None:
-        """``rewriting`` with ``seconds`` (since the epoch) turns bounces to senders we have rewritten back."""
+        """``rewriting`` with ``seconds`` (since the epoch) turns bounces to senders we have rewritten back.
+
+        ``take_turns`` lets others have the reactor for a moment: a list may lead to thousands of addresses elsewhere.
+        """
         self._service = service
         self._resolver = resolver
         self._router = router
         self._has_local_rules = router is not None and router.has_local_rules
         self._rewriting = rewriting
         self._seconds = seconds
+        self._take_turns = take_turns
 
     def find_at_hand(
         self, forward_path: Address, sender: Address | None = None, *, may_relay: bool = False
@@ -157,7 +164,7 @@ class RecipientPolicy:
         if isinstance(resolution, LocalAccounts):
             if not resolution.forwards and not resolution.carried:
                 return Found(resolution.accounts, (), resolution.passed)
-            return self._lead(forward_path, resolution, sender)
+            return await self._lead(forward_path, resolution, sender)
         if isinstance(resolution, ForeignDomain):
             if self._router is None or not may_relay:
                 status, text = _FOREIGN[self._service]
@@ -207,7 +214,7 @@ class RecipientPolicy:
             raise MailError(BAD_DOMAIN, "This domain gets no mail")
         return (OnwardTarget(address, destination, forwarder, owner),)
 
-    def _lead(self, forward_path: Address, resolution: LocalAccounts, sender: Address | None) -> Found:
+    async def _lead(self, forward_path: Address, resolution: LocalAccounts, sender: Address | None) -> Found:
         """The ways out of an address of ours."""
         router = self._router
         if router is None:
@@ -226,7 +233,9 @@ class RecipientPolicy:
                 onward += self._relay(router, Address(forward_path.local_part, address.domain), sender)
             else:
                 onward += self._relay(router, address, sender)
-        for forward in resolution.forwards:
+        for number, forward in enumerate(resolution.forwards, 1):
+            if self._take_turns is not None and number % TARGETS_IN_ONE_GO == 0:
+                await self._take_turns()
             onward += self._relay(router, forward.address, sender, forwarder=forwarder, owner=forward.owner)
         return Found(resolution.accounts, tuple(onward), resolution.passed)
 
