@@ -22,7 +22,7 @@ from mailsrv.directory.ldap.observed import Observer, observed
 from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.servers import LdapServer, Servers
 from mailsrv.directory.ldap.service_records import ServerFinder
-from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, ServerTrouble
+from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, RequestTrouble, ServerTrouble
 from mailsrv.directory.ldap.workers import IWorkers, Lane
 
 T = TypeVar("T")
@@ -138,6 +138,10 @@ class Attempts:
                 outcome = connection.bind(credentials, deadline)
                 if not outcome.is_right:
                     raise ServerTrouble(f"the service account is refused: {outcome.reason}")
+        except RequestTrouble as error:
+            # Without its account this server is of no use; another may know it.
+            connection.close()
+            raise ServerTrouble(f"the service account is refused: {error}") from error
         except BaseException:
             connection.close()
             raise

@@ -1,7 +1,7 @@
 """One connection to one server, over ldap3. Blocks: for threads only, one thread at a time.
 
-ldap3 (SAFE_SYNC: results belong to the caller) keeps the connection's state and speaks StartTLS and SASL; the two
-operations that make up the load, simple binds and searches, are written and read by ``messages.py``. Sockets and TLS
+ldap3 (SAFE_SYNC: results belong to the caller) speaks SASL; StartTLS, simple binds and searches, which make up the
+load, are written and read by ``messages.py``. Sockets and TLS
 are ours: one TLS context for all connections (ldap3 loads the trust store for each), names checked by the TLS library,
 and a deadline over every operation as a whole. Referrals are not followed: a password must not go where an answer
 points to.
@@ -41,12 +41,11 @@ EMPTY_PAGES = 20
 """Most pages in a row without an entry, which servers may send (RFC 2696 3): one that sends more goes in circles."""
 RANGE_VALUES = 200_000
 """Most values of one attribute that a server shows in parts."""
-_START_TLS = "1.3.6.1.4.1.1466.20037"
 _READ_OCTETS = 65_536
 _ENTRIES_IN_ONE_GO = 16
 _PAUSE_SECONDS = 0.0001
 _TIME_LIMIT_SECONDS = 60
-_RANGE = re.compile(r"(.+);range=(\d+)-(\d+|\*)")
+_RANGE = re.compile(r"(.+);range=(\d{1,9})-(\d{1,9}|\*)")
 _ANY_ENTRY = messages.encode_filter("(objectClass=*)")
 
 T = TypeVar("T")
@@ -168,11 +167,20 @@ class LdapConnection:
         self._ldap.strategy = strategy
         strategy.open()
         if server.starttls:
-            # RFC 4511 4.14; RFC 4513 3.1.3: nothing else is said before.
-            result = self._ask(deadline, lambda: self._ldap.extended(_START_TLS))[1]
-            if result["result"] != SUCCESS:
-                raise ServerTrouble(f"StartTLS is refused: {describe(result)}")
-            self._shake_hands(context)
+            # RFC 4513 3.1.3: nothing else is said before.
+            self._start_tls(context, deadline)
+
+    def _start_tls(self, context: ssl.SSLContext | None, deadline: float) -> None:
+        """RFC 4511 4.14."""
+        number = self._next_number()
+        request = messages.extended_request(number, messages.START_TLS)
+        result = as_mapping(self._exchange(number, request, messages.EXTENDED_RESPONSE, deadline))
+        if result["result"] != SUCCESS:
+            raise ServerTrouble(f"StartTLS is refused: {describe(result)}")
+        if self._unread:
+            # R-TLS-2: what came in the clear after the answer is somebody else's, and would count as the server's.
+            raise ServerTrouble("more was said in the clear after StartTLS")
+        self._shake_hands(context)
 
     def _shake_hands(self, context: ssl.SSLContext | None) -> None:
         if context is None:
@@ -204,15 +212,19 @@ class LdapConnection:
             return BindOutcome(False, "an empty password")
         number = self._next_number()
         request = messages.bind_request(number, credentials.dn, credentials.password)
+        return bind_outcome(as_mapping(self._exchange(number, request, messages.BIND_RESPONSE, deadline)))
+
+    def _exchange(self, number: int, request: bytes, expected: int, deadline: float) -> messages.Outcome:
+        """A request that has one answer."""
 
         def exchange() -> messages.Outcome:
             self._socket.sendall(request)
             answer = self._next_answer(number)
-            if answer.tag != messages.BIND_RESPONSE:
-                raise messages.MessageError("no answer to a bind")
+            if answer.tag != expected:
+                raise messages.MessageError("the answer to another operation")
             return messages.read_outcome(answer.content)
 
-        return bind_outcome(as_mapping(self._ask(deadline, exchange)))
+        return self._ask(deadline, exchange)
 
     def search(
         self,

@@ -1,4 +1,4 @@
-"""The LDAP messages that make up the load: simple binds and searches, as octets (RFC 4511; BER: X.690).
+"""The LDAP messages that make up the load, simple binds and searches, and StartTLS, as octets (RFC 4511; BER: X.690).
 
 ldap3 writes a request through a general ASN.1 library, which takes a thread a millisecond and more, and a log-in is
 two of them; each entry of an answer costs it another tenth. All that time the interpreter is not the reactor's. What
@@ -17,7 +17,8 @@ from attrs import field, frozen
 
 BIND_REQUEST, BIND_RESPONSE = 0x60, 0x61
 SEARCH_REQUEST, SEARCH_ENTRY, SEARCH_DONE, SEARCH_REFERENCE = 0x63, 0x64, 0x65, 0x73
-EXTENDED_RESPONSE, INTERMEDIATE_RESPONSE = 0x78, 0x79
+EXTENDED_REQUEST, EXTENDED_RESPONSE, INTERMEDIATE_RESPONSE = 0x77, 0x78, 0x79
+START_TLS = b"1.3.6.1.4.1.1466.20037"
 NOTICE_OF_DISCONNECTION = b"1.3.6.1.4.1.1466.20036"
 PAGED_RESULTS = b"1.2.840.113556.1.4.319"
 
@@ -75,6 +76,11 @@ def bind_request(number: int, dn: str, password: bytes) -> bytes:
         raise ValueError("a bind needs a name and a password")
     content = _integer(3) + tlv(_OCTETS, dn.encode("utf-8", "surrogatepass")) + tlv(_SIMPLE, password)
     return _message(number, tlv(BIND_REQUEST, content))
+
+
+def extended_request(number: int, name: bytes) -> bytes:
+    """An extended operation without a value (RFC 4511 4.12)."""
+    return _message(number, tlv(EXTENDED_REQUEST, tlv(_SIMPLE, name)))
 
 
 def search_request(
@@ -296,13 +302,13 @@ def read_entry(content: bytes) -> tuple[str, dict[str, tuple[bytes, ...]]]:
     begin, at = _expected(content, 0, end, _OCTETS)
     dn = _text(content[begin:at])
     at, end = _expected(content, at, end, _SEQUENCE)
-    values: dict[str, tuple[bytes, ...]] = {}
+    values: dict[str, list[bytes]] = {}
     while at < end:
         inner, stop = _expected(content, at, end, _SEQUENCE)
         begin, inner = _expected(content, inner, stop, _OCTETS)
         name = content[begin:inner].decode("ascii", "replace").lower()
         inner, last = _expected(content, inner, stop, _SET)
-        found = []
+        found: list[bytes] = []
         while inner < last:
             # Most values are short: this is the innermost loop of the largest answers.
             length = content[inner + 1] if inner + 1 < last else 0x80
@@ -312,9 +318,12 @@ def read_entry(content: bytes) -> tuple[str, dict[str, tuple[bytes, ...]]]:
                 begin, inner = _expected(content, inner, last, _OCTETS)
             found.append(content[begin:inner])
         if found:
-            values[name] = (*values.get(name, ()), *found)
+            values.setdefault(name, found)
+            if values[name] is not found:
+                # RFC 4511 4.1.7 has each name once; one that comes a million times must not take a million copies.
+                values[name] += found
         at = stop
-    return dn, values
+    return dn, {name: tuple(found) for name, found in values.items()}
 
 
 def read_outcome(content: bytes) -> Outcome:

@@ -12,10 +12,11 @@ from mailsrv.directory.ldap.messages import Outcome
 from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble, ServerTrouble
 
 # RFC 4511 4.1.9
-SUCCESS, _TIME_LIMIT, _SIZE_LIMIT, _ADMIN_LIMIT, _REFERRAL = 0, 3, 4, 11, 10
-_CONFIDENTIALITY_REQUIRED = 13
+SUCCESS, _SIZE_LIMIT = 0, 4
 _CONSTRAINT, _NO_SUCH_OBJECT, _INAPPROPRIATE, _INVALID, _UNWILLING = 19, 32, 48, 49, 53
-_SERVER_CANNOT = frozenset({1, 2, 7, 8, 10, 13, 51, 52, 80})
+_SERVER_CANNOT = frozenset({1, 2, 7, 8, 13, 51, 52, 80})
+# How 389 Directory Server and FreeIPA say in words, beside "unwilling", that an account is shut.
+_SHUT = ("inactivated", "locked", "too many failed logins")
 
 
 @frozen
@@ -40,21 +41,26 @@ def check_search(outcome: Outcome, base: str) -> None:
         return
     if outcome.code == _NO_SUCH_OBJECT:
         raise NoSuchEntry(f"there is no entry {base!r}: {describe(as_mapping(outcome))}")
-    if outcome.code in _SERVER_CANNOT and outcome.code != _REFERRAL:
+    if outcome.code in _SERVER_CANNOT:
         raise ServerTrouble(describe(as_mapping(outcome)))
     raise RequestTrouble(f"the search below {base!r} failed: {describe(as_mapping(outcome))}")
 
 
 def bind_outcome(result: Mapping[str, Any]) -> BindOutcome:
-    """What the answer to a bind says of the password. Raises ServerTrouble where it says nothing of it."""
+    """What the answer to a bind says of the password. Raises ServerTrouble or RequestTrouble where it says nothing.
+
+    What may be about the one entry (a referral, "unwilling") is no reason to leave the server alone: whoever tries that
+    user's password again and again would shut it for everybody.
+    """
     code, message = result["result"], str(result.get("message") or "")
     if code == SUCCESS:
         return BindOutcome(True)
-    # 389 Directory Server says "unwilling" to an account that is shut, "constraint" after too many failures.
-    is_shut = code == _UNWILLING and "inactivated" in message.lower()
+    # 389 Directory Server says "constraint" after too many failures.
+    is_shut = code == _UNWILLING and any(word in message.lower() for word in _SHUT)
     if code in (_INVALID, _NO_SUCH_OBJECT, _INAPPROPRIATE, _CONSTRAINT) or is_shut:
         return BindOutcome(False, _active_directory_reason(message) or describe(result))
-    raise ServerTrouble(f"a bind is answered with {describe(result)}")
+    kind = ServerTrouble if code in _SERVER_CANNOT else RequestTrouble
+    raise kind(f"a bind is answered with {describe(result)}")
 
 
 # MS-ADTS: the "data" of the diagnostic message.

@@ -304,6 +304,50 @@ def test_the_deadline_holds_for_all_attempts_together(house):
     assert sum(server.connections for server in servers) <= 3
 
 
+def extended(number: int) -> bytes:
+    return done(number, tag=messages.EXTENDED_RESPONSE)
+
+
+@pytest.mark.parametrize("injected", [UNHEARD_OF, good(2), b"\0", b"\x30"])
+def test_r_tls_2_what_is_said_in_the_clear_after_starttls_ends_the_connection(house, injected):
+    server = house.server(answering(lambda number: extended(number) + injected))
+    client = house.client(server.uri)
+    client.servers.all[0].starttls = True
+    assert isinstance(ask(client), ServerTrouble)
+    assert "in the clear" in client.servers.all[0].cause
+
+
+@pytest.mark.parametrize("answer", [good, done, lambda number: done(number, code=2, tag=messages.EXTENDED_RESPONSE)])
+def test_r_tls_2_without_starttls_nothing_is_asked(house, answer):
+    asked: list[int] = []
+
+    def converse(one: socket.socket) -> None:
+        while (request := next_request(one)) is not None:
+            asked.append(request.tag)
+            one.sendall(answer(request.number))
+
+    client = house.client(house.server(converse).uri)
+    client.servers.all[0].starttls = True
+    assert isinstance(ask(client), ServerTrouble)
+    assert asked == [messages.EXTENDED_REQUEST]
+
+
+def test_r_auth_7_a_user_whose_bind_is_referred_elsewhere_shuts_the_server_for_nobody(house):
+    server = house.server(answering(lambda number: done(number, code=10, tag=messages.BIND_RESPONSE)))
+    client = house.client(server.uri)
+    outcome: list[Any] = []
+    Deferred.fromCoroutine(client.check_password("uid=alice,dc=test", "x", seconds=2.0)).addBoth(outcome.append)
+    assert outcome[0].check(RequestTrouble)
+    assert client.servers.all[0].is_up
+
+
+def test_a_part_of_an_attribute_that_begins_beyond_all_numbers_is_an_attribute_of_that_name(house):
+    name = b"member;range=0-" + b"9" * 5000
+    content = tlv(4, b"cn=all,dc=test") + tlv(0x30, tlv(0x30, tlv(4, name) + tlv(0x31, tlv(4, b"a"))))
+    server = house.server(answering(lambda number: message(number, messages.SEARCH_ENTRY, content) + done(number)))
+    assert ask(house.client(server.uri)) == [("cn=all,dc=test", {name.decode(): (b"a",)})]
+
+
 def test_r_auth_1_a_bind_is_answered_by_nothing_but_an_answer_to_a_bind(house):
     """Neither a search's end nor another's success is a right password."""
     for answer in (good, lambda number: done(number + 1, tag=messages.BIND_RESPONSE), lambda number: done(number)):

@@ -16,7 +16,7 @@ from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
 from mailsrv.directory.ldap.results import bind_outcome
 from mailsrv.directory.ldap.servers import Servers, parse_server
-from mailsrv.directory.ldap.trouble import NoServer, ServerTrouble
+from mailsrv.directory.ldap.trouble import NoServer, RequestTrouble, ServerTrouble
 from mailsrv.directory.ldap.workers import Workers
 from mailsrv.errors import Unavailable
 
@@ -181,6 +181,8 @@ def test_a_trickling_server_does_not_outlast_the_deadline():
         (49, "", "invalidCredentials"),
         (19, "Exceed password retry limit. Please try later.", "retry"),
         (53, "Account inactivated. Contact system administrator.", "inactivated"),
+        (53, "Too many failed logins.\n", "failed logins"),
+        (53, "Entry permanently locked.\n", "locked"),
     ],
 )
 def test_refusals_have_reasons(code, message, reason):
@@ -189,10 +191,16 @@ def test_refusals_have_reasons(code, message, reason):
     assert reason in outcome.reason
 
 
-@pytest.mark.parametrize("code", [1, 8, 13, 51, 52, 53, 80])
+@pytest.mark.parametrize("code", [1, 8, 13, 51, 52, 80])
 def test_r_auth_7_a_server_that_cannot_is_no_wrong_password(code):
     with pytest.raises(ServerTrouble):
         bind_outcome({"result": code, "description": "busy", "message": ""})
+
+
+@pytest.mark.parametrize("code", [10, 34, 50, 53])
+def test_r_auth_7_what_may_be_about_one_entry_does_not_shut_the_server_for_all(code):
+    with pytest.raises(RequestTrouble):
+        bind_outcome({"result": code, "description": "referral", "message": ""})
 
 
 def test_settings_that_cannot_work_are_told():
