@@ -32,7 +32,7 @@ from twisted.logger import Logger
 
 from mailsrv.interfaces.queue import LOCAL
 from mailsrv.queue.gate import finish_replacement, salvaged_path, sync_directory
-from mailsrv.queue.schema import APPLICATION_ID, OFFSET_BITS, VERSION, empty_database
+from mailsrv.queue.schema import APPLICATION_ID, OFFSET_BITS, VERSION, empty_queue
 
 DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)
 """What SQLite says of a file that is not what it wrote."""
@@ -145,7 +145,7 @@ def _remove(path: str) -> None:
 def _salvage(copy: str, new: str) -> Salvaged:
     source = _open_copy(copy)
     with open(new, "xb", opener=lambda name, flags: os.open(name, flags | os.O_CLOEXEC, 0o600)) as file:
-        file.write(empty_database())
+        file.write(empty_queue())
     target = apsw.Connection(new, flags=apsw.SQLITE_OPEN_READWRITE)
     found = Salvaged()
     try:
@@ -220,7 +220,7 @@ def schema_of(connection: apsw.Connection) -> list[Any]:
 
 def _own_schema() -> list[Any]:
     connection = apsw.Connection(":memory:")
-    octets = bytearray(empty_database())
+    octets = bytearray(empty_queue())
     # A database in memory has no log.
     octets[18:20] = b"\x01\x01"
     connection.deserialize("main", bytes(octets))
@@ -252,7 +252,7 @@ def _write_first_page(path: str) -> None:
         size = file.seek(0, os.SEEK_END)
         pages = -(-size // _PAGE)
         file.truncate(pages * _PAGE)
-        page = bytearray(empty_database()[:_PAGE])
+        page = bytearray(empty_queue()[:_PAGE])
         # Number of pages, believed because the two change counters agree; no free ones.
         page[24:28] = page[92:96] = (1).to_bytes(4, "big")
         page[28:32] = pages.to_bytes(4, "big")

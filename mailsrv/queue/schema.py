@@ -17,7 +17,8 @@ import os
 
 import apsw
 
-from mailsrv.disk import RealDisk, create_whole
+from mailsrv.disk import RealDisk
+from mailsrv.disk.database_file import create_whole, empty_database
 from mailsrv.interfaces.queue import Ending
 
 FILE = "queue.db"
@@ -120,22 +121,19 @@ CREATE TABLE event(
 
 
 @functools.cache
-def empty_database() -> bytes:
-    """A queue without anything in it, as octets, its header saying WAL."""
-    connection = apsw.Connection(":memory:")
-    connection.execute("PRAGMA page_size=4096; BEGIN")
+def empty_queue() -> bytes:
+    """A database file without any message."""
+    return empty_database(_prepare)
+
+
+def _prepare(connection: apsw.Connection) -> None:
     connection.execute(_CREATE)
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT")
-    octets = bytearray(connection.serialize("main"))
-    connection.close()
-    # File format version numbers, for writing and reading: 2 is WAL.
-    octets[18:20] = b"\x02\x02"
-    return bytes(octets)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}")
 
 
 def make_database(path: str) -> None:
     """A new, empty queue, unless there is one; it and its name are durable. Raises OSError."""
     if os.path.lexists(path):
         return
-    create_whole(path, empty_database())
+    create_whole(path, empty_queue())
     RealDisk().sync_directory(os.path.dirname(path))

@@ -16,11 +16,11 @@ from mailsrv.disk import (
     IDiskFile,
     RealDisk,
     RealFile,
-    create_whole,
     make_directories,
     opened,
     write_durably,
 )
+from mailsrv.disk.database_file import create_whole
 
 
 @pytest.fixture

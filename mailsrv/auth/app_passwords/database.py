@@ -19,6 +19,7 @@ from attrs import frozen
 from mailsrv.auth.app_passwords.form import digest_of, make_secret, read_secret
 from mailsrv.auth.app_passwords.record import AppPassword, Scope, check_name
 from mailsrv.disk import RealDisk
+from mailsrv.disk.database_file import empty_database
 from mailsrv.errors import Unavailable
 
 FILE = "app-passwords.db"
@@ -256,7 +257,7 @@ class AppPasswordDatabase:
                 if os.geteuid() == 0:
                     owner = os.stat(folder)
                     os.fchown(descriptor, owner.st_uid, owner.st_gid)
-                os.write(descriptor, _empty())
+                os.write(descriptor, empty_database(_prepare))
                 os.fsync(descriptor)
                 with contextlib.suppress(FileExistsError):
                     os.link(temporary, self._path)
@@ -268,17 +269,9 @@ class AppPasswordDatabase:
             raise Unavailable(cause=f"{self._path}: {error.strerror}") from error
 
 
-def _empty() -> bytes:
-    """A file without any app password, as octets, its header saying WAL."""
-    connection = apsw.Connection(":memory:")
-    connection.execute("PRAGMA page_size=4096; BEGIN")
+def _prepare(connection: apsw.Connection) -> None:
     connection.execute(_CREATE)
-    connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}; COMMIT")
-    octets = bytearray(connection.serialize("main"))
-    connection.close()
-    # File format version numbers, for writing and reading: 2 is WAL.
-    octets[18:20] = b"\x02\x02"
-    return bytes(octets)
+    connection.execute(f"PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={VERSION}")
 
 
 def _text(scopes: frozenset[Scope]) -> str:

@@ -12,7 +12,8 @@ import os
 
 import apsw
 
-from mailsrv.disk import IDisk, create_whole
+from mailsrv.disk import IDisk
+from mailsrv.disk.database_file import create_whole, empty_database
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.store.index.schema import prepare
 
@@ -45,16 +46,8 @@ def check_file_system(disk: IDisk, path: str) -> None:
 
 @functools.cache
 def _template() -> bytes:
-    """An index without anything in it, as octets, its header saying WAL: far cheaper to write than to execute."""
-    connection = apsw.Connection(":memory:")
-    connection.execute("PRAGMA page_size=4096; BEGIN")
-    prepare(connection)
-    connection.execute("COMMIT")
-    octets = bytearray(connection.serialize("main"))
-    connection.close()
-    # File format version numbers, for writing and reading: 2 is WAL.
-    octets[18:20] = b"\x02\x02"
-    return bytes(octets)
+    """An index without anything in it."""
+    return empty_database(prepare)
 
 
 def make_index(path: str) -> None:

@@ -1,16 +1,4 @@
-"""The file system as journal and store use it.
-
-Everything that has to survive a power cut is written through :class:`IDisk`, so that a test can
-put a model in its place that forgets what was not synced (:mod:`mailsrv.testing.disk`).
-:class:`RealDisk` is the thin layer over the operating system.
-
-Every method may wait for the disk: call them from threads only. Errors are :class:`OSError`, as
-the operating system gives them. After an error of a sync nothing is known about what was written
-through that handle, and trying again on it proves nothing (the kernel has dropped the pages):
-write anew under another name, or refuse (R-DUR-4).
-
-A new name is durable only when its directory was synced (R-DUR-1).
-"""
+"""The file system of the operating system: the thin layer under :class:`RealDisk`."""
 
 from __future__ import annotations
 
@@ -22,201 +10,22 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
-from attrs import frozen
-from zope.interface import Attribute, Interface, implementer
+from zope.interface import implementer
+
+from mailsrv.disk.interface import (
+    SYNCFS_TYPES,
+    DirectoryEntry,
+    FileStatus,
+    IDisk,
+    IDiskFile,
+    SpaceLeft,
+    opened,
+)
 
 ZERO_BLOCK = bytes(1 << 20)
 """What files are filled with ahead of use, piece by piece."""
-
-SYNCFS_TYPES = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
-"""File systems whose ``syncfs`` covers files, names and directories and reports write errors."""
-
-
-@frozen
-class FileStatus:
-    """What ``stat`` tells, as far as it matters here."""
-
-    size: int
-    is_directory: bool
-    inode: int
-    link_count: int
-    modified_ns: int
-    """mtime, nanoseconds since the epoch."""
-    changed_ns: int
-    """ctime: also moves with link, rename and unlink of the file."""
-
-
-@frozen
-class DirectoryEntry:
-    """One name of a directory."""
-
-    name: str
-    is_directory: bool
-
-
-@frozen
-class SpaceLeft:
-    """Room on a file system, for an ordinary user, in octets."""
-
-    free_octets: int
-    total_octets: int
-
-
-class IDiskFile(Interface):
-    """An open file. Not shared between threads without a lock, except for ``read``."""
-
-    path: str = Attribute('The name it was opened under; "" for a temporary file without one.')
-
-    def write(offset: int, buffers: Sequence[bytes]) -> int:
-        """Write the buffers one after the other from ``offset`` on, all of them or raise; the octets written."""
-
-    def read(offset: int, count: int) -> bytes:
-        """``count`` octets from ``offset``; fewer only at the end of the file."""
-
-    def size() -> int:
-        """Length now."""
-
-    def truncate(size: int) -> None:
-        """Cut or extend with zeros."""
-
-    def fill(offset: int, count: int) -> None:
-        """Write ``count`` zeros: blocks that exist need no metadata at the next sync."""
-
-    def sync() -> None:
-        """Data and what is needed to read it are on disk (fdatasync). Not the name: see ``sync_directory``."""
-
-    def try_lock() -> bool:
-        """Take the exclusive open-file-description lock, if it is free. Ends with ``close`` or the process."""
-
-    def close() -> None:
-        """Safe to call twice. Never raises."""
-
-
-class IDisk(Interface):
-    """Files and directories by absolute path."""
-
-    def open(path: str, *, write: bool = False) -> IDiskFile:
-        """An existing file; symbolic links are not followed (R-Q-1)."""
-
-    def create(path: str) -> IDiskFile:
-        """A new file, mode 0600, for reading and writing; FileExistsError where the name is taken."""
-
-    def open_or_create(path: str) -> IDiskFile:
-        """For reading and writing, made where it is missing."""
-
-    def create_temporary(directory: str) -> IDiskFile:
-        """A file without a name on the file system of ``directory``; ``link_temporary`` gives it one.
-
-        Raises OSError (EOPNOTSUPP, EISDIR) where the file system cannot do this.
-        """
-
-    def link_temporary(file: IDiskFile, path: str) -> None:
-        """Name a temporary file; FileExistsError where the name is taken."""
-
-    def link(source: str, target: str) -> None:
-        """A second name; FileExistsError where it is taken; EMLINK, EXDEV, EPERM where links cannot be."""
-
-    def rename(source: str, target: str) -> None:
-        """Replaces ``target``, atomically."""
-
-    def unlink(path: str) -> None:
-        """Remove a name; FileNotFoundError where it is gone already."""
-
-    def make_directory(path: str) -> None:
-        """One level, mode 0700; FileExistsError where it is there."""
-
-    def remove_directory(path: str) -> None:
-        """An empty one."""
-
-    def list_directory(path: str) -> Sequence[DirectoryEntry]:
-        """Everything in it, in no order."""
-
-    def status(path: str) -> FileStatus | None:
-        """None where there is nothing of that name. Symbolic links are not followed."""
-
-    def sync_directory(path: str) -> None:
-        """Names added, changed and removed in it so far are on disk."""
-
-    def watch_file_system(path: str) -> None:
-        """Keep an open descriptor on the file system of ``path``: it is what later write errors are reported to."""
-
-    def sync_paths(directories: Collection[str], changed_since_ns: int = 0) -> None:
-        """Everything in these directories is on disk: contents, names and the directories themselves.
-
-        One ``syncfs`` for each file system where that can be trusted (:data:`SYNCFS_TYPES`);
-        elsewhere the files in them (not deeper) that changed since ``changed_since_ns`` (ctime)
-        are synced one by one. A directory that is gone is passed over. Raises the first error,
-        after trying everything.
-        """
-
-    def space_left(path: str) -> SpaceLeft:
-        """Room on the file system of ``path``."""
-
-    def avoid_copy_on_write(directory: str) -> None:
-        """Files made in ``directory`` from now on are written in place (btrfs; elsewhere nothing happens).
-
-        A block that is written in place needs no free space, so a file filled ahead stays
-        writable on a full disk; our own checksums make up for the file system's.
-        """
-
-    def file_system_type(path: str) -> str:
-        """``ext4``, ``xfs``, ``btrfs``, ``tmpfs``, ``nfs``, … or the magic number in hexadecimal."""
-
-
-@contextlib.contextmanager
-def opened(file: IDiskFile) -> Iterator[IDiskFile]:
-    """Close ``file`` at the end of the block."""
-    try:
-        yield file
-    finally:
-        file.close()
-
-
-def make_directories(disk: IDisk, path: str) -> None:
-    """``path`` with all its missing parents, each new name synced into its parent."""
-    missing = []
-    while path not in ("", "/") and disk.status(path) is None:
-        missing.append(path)
-        path = os.path.dirname(path)
-    for directory in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            disk.make_directory(directory)
-        disk.sync_directory(os.path.dirname(directory))
-
-
-def write_durably(disk: IDisk, path: str, octets: bytes) -> None:
-    """Replace the file ``path`` by one with these octets: after a crash it holds the old or the new ones."""
-    temporary = f"{path}.new"
-    with contextlib.suppress(FileNotFoundError):
-        disk.unlink(temporary)
-    with opened(disk.create(temporary)) as file:
-        file.write(0, [octets])
-        file.sync()
-    disk.rename(temporary, path)
-    disk.sync_directory(os.path.dirname(path))
-
-
-def create_whole(path: str, octets: bytes) -> None:
-    """A new file of the operating system's with these octets; nothing happens where the name is taken.
-
-    They are synced before it has its name: after a power cut there is a whole file or none. The name itself is
-    not durable yet. For databases, which SQLite does not open through an :class:`IDisk`.
-    """
-    disk = RealDisk()
-    temporary = f"{path}.{os.getpid()}-{threading.get_ident()}.new"
-    try:
-        with opened(disk.open_or_create(temporary)) as file:
-            file.truncate(0)
-            file.write(0, [octets])
-            file.sync()
-        with contextlib.suppress(FileExistsError):
-            disk.link(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(temporary)
-
 
 # statfs(2): f_type is the first word of the structure, on every Linux architecture we run on.
 _FILE_SYSTEM_MAGIC = {
