@@ -8,6 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mailsrv.address import Address
+from mailsrv.auth.rules import find_login
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.session_watch import SessionWatch
 from mailsrv.auth.sessions import SessionRegistry
@@ -26,8 +27,11 @@ class Sessions:
         def review(accounts: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
             return review_users(directory(), accounts)
 
+        def is_administrator(account: Address) -> Deferred[bool]:
+            return find_login(directory(), account).addCallback(lambda user: user is not None and user.is_administrator)
+
         self.registry = SessionRegistry(clock, end_seconds=settings.end_seconds)
-        self.watch = SessionWatch(self.registry, review, settings, clock, bus)
+        self.watch = SessionWatch(self.registry, review, settings, clock, bus, is_administrator=is_administrator)
         self._end_following: Callable[[], None] | None = None
 
     def start(self) -> None:

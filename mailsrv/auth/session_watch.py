@@ -1,9 +1,9 @@
 """Looks again, every now and then, at the accounts that have sessions, and ends those that have no right to go on.
 
-Ended are sessions of accounts that are disabled or expired, of passwords that have changed, and of whatever else a
-proof knows of (a revoked app password, a token past its time). An account that is not found is asked for once more
-before its sessions end: a directory that is being filled anew is no reason to throw everybody out. Where nothing can
-be found out nothing ends.
+Ended are sessions of accounts that are disabled or expired, of passwords that have changed, of administrators as
+somebody else who are none any more, and of whatever else a proof knows of (a revoked app password, a token past its
+time). An account that is not found is asked for once more before its sessions end: a directory that is being filled
+anew is no reason to throw everybody out. Where nothing can be found out nothing ends.
 
 Each worker looks after its own sessions. A round takes all accounts in batches, no more than ``checks_per_second``
 accounts a second. A hint (:meth:`SessionWatch.look_at`, or a notice of another worker) makes an account be looked at
@@ -22,12 +22,15 @@ from twisted.python.failure import Failure
 from mailsrv.address import Address
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.sessions import OpenSession, SessionRegistry
+from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.interfaces.directory import DirectoryUser
-from mailsrv.interfaces.sessions import SessionEnd
+from mailsrv.interfaces.sessions import Login, SessionEnd
 
 Review = Callable[[Sequence[Address]], Deferred[Mapping[Address, DirectoryUser | None]]]
 """See :class:`~mailsrv.interfaces.sessions.IReviewDirectory`."""
+IsAdministrator = Callable[[Address], Deferred[bool]]
+"""Asked for those only who act for somebody else: it may cost a question about groups. May fail with MailError."""
 
 _BATCH = 100
 _SOON_SECONDS = 0.1
@@ -39,14 +42,22 @@ _TOPIC = "log-in\0"
 
 
 class SessionWatch:
-    """``review`` asks the directories as they are configured now; a reload puts another there."""
+    """``review`` and ``is_administrator`` ask the directories as they are configured now."""
 
     _log = Logger()
 
     def __init__(
-        self, registry: SessionRegistry, review: Review, settings: SessionSettings, clock: IReactorTime, bus: IChangeBus
+        self,
+        registry: SessionRegistry,
+        review: Review,
+        settings: SessionSettings,
+        clock: IReactorTime,
+        bus: IChangeBus,
+        *,
+        is_administrator: IsAdministrator,
     ) -> None:
-        self.review = review
+        self._review = review
+        self._is_administrator = is_administrator
         self._registry = registry
         self._clock = clock
         self._bus = bus
@@ -164,7 +175,7 @@ class SessionWatch:
     # What of it
 
     async def _look_at_batch(self, accounts: Sequence[Address]) -> None:
-        found = await self.review(accounts)
+        found = await self._review(accounts)
         for account in accounts:
             if account in found:
                 await self._judge(account, found[account])
@@ -188,9 +199,17 @@ class SessionWatch:
             return
         for each in sessions:
             if each.login.prover.address == account:
-                end = await each.login.proof.objection(user)
+                end = await each.login.proof.objection(user) or await self._acting_objection(each.login)
                 if end is not None:
                     self._end(account, (each,), end)
+
+    async def _acting_objection(self, login: Login) -> SessionEnd | None:
+        if login.acting is None:
+            return None
+        try:
+            return None if await self._is_administrator(login.acting.address) else SessionEnd.DEMOTED
+        except MailError:
+            return None
 
     def _end(self, account: Address, sessions: Sequence[OpenSession], end: SessionEnd) -> None:
         for each in sessions:

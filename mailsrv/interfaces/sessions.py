@@ -33,6 +33,7 @@ class SessionEnd(enum.Enum):
     SECOND_FACTOR = "More than the password is demanded, log in again"
     REVOKED = "The app password is not valid any more"
     EXPIRED = "The token has expired, log in again"
+    DEMOTED = "The administrator may not act for others any more"
 
 
 class IUserSession(Interface):

@@ -87,3 +87,24 @@ def test_anything_may_have_changed_is_everybody() -> None:
     directory.listeners[0](None)
     clock.advance(1)
     assert session.ends == [SessionEnd.CHANGED]
+
+
+def test_an_administrator_is_who_the_directory_says_now() -> None:
+    clock = Clock()
+    directory = Followed("one")
+    sessions = Sessions(
+        SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory])
+    )
+    sessions.start()
+    sessions.follow(directory)
+    user = directory.add_user(ALICE, "secret")
+    admin = directory.add_user(Address("admin", "example.test"), "secret", is_administrator=True)
+    session = Session()
+    sessions.registry.enter(session, Login(user, DirectoryProof(admin), acting=admin))
+    directory.listeners[0](None)
+    clock.advance(1)
+    assert not session.ends
+    directory.add_user(admin.address, "secret")
+    directory.listeners[0]([admin.address])
+    clock.advance(1)
+    assert session.ends == [SessionEnd.DEMOTED]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from zope.interface import implementer
 
@@ -18,6 +18,7 @@ from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.review import review_users
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, LastingProof, Login, SessionEnd
 from mailsrv.store.bus import LocalChangeBus
@@ -57,14 +58,25 @@ class Place:
         self.directory.add_user(BOB, "secret")
         self.reviews: list[Sequence[Address]] = []
         self.registry = SessionRegistry(self.clock, end_seconds=SETTINGS.end_seconds)
+        self.trouble: MailError | None = None
         self.watch = SessionWatch(
-            self.registry, self._review, SETTINGS, self.clock, LocalChangeBus() if bus is None else bus
+            self.registry,
+            self._review,
+            SETTINGS,
+            self.clock,
+            LocalChangeBus() if bus is None else bus,
+            is_administrator=self._is_administrator,
         )
         self.watch.start()
 
     def _review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
         self.reviews.append(addresses)
         return review_users(DirectoryChain([self.directory]), addresses)
+
+    def _is_administrator(self, address: Address) -> Deferred[bool]:
+        if self.trouble is not None:
+            return fail(self.trouble)
+        return succeed(self.user(address).is_administrator)
 
     def user(self, address: Address = ALICE) -> DirectoryUser:
         found: list[Any] = []
@@ -217,7 +229,26 @@ def test_a_certificate_ends_with_the_account_alone(place: Place) -> None:
     assert alice.ends == [SessionEnd.DISABLED]
 
 
+def test_who_is_no_administrator_any_more_acts_for_nobody(place: Place) -> None:
+    own = place.log_in(BOB)
+    place.change(BOB, is_administrator=True)
+    admin = place.user(BOB)
+    acting = place.log_in(acting=admin, proof=LastingProof(place.clock.seconds))
+    alice = place.log_in()
+    place.clock.advance(20)
+    place.change(BOB, is_administrator=False)
+    place.trouble = Unavailable()
+    place.clock.advance(20)
+    assert not acting.ends
+    place.trouble = None
+    place.clock.advance(20)
+    assert acting.ends == [SessionEnd.DEMOTED]
+    assert not own.ends
+    assert not alice.ends
+
+
 def test_who_acts_for_another_loses_the_session_with_either(place: Place) -> None:
+    place.change(BOB, is_administrator=True)
     admin = place.user(BOB)
     first = place.log_in(acting=admin, proof=DirectoryProof(admin))
     second = place.log_in(acting=admin, proof=DirectoryProof(admin))
@@ -228,7 +259,7 @@ def test_who_acts_for_another_loses_the_session_with_either(place: Place) -> Non
     place.clock.advance(20)
     assert first.ends == [SessionEnd.CHANGED]
     second.leave()
-    place.directory.add_user(BOB, "secret")
+    place.directory.add_user(BOB, "secret", is_administrator=True)
     third = place.log_in(acting=place.user(BOB))
     place.change(may_log_in=False)
     place.clock.advance(20)
