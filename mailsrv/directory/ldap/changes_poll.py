@@ -2,7 +2,7 @@
 
 Active Directory and Samba count every change (``uSNChanged``, indexed, of each server its own; MS-ADTS 3.1.1.1.9) and
 show what was deleted to who may see it. Others have a ``modifyTimestamp`` in whole seconds: entries are asked for that
-are not much older than the newest seen, because replication brings them late, and those seen already are left out.
+are not much older than the server's present, because replication brings them late, and those seen already are left out.
 What is deleted is not seen there; the time an answer may be remembered catches it.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -26,7 +26,7 @@ LIMIT = 5000
 OVERLAP_SECONDS = 300
 """By how much replication may be late."""
 BEGIN_SECONDS = 3600
-"""By how much the server's clock may be behind ours at the beginning."""
+"""By how much the server's clock may be behind ours while nothing was seen yet."""
 _SEEN_LIMIT = 20_000
 _SHOW_DELETED = b"1.2.840.113556.1.4.417"
 _DELETED_MARK = "\\0ADEL:"
@@ -78,9 +78,20 @@ def read_root(connection: LdapConnection, seconds: float) -> LdapEntry:
 class TimeStampPoll:
     """``modifyTimestamp`` (RFC 4512 3.4.4); ``entryCSN`` tells changes within one second apart where there is one."""
 
-    def __init__(self, concern: Concern) -> None:
+    def __init__(
+        self,
+        concern: Concern,
+        *,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``now`` is our time of day, ``seconds`` a clock that nobody sets."""
         self._concern = concern
+        self._now = now
+        self._seconds = seconds
         self._newest: datetime.datetime | None = None
+        """The latest stamp, and when it was seen: since then the server's clock has gone on as ours has."""
+        self._newest_seen_at = 0.0
         self._was_asked = False
         self._seen: dict[str, tuple[datetime.datetime, str, int]] = {}
         """By DN: stamp, mark, how often told."""
@@ -92,11 +103,9 @@ class TimeStampPoll:
         """Tell what is new."""
         concern = self._concern
         was_asked, self._was_asked = self._was_asked, True
-        if self._newest is None:
-            now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-            since = now - datetime.timedelta(seconds=BEGIN_SECONDS)
-        else:
-            since = self._newest - datetime.timedelta(seconds=OVERLAP_SECONDS)
+        since = self._oldest()
+        if since is None:
+            since = self._now() - datetime.timedelta(seconds=BEGIN_SECONDS)
         entries = connection.search(
             concern.base,
             all_of([concern.what, at_least("modifyTimestamp", since.strftime(_STAMP))]),
@@ -111,14 +120,30 @@ class TimeStampPoll:
             feed.tell(changes)
         self._forget_old()
 
+    def _oldest(self) -> datetime.datetime | None:
+        """How old what is new may be. It moves on: else a thousand entries of one day were asked for ever after."""
+        if self._newest is None:
+            return None
+        # Not ahead of ours: where the server's clock was, it may have been put right.
+        return min(self._present(self._newest), self._now()) - datetime.timedelta(seconds=OVERLAP_SECONDS)
+
+    def _present(self, newest: datetime.datetime) -> datetime.datetime:
+        """What the server's clock shows now, at least."""
+        return newest + datetime.timedelta(seconds=self._seconds() - self._newest_seen_at)
+
+    def _note(self, stamp: datetime.datetime) -> None:
+        # A single one from the future must not hide all that comes before it.
+        stamp = min(stamp, self._now())
+        if self._newest is None or stamp > self._present(self._newest):
+            self._newest, self._newest_seen_at = stamp, self._seconds()
+
     def _news(self, entries: Sequence[LdapEntry]) -> list[Change]:
         found = []
         for entry in entries:
             stamp = _read_stamp(entry.first("modifyTimestamp"))
             if stamp is None:
                 continue
-            if self._newest is None or stamp > self._newest:
-                self._newest = stamp
+            self._note(stamp)
             mark = entry.first("entryCSN")
             seen = self._seen.get(entry.dn)
             times = seen[2] if seen is not None and seen[:2] == (stamp, mark) else 0
@@ -129,9 +154,11 @@ class TimeStampPoll:
         return found
 
     def _forget_old(self) -> None:
-        if self._newest is None:
+        oldest = self._oldest()
+        if oldest is None:
             return
-        oldest = self._newest - datetime.timedelta(seconds=OVERLAP_SECONDS)
+        # A second more: stamps are cut to whole ones, as the question is.
+        oldest -= datetime.timedelta(seconds=1)
         for dn in [dn for dn, (stamp, _, _) in self._seen.items() if stamp < oldest]:
             del self._seen[dn]
         while len(self._seen) > _SEEN_LIMIT:

@@ -101,15 +101,21 @@ class SyncSource:
         self._changes = []
         # The refresh is computed when its first message comes, and may be long.
         listening = Listening(connection, number, feed, max(concern.answer_seconds, SILENCE_SECONDS))
-        while feed.goes_on():
-            message = listening.next(0.05 if self._changes else _LOOK_SECONDS)
-            if message is not None:
-                self._hear(message)
-            if self._is_refreshed and (message is None or len(self._changes) >= MANY):
+        try:
+            while feed.goes_on():
+                message = listening.next(0.05 if self._changes else _LOOK_SECONDS)
+                if message is not None:
+                    self._hear(message)
+                if self._is_refreshed and (message is None or len(self._changes) >= MANY):
+                    self._tell(feed)
+                    feed.following("content synchronization")
+                elif len(self._changes) >= MANY:
+                    # That much has changed while we were away.
+                    self._changes, self._may_be_anything = [], True
+        finally:
+            if self._cookie:
+                # The cookie may stand for them already: nobody would tell them again.
                 self._tell(feed)
-            elif len(self._changes) >= MANY:
-                # That much has changed while we were away.
-                self._changes, self._may_be_anything = [], True
 
     def _tell(self, feed: Feed) -> None:
         changes, self._changes = self._changes, []
@@ -118,7 +124,6 @@ class SyncSource:
             feed.tell(None)
         elif changes:
             feed.tell(changes)
-        feed.following("content synchronization")
 
     def _hear(self, message: Message) -> None:
         try:

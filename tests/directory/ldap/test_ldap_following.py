@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +160,17 @@ def test_rfc_4533_the_cookie_is_shown_again_and_only_what_was_missed_is_told() -
     assert [names(each) for each in told.changes] == [[("uid=c", False)]]
 
 
+def test_rfc_4533_what_came_before_the_connection_broke_is_told_because_its_cookie_is_kept() -> None:
+    source = SyncSource(CONCERN)
+    told = follow(source, [REFRESHED, None, entry("uid=a", "a@example.test", state(2, b"cookie 2"))])
+    assert told.changes[0] is None
+    assert [names(each) for each in told.changes[1:]] == [[("uid=a", False)]]
+    # In the midst of a refresh, too.
+    told = follow(source, [entry("uid=b", "b@example.test", state(2, b"cookie 3"))])
+    assert [names(each) for each in told.changes] == [[("uid=b", False)]]
+    assert told.how == "", "but nothing is followed yet"
+
+
 @pytest.mark.parametrize("said", [information(0xA2, b""), information(0xA3, tlv(0x31, tlv(0x04, b"u" * 16)))])
 def test_rfc_4533_deletions_without_names_may_be_of_anybody(said: Message) -> None:
     source = SyncSource(CONCERN)
@@ -266,6 +279,58 @@ def test_without_a_finer_mark_a_second_change_within_a_second_is_not_lost() -> N
     assert polled(poll, [once]) == [[Change("uid=a", once)]]
     assert polled(poll, [once]) == [[Change("uid=a", once)]]
     assert polled(poll, [once]) == []
+
+
+class Clocks:
+    """Our time of day and the time that passes; what a poll asks for last."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self.asked = ""
+
+    def poll(self) -> TimeStampPoll:
+        return TimeStampPoll(CONCERN, now=self.now, seconds=lambda: self.passed)
+
+    def now(self) -> datetime.datetime:
+        return datetime.datetime(2024, 6, 1, 12, tzinfo=datetime.UTC) + datetime.timedelta(seconds=self.passed)
+
+    def ask(self, poll: TimeStampPoll, *entries: LdapEntry) -> datetime.datetime:
+        """Since when changes are asked for."""
+        asked: list[str] = []
+
+        def search(base: str, what: Filter, *_: object, **more: object) -> Sequence[LdapEntry]:
+            asked.append(what.text)
+            return entries
+
+        connection: Any = SimpleNamespace(search=search)
+        poll.ask(connection, Told())
+        stamp = re.search(r">=(\d{14}Z)", asked[0])
+        assert stamp is not None
+        return datetime.datetime.strptime(stamp[1], "%Y%m%d%H%M%S%z")
+
+
+def test_one_entry_from_the_future_does_not_hide_what_comes_before_it() -> None:
+    clocks = Clocks()
+    poll = clocks.poll()
+    clocks.ask(poll, stamped("uid=a", "20990101000000Z"))
+    clocks.passed += 10
+    assert clocks.ask(poll) <= clocks.now() - datetime.timedelta(seconds=300)
+
+
+@pytest.mark.parametrize("behind", [-900, 0, 900])
+def test_entries_that_came_all_at_once_are_not_asked_for_ever_after(behind: float) -> None:
+    """Whatever the server's clock shows, what it does now is asked for, and what it did an hour ago is not."""
+    clocks = Clocks()
+    poll = clocks.poll()
+
+    def server() -> datetime.datetime:
+        return clocks.now() - datetime.timedelta(seconds=behind)
+
+    loaded = server()
+    clocks.ask(poll, *(stamped(f"uid={number}", f"{loaded:%Y%m%d%H%M%SZ}") for number in range(10)))
+    clocks.passed += 3600
+    since = clocks.ask(poll)
+    assert loaded < since <= server() - datetime.timedelta(seconds=300)
 
 
 def test_numbers_go_on_where_they_were_and_deleted_entries_get_their_names_back() -> None:
