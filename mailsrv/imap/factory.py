@@ -11,7 +11,7 @@ from twisted.internet.protocol import ServerFactory
 from zope.interface import implementer
 
 from mailsrv.imap.protocol import ImapProtocol
-from mailsrv.imap.session import Services
+from mailsrv.imap.services import Services
 from mailsrv.imap.settings import ImapSettings
 from mailsrv.interfaces.content import ISpool
 from mailsrv.interfaces.service import IDrainable

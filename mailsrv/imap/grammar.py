@@ -21,6 +21,7 @@ _ASTRING = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\]+')
 _LIST_MAILBOX = re.compile(rb'[^\x00-\x20\x7f-\xff(){"\\]+')
 # tag = 1*<any ASTRING-CHAR except "+">
 _TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]{1,128}')
+_TAG_OF_COMMAND = re.compile(_TAG.pattern + rb"(?= )")
 # quoted, without controls other than TAB; octets above 127 are UTF-8 (RFC 6855 section 3)
 _QUOTED = re.compile(rb'"((?:[^\x00-\x08\x0a-\x1f\x7f"\\]|\\["\\])*)"')
 _LITERAL = re.compile(rb"(~?)\{(\d{1,10})\+?\}\r\n")
@@ -32,6 +33,12 @@ _ESCAPE = re.compile(rb"\\(.)")
 
 NUMBER_MAX = 2**32 - 1
 NUMBER64_MAX = 2**63 - 1
+
+
+def tag_of(octets: bytes) -> bytes:
+    """The tag a command begins with, or ``*`` where it has none: to answer what cannot be read."""
+    found = _TAG_OF_COMMAND.match(octets)
+    return found.group() if found is not None else b"*"
 
 
 class Cursor:

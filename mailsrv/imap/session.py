@@ -5,140 +5,33 @@ piece of work (`next_work`: a coroutine, or None if more octets are needed), run
 before it asks again, and sends what `octets_to_send` gives. A coroutine waits for the store and
 the directory, and through the `Peer` for more octets and for the peer to take what was sent.
 
-Every error has its answer here: tagged BAD and NO, or BYE; what is no MailError is logged and
-answered generally.
+Here is what a session knows, what commands do to it, and what becomes of octets that are no
+command yet. How a command is carried out stands in `execution.py`, the literals of APPEND in
+`streaming.py`, IDLE in `idling.py`.
 """
 
 from __future__ import annotations
 
-import enum
-import re
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from attrs import frozen
-from cryptography.x509 import Certificate
-from twisted.cred.portal import Portal
-from twisted.logger import Logger
-
-from mailsrv.errors import MailError
 from mailsrv.imap import capability
-from mailsrv.imap.command.spec import ParseContext
-from mailsrv.imap.command.table import COMMANDS
-from mailsrv.imap.errors import BadCommand, CommandRefused, ConnectionOver, PeerGone
-from mailsrv.imap.fetch.row_cache import RowCache
-from mailsrv.imap.grammar import Cursor
+from mailsrv.imap.errors import BadCommand, CommandRefused, ConnectionOver
+from mailsrv.imap.execution import execute
+from mailsrv.imap.grammar import tag_of
+from mailsrv.imap.idling import Idling, next_in_idle
 from mailsrv.imap.names import format_name
-from mailsrv.imap.reader import Budget, CommandRead, CommandReader, CommandTooBig, LiteralAnnounced
-from mailsrv.imap.responses import NoReplyYet, Ok, refusal_code, status_line
+from mailsrv.imap.peer import Peer
+from mailsrv.imap.reader import CommandRead, CommandReader, CommandTooBig, LiteralAnnounced
+from mailsrv.imap.responses import status_line
 from mailsrv.imap.selected import SelectedMailbox
-from mailsrv.imap.settings import ImapSettings
+from mailsrv.imap.services import Services
 from mailsrv.imap.state import State
+from mailsrv.imap.streaming import is_message_of_append
 from mailsrv.interfaces.account import IAccount
-from mailsrv.interfaces.content import ISpool
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailbox
 
-_TAG = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\+]{1,128}(?= )')
-_APPEND = re.compile(rb"[^ ]{1,128} APPEND ", re.IGNORECASE)
-_SERVER_FAULT = "Internal error, it has been noted"
-
 Work = Coroutine[Any, Any, None]
-_T = TypeVar("_T")
-
-
-class Peer(Protocol):
-    """The client as the engine sees it; the shell provides it."""
-
-    client_address: str
-    connection_id: str
-
-    def is_tls(self) -> bool:
-        """Whether TLS is on."""
-
-    def may_start_tls(self) -> bool:
-        """Whether STARTTLS would be possible."""
-
-    def may_log_in(self) -> bool:
-        """Whether passwords may be sent as things are: over TLS, or from a network that is trusted (R-TRUST-1)."""
-
-    def mechanisms(self) -> tuple[str, ...]:
-        """The SASL mechanisms that can be had as things are."""
-
-    def channel_binding(self, kind: str) -> bytes | None:
-        """The data of a type of channel binding; None where there is none."""
-
-    def has_settled(self) -> bool:
-        """Whether nothing that a TLS handshake under way may show would change what can be had."""
-
-    def client_certificate(self) -> Certificate | None:
-        """The client's, verified in the TLS handshake."""
-
-    def start_tls(self) -> None:
-        """Send what is there and begin TLS."""
-
-    def breathe(self) -> Awaitable[None]:
-        """Send what is there, let others have their turn, and wait until the peer took enough. PeerGone."""
-
-    def more_input(self) -> Awaitable[None]:
-        """Send what is there and wait for octets. PeerGone."""
-
-    def logged_in(self, account: IAccount) -> None:
-        """Count the connection as this user's, and log it; raises MailError if there are too many."""
-
-    def wake(self) -> None:
-        """There may be work although no octets came; look soon."""
-
-    async def wait_seconds(self, seconds: float) -> None:
-        """Let time pass."""
-
-    def compute(self, octets: int, function: Callable[[], _T]) -> Awaitable[_T]:
-        """Do work that takes time in proportion to ``octets``: much of it not in the reactor's thread."""
-
-    def seconds(self) -> float:
-        """A clock that only goes forward."""
-
-
-@frozen(eq=False)
-class Services:
-    """What all sessions of a factory share."""
-
-    settings: ImapSettings
-    hostname: str
-    portal: Portal
-    spool: ISpool
-    row_cache: RowCache
-    before_login: Budget
-    after_login: Budget
-
-    @classmethod
-    def build(
-        cls, settings: ImapSettings, *, hostname: str, portal: Portal, spool: ISpool, row_cache: RowCache | None = None
-    ) -> Services:
-        """Work out the budgets from the settings."""
-        return cls(
-            settings,
-            hostname,
-            portal,
-            spool,
-            row_cache if row_cache is not None else RowCache(settings.row_cache_octets),
-            Budget(
-                settings.login_line_octets,
-                settings.login_literal_octets,
-                settings.login_command_octets,
-                settings.discard_octets,
-            ),
-            Budget(settings.line_octets, settings.literal_octets, settings.command_octets, settings.discard_octets),
-        )
-
-
-class Idling(enum.Enum):
-    """What a session in IDLE has to look at."""
-
-    NOTHING = enum.auto()
-    NEWS = enum.auto()
-    """Somebody changed the mailbox."""
-    POLL = enum.auto()
-    """It is time to look whether a notice was missed."""
 
 
 class Session:
@@ -147,7 +40,6 @@ class Session:
     __slots__ = (
         "_commands_counted",
         "_errors",
-        "_is_streaming",
         "_logout",
         "_minute",
         "_out",
@@ -159,6 +51,7 @@ class Session:
         "has_utf8",
         "idle_tag",
         "idling",
+        "is_streaming",
         "login_failures",
         "mailboxes",
         "peer",
@@ -168,8 +61,6 @@ class Session:
         "state",
         "tag",
     )
-
-    _log = Logger()
 
     def __init__(self, services: Services, peer: Peer) -> None:
         self.services = services
@@ -187,9 +78,10 @@ class Session:
         self.idling = Idling.NOTHING
         self.announced: LiteralAnnounced | None = None
         """The literal the running command has to deal with (APPEND)."""
+        self.is_streaming = False
+        """It takes that literal, or has taken one and has not looked at what follows."""
         self.tag = b"*"
         self.login_failures = 0
-        self._is_streaming = False
         self._errors = 0
         self._out: list[bytes] = []
         self._logout: Callable[[], object] | None = None
@@ -222,11 +114,6 @@ class Session:
         """Whether the connection is to be closed when everything is sent."""
         return self.state is State.LOGOUT
 
-    @property
-    def is_idling(self) -> bool:
-        """Whether an IDLE is going on."""
-        return self.idle_tag is not None
-
     def wants_input(self) -> bool:
         """Whether more octets may be read ahead of the running command."""
         settings = self.services.settings
@@ -239,6 +126,11 @@ class Session:
         """Say BYE as soon as the running command is done; in IDLE at once (R-STOP-1)."""
         self._stop_text, self._stop_code = text, code
 
+    def poll(self) -> None:
+        """In IDLE: it is time to look for changes no notice told of."""
+        if self.idle_tag is not None:
+            self.idling = Idling.POLL
+
     def next_work(self) -> Work | None:
         """The next thing to do; None if that takes more octets, or nothing is left to do."""
         if self.state is State.LOGOUT:
@@ -247,17 +139,17 @@ class Session:
             self.bye(self._stop_text, self._stop_code)
             return None
         if self.idle_tag is not None:
-            return self._next_in_idle()
+            return next_in_idle(self)
         while not self.is_over:
             event = self.reader.next_event()
             if event is None:
                 return None
             if isinstance(event, CommandRead):
-                return self._execute(event.octets, None)
+                return execute(self, event.octets)
             if isinstance(event, CommandTooBig):
                 self._too_big(event.start, can_go_on=event.can_go_on)
-            elif self._is_message_literal(event):
-                return self._execute(event.so_far, event)
+            elif self.state is not State.NOT_AUTHENTICATED and is_message_of_append(event):
+                return execute(self, event.so_far, event)
             else:
                 self._take_literal(event)
         return None
@@ -335,6 +227,11 @@ class Session:
         self.state = State.SELECTED
         return self.selected
 
+    def _mailbox_changed(self) -> None:
+        if self.idle_tag is not None and self.idling is Idling.NOTHING:
+            self.idling = Idling.NEWS
+            self.peer.wake()
+
     def leave_mailbox(self) -> None:
         """Back to the authenticated state."""
         selected, self.selected = self.selected, None
@@ -366,166 +263,26 @@ class Session:
                 raise ConnectionOver("Line too long")
             await self.peer.more_input()
 
-    # Streaming of literals, for APPEND
+    # What else carrying them out needs
 
-    def begin_stream(self) -> None:
-        """Ask for the announced literal, if the client waits to be asked."""
-        announced, self.announced = self.announced, None
-        if announced is None:
-            raise BadCommand("Expected a literal")
-        if announced.is_synchronizing:
-            self.send(b"+ Ready for literal data\r\n")
-        self._is_streaming = True
-        self.reader.stream_literal()
+    def end_where_mailbox_is_gone(self) -> None:
+        """The selected mailbox may have been deleted by somebody else: then nothing the client knows holds any more."""
+        if self.selected is not None and self.selected.mailbox.is_gone and not self.is_over:
+            self.bye("The selected mailbox was deleted")
 
-    async def next_slice(self) -> bytes:
-        """Octets of the literal; empty at its end."""
-        reader = self.reader
-        while reader.streamed_owed:
-            taken = reader.take_slice()
-            if taken:
-                return taken
-            await self.peer.more_input()
-        return b""
-
-    async def line_after_literal(self) -> bytes:
-        """What follows a streamed literal, up to the next one (then ``announced`` is set) or the end of the command."""
-        while True:
-            event = self.reader.next_event()
-            if isinstance(event, CommandRead):
-                self._is_streaming = False
-                return event.octets
-            if isinstance(event, LiteralAnnounced):
-                self._is_streaming = False
-                self.announced = event
-                return event.so_far
-            if event is not None:
-                self._is_streaming = False
-                raise BadCommand("Command too long", code=b"TOOBIG")
-            await self.peer.more_input()
-
-    # Reading
-
-    def _is_message_literal(self, announced: LiteralAnnounced) -> bool:
-        """Whether the literal is a message of APPEND; its mailbox may be a literal too."""
-        if self.state is State.NOT_AUTHENTICATED:
-            return False
-        found = _APPEND.match(announced.so_far)
-        if found is None:
-            return False
-        cursor = Cursor(announced.so_far, found.end())
-        try:
-            cursor.astring()
-            cursor.space()
-        except BadCommand:
-            return False
-        return True
-
-    def _take_literal(self, announced: LiteralAnnounced) -> None:
-        if self.reader.fits(announced.size):
-            self.reader.take_literal()
-            if announced.is_synchronizing:
-                self.send(b"+ Ready for literal data\r\n")
-            return
-        self.send(status_line(_tag_of(announced.so_far), b"BAD", "Literal too large", b"TOOBIG"))
-        self._refuse_literal()
-        self._count_error()
-
-    def _refuse_literal(self) -> None:
-        if not self.reader.refuse():
-            self.bye("A literal that large cannot be read over", b"TOOBIG")
-
-    def _too_big(self, start: bytes, *, can_go_on: bool) -> None:
-        if not can_go_on:
-            self.bye("Too much", b"TOOBIG")
-            return
-        self.send(status_line(_tag_of(start), b"BAD", "Command too long", b"TOOBIG"))
-        self._count_error()
-
-    def _count_error(self) -> None:
+    def count_error(self) -> None:
+        """The client said something that is no command."""
         self._errors += 1
         if self._errors >= self.services.settings.errors and not self.is_over:
             self.bye("Too many errors")
 
-    # Execution
+    def refuse_literal(self) -> None:
+        """The announced literal is not wanted, nor what follows it."""
+        if not self.reader.refuse():
+            self.bye("A literal that large cannot be read over", b"TOOBIG")
 
-    async def _execute(self, octets: bytes, announced: LiteralAnnounced | None) -> None:
-        """One command from its tag to its tagged answer."""
-        self.tag = tag = _tag_of(octets)
-        self.announced = announced
-        try:
-            outcome = await self._run(octets)
-        except BadCommand as error:
-            self.send(status_line(tag, b"BAD", error.text, error.code))
-            self._abandon_literal()
-            self._count_error()
-        except ConnectionOver as error:
-            self.bye(error.text, error.code)
-        except PeerGone:
-            self.state = State.LOGOUT
-        except MailError as error:
-            if error.cause:
-                self._log.info("{connection}: refused: {error}", connection=self.peer.connection_id, error=str(error))
-            self.send(status_line(tag, b"NO", error.text, refusal_code(error)))
-            self._abandon_literal()
-        except Exception:
-            self._log.failure("{connection}: a command failed", connection=self.peer.connection_id)
-            self.send(status_line(tag, b"NO", _SERVER_FAULT, b"SERVERBUG"))
-            self._abandon_literal()
-        else:
-            if isinstance(outcome, Ok):
-                condition = b"NO" if outcome.is_partial else b"OK"
-                self.send(status_line(tag, condition, outcome.text or "Done", outcome.code))
-        self.announced = None
-        if self.selected is not None and self.selected.mailbox.is_gone and not self.is_over:
-            self.bye("The selected mailbox was deleted")
-
-    def _abandon_literal(self) -> None:
-        """A command ended before its literals did: what the client still sends of it is read over."""
-        if self.announced is not None:
-            self.announced = None
-            self._refuse_literal()
-        elif self._is_streaming:
-            self.reader.discard_rest()
-        self._is_streaming = False
-
-    async def _run(self, octets: bytes) -> Ok | NoReplyYet:
-        services = self.services
-        settings = services.settings
-        is_in = self.state is not State.NOT_AUTHENTICATED
-        if settings.commands_per_minute:
-            await self._keep_to_rate(settings.commands_per_minute)
-        cursor = Cursor(octets, depth_limit=settings.nesting if is_in else settings.login_nesting)
-        cursor.tag()
-        cursor.space()
-        word = cursor.word()
-        is_uid = word == b"UID"
-        if is_uid:
-            cursor.space()
-            word = cursor.word()
-        spec = COMMANDS.get(word)
-        if spec is None or (is_uid and not spec.has_uid_variant):
-            raise BadCommand("Unknown command")
-        if self.state not in spec.states:
-            raise BadCommand(f"Not possible in the state {self.state.value}")
-        command = spec.parse(cursor, ParseContext(settings, is_uid, self.has_utf8))
-        if self.announced is None:
-            cursor.end()
-        selected = self.selected
-        may_renumber = is_uid or spec.may_renumber
-        if selected is not None and (spec.uid_refreshes if is_uid else spec.refreshes):
-            await selected.mailbox.refresh()
-            if is_uid or not spec.may_renumber:
-                # The command is to be carried out on what is there now.
-                await selected.tell(self, may_renumber=may_renumber, with_uid=is_uid)
-        outcome = await command.run(self)
-        if self.selected is not None and self.selected is selected:
-            await selected.tell(self, may_renumber=may_renumber, with_uid=is_uid)
-        if isinstance(outcome, Ok) and not outcome.text:
-            return Ok(word.decode("ascii") + " completed", outcome.code, outcome.is_partial)
-        return outcome
-
-    async def _keep_to_rate(self, per_minute: int) -> None:
+    async def keep_to_rate(self, per_minute: int) -> None:
+        """Count a command, and wait for the next minute where there were too many in this one."""
         now = self.peer.seconds()
         minute = int(now // 60)
         if minute != self._minute:
@@ -535,63 +292,21 @@ class Session:
         if self._commands_counted > per_minute:
             await self.peer.wait_seconds((minute + 1) * 60 - now)
 
-    # IDLE
+    # What is no command, or not yet
 
-    def _mailbox_changed(self) -> None:
-        if self.idle_tag is not None and self.idling is Idling.NOTHING:
-            self.idling = Idling.NEWS
-            self.peer.wake()
-
-    def poll(self) -> None:
-        """In IDLE: it is time to look for changes no notice told of."""
-        if self.idle_tag is not None:
-            self.idling = Idling.POLL
-
-    def _next_in_idle(self) -> Work | None:
-        if self.idling is not Idling.NOTHING:
-            return self._tell_news()
-        event = self.reader.next_event()
-        if event is None:
-            return None
-        return self._end_idle(event.octets if isinstance(event, CommandRead) else None)
-
-    async def _tell_news(self) -> None:
-        selected = self.selected
-        is_poll, self.idling = self.idling is Idling.POLL, Idling.NOTHING
-        if selected is None:
+    def _take_literal(self, announced: LiteralAnnounced) -> None:
+        if self.reader.fits(announced.size):
+            self.reader.take_literal()
+            if announced.is_synchronizing:
+                self.send(b"+ Ready for literal data\r\n")
             return
-        try:
-            if is_poll:
-                await selected.mailbox.refresh()
-            await selected.tell(self, may_renumber=True, with_uid=False)
-        except PeerGone:
-            self.state = State.LOGOUT
-        except MailError as error:
-            self._log.info("{connection}: IDLE: {error}", connection=self.peer.connection_id, error=str(error))
-        except Exception:
-            self._log.failure("{connection}: IDLE failed", connection=self.peer.connection_id)
-        if selected.mailbox.is_gone and not self.is_over:
-            self.bye("The selected mailbox was deleted")
+        self.send(status_line(tag_of(announced.so_far), b"BAD", "Literal too large", b"TOOBIG"))
+        self.refuse_literal()
+        self.count_error()
 
-    async def _end_idle(self, line: bytes | None) -> None:
-        tag, self.idle_tag = self.idle_tag or b"*", None
-        await self._tell_news()
-        if self.is_over:
+    def _too_big(self, start: bytes, *, can_go_on: bool) -> None:
+        if not can_go_on:
+            self.bye("Too much", b"TOOBIG")
             return
-        if line is not None and line.upper() == b"DONE":
-            self.send(status_line(tag, b"OK", "IDLE terminated"))
-            return
-        if line is None:
-            self._abandon_idle_literal()
-        self.send(status_line(tag, b"BAD", "Expected DONE"))
-        self._count_error()
-
-    def _abandon_idle_literal(self) -> None:
-        if self.reader.has_announced:
-            self._refuse_literal()
-
-
-def _tag_of(octets: bytes) -> bytes:
-    """The tag a command begins with, or ``*`` where it has none."""
-    found = _TAG.match(octets)
-    return found.group() if found is not None else b"*"
+        self.send(status_line(tag_of(start), b"BAD", "Command too long", b"TOOBIG"))
+        self.count_error()

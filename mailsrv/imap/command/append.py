@@ -18,6 +18,7 @@ from mailsrv.imap.flags import parse_flag_list
 from mailsrv.imap.grammar import Cursor
 from mailsrv.imap.responses import Ok
 from mailsrv.imap.sequence_set import format_uid_set
+from mailsrv.imap.streaming import begin_stream, line_after_literal, next_slice
 from mailsrv.interfaces.content import Content, ISpoolWriter
 from mailsrv.interfaces.mailbox import FlagSet, NewMessage, NoSuchMailbox
 from mailsrv.wire.line_breaks import has_bare_line_break
@@ -75,7 +76,7 @@ class Append:
 
     async def _next_head(self, session: Session, before: MessageHead) -> MessageHead | None:
         """What follows a literal: the end of the command, or the next message."""
-        cursor = Cursor(await session.line_after_literal())
+        cursor = Cursor(await line_after_literal(session))
         if before.is_utf8:
             cursor.expect(b")")
         if session.announced is None:
@@ -117,7 +118,7 @@ async def _receive(session: Session) -> Content:
         raise CommandRefused("A message has at least one octet", code=b"CANNOT")
     writer = session.services.spool.begin()
     try:
-        session.begin_stream()
+        begin_stream(session)
         await _stream(session, writer)
     except BaseException:
         writer.abort()
@@ -129,7 +130,7 @@ async def _stream(session: Session, writer: ISpoolWriter) -> None:
     line_ends = _LineEnds()
     limit = session.services.settings.append_octets
     has_nul = False
-    while octets := await session.next_slice():
+    while octets := await next_slice(session):
         has_nul = has_nul or b"\0" in octets
         if has_nul or writer.size > limit:
             continue  # to its end, so that the answer finds a client that listens

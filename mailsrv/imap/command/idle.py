@@ -1,4 +1,4 @@
-"""IDLE (RFC 2177). What goes on until DONE is in `session.py`: no coroutine waits meanwhile."""
+"""IDLE (RFC 2177). What goes on until DONE is in `idling.py`."""
 
 from __future__ import annotations
 
