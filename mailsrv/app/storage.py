@@ -20,7 +20,7 @@ from mailsrv.journal import Journal
 from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.shared_downs import SharedDowns
 from mailsrv.queue.store import QueueStore
-from mailsrv.store.account import AccountTable
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.apply import StoreApplier
 from mailsrv.store.bus import LocalChangeBus
 from mailsrv.store.mail_store import MailStore

@@ -1,8 +1,8 @@
-"""The files of accounts: where they are, their index connections, and which are open.
+"""The files of an account: where they are, and the connections to its index.
 
 An :class:`Account` belongs to threads. Its writer connection is used under ``lock``; its reader
-under ``reader_lock``, which the reactor takes only if it is free. Opening is late, closing early:
-the table keeps a bounded number of indexes open, the longest unused goes first (DESIGN decision 7).
+under ``reader_lock``, which the reactor takes only if it is free. Opening is late: the first use makes
+what is missing, sets aside an index that is damaged, and finishes what a crash left half done.
 """
 
 from __future__ import annotations
@@ -11,22 +11,16 @@ import contextlib
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import apsw
-from attrs import evolve
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
 from mailsrv.address import Address
-from mailsrv.disk import IDisk
-from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.store.index import reservation
 from mailsrv.store.index.connection import (
     DamagedIndex,
-    check_file_system,
-    check_sqlite,
     make_index,
     open_connection,
     sync_index,
@@ -37,7 +31,9 @@ from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.maildir.layout import is_begun, make_missing
 from mailsrv.store.maildir.names import account_path
 from mailsrv.store.rebuild import finish_intents, populate, redo_intents
-from mailsrv.store.settings import StoreSettings
+
+if TYPE_CHECKING:
+    from mailsrv.store.account_table import AccountTable
 
 
 class Account:
@@ -302,136 +298,3 @@ class Account:
                 transaction.roll_back()
                 raise
             self.run_known = {}
-
-
-class AccountTable:
-    """Every account somebody uses, and how many have their index open. Safe for threads."""
-
-    _log = Logger()
-
-    def __init__(
-        self,
-        settings: StoreSettings,
-        disk: IDisk,
-        reactor: IReactorFromThreads,
-        run_id: bytes,
-        bus: IChangeBus,
-    ) -> None:
-        check_sqlite()
-        self.settings = evolve(settings, path=os.path.abspath(settings.path))
-        self.disk = disk
-        self.reactor = reactor
-        self.run_id = run_id
-        self.bus = bus
-        self.live_segments: Callable[[], frozenset[bytes]] | None = None
-        """Set once the journal is there: until then no tombstone is purged, no file taken for an orphan."""
-        self._lock = threading.Lock()
-        self._accounts: dict[Address, Account] = {}
-        self._open: OrderedDict[Account, float] = OrderedDict()
-        self._touched: set[str] = set()
-        self._notices: dict[tuple[str, int], ChangeNotice] = {}
-        self._checked_file_system = False
-
-    def account(self, address: Address) -> Account:
-        """The account's files; the same object for all."""
-        found = self._accounts.get(address)
-        if found is None:
-            with self._lock:
-                found = self._accounts.get(address)
-                if found is None:
-                    found = self._accounts[address] = Account(self, address)
-        return found
-
-    def check_file_system(self, path: str) -> None:
-        """Once: refuse what cannot hold an index."""
-        if not self._checked_file_system:
-            check_file_system(self.disk, path)
-            self._checked_file_system = True
-
-    # Open indexes
-
-    def opened(self, account: Account) -> None:
-        """An index was opened: close the longest unused beyond the bound."""
-        with self._lock:
-            self._open[account] = time.monotonic()
-            excess = len(self._open) - self.settings.open_accounts
-            oldest = [one for _, one in zip(range(max(excess, 0) * 2), self._open, strict=False)] if excess > 0 else []
-        for one in oldest:
-            if excess <= 0:
-                break
-            if one is not account and one.close_if_free():
-                excess -= 1
-
-    def used(self, account: Account) -> None:
-        """An index was used just now."""
-        with self._lock:
-            if account in self._open:
-                self._open[account] = time.monotonic()
-                self._open.move_to_end(account)
-
-    def closed(self, account: Account) -> None:
-        """An index was closed; an account nobody refers to is forgotten."""
-        with self._lock:
-            self._open.pop(account, None)
-
-    def close_idle(self, seconds: float) -> int:
-        """Close every index unused for so long; how many. In a thread."""
-        limit = time.monotonic() - seconds
-        with self._lock:
-            idle = [account for account, used in self._open.items() if used <= limit]
-        return sum(account.close_if_free() for account in idle)
-
-    def forget_unused(self, is_used: Callable[[Address], bool]) -> None:
-        """Drop accounts whose index is closed and that no session refers to."""
-        with self._lock:
-            for address in [one for one, account in self._accounts.items() if not account.is_open]:
-                if not is_used(address):
-                    account = self._accounts[address]
-                    if account.lock.acquire(blocking=False):
-                        if not account.is_open:
-                            del self._accounts[address]
-                        account.lock.release()
-
-    def close_all(self) -> None:
-        """The clean end: reservations go back, everything is closed. In a thread."""
-        with self._lock:
-            accounts = list(self._open)
-        for account in accounts:
-            try:
-                account.give_back()
-            except (apsw.Error, OSError) as error:
-                self._log.warn("could not close {account} cleanly: {error}", account=account.name, error=str(error))
-            account.close()
-
-    # What a checkpoint has to make durable
-
-    def touch(self, directories: Iterable[str]) -> None:
-        """These directories were written unsynced."""
-        with self._lock:
-            self._touched.update(directories)
-
-    def take_touched(self) -> set[str]:
-        """And forget them."""
-        with self._lock:
-            touched, self._touched = self._touched, set()
-        return touched
-
-    # Notices from threads
-
-    def announce(self, notices: Iterable[ChangeNotice]) -> None:
-        """Publish from a thread: what waits for the reactor coalesces."""
-        with self._lock:
-            is_first = not self._notices
-            for notice in notices:
-                key = (notice.account, notice.mailbox_id)
-                known = self._notices.get(key)
-                if known is None or known.mod_seq <= notice.mod_seq:
-                    self._notices[key] = notice
-        if is_first:
-            self.reactor.callFromThread(self._publish)
-
-    def _publish(self) -> None:
-        with self._lock:
-            notices, self._notices = self._notices, {}
-        for notice in notices.values():
-            self.bus.publish(notice)

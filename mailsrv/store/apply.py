@@ -37,8 +37,9 @@ from mailsrv.interfaces.journal import (
     PendingDelivery,
 )
 from mailsrv.interfaces.mailbox import NoSuchMailbox
-from mailsrv.store.account import Account, AccountTable
+from mailsrv.store.account import Account
 from mailsrv.store.account_batch import AccountBatch, NotReserved
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.index.connection import as_mail_error
 from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.source import Source, read_source

@@ -15,7 +15,7 @@ from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
-from mailsrv.store.account import AccountTable
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.directory_watch import DirectoryWatch
 from mailsrv.store.mailbox import StoredMailbox
 from mailsrv.store.mailboxes import AccountMailboxes

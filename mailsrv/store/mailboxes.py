@@ -36,7 +36,8 @@ from mailsrv.interfaces.mailbox import (
     SpecialUse,
     Uid,
 )
-from mailsrv.store.account import Account, AccountTable
+from mailsrv.store.account import Account
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.index.connection import as_mail_error
 from mailsrv.store.index.delta import Delta, read_delta
 from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name

@@ -22,7 +22,7 @@ from mailsrv.interfaces.journal import (
     NotApplied,
     PendingDelivery,
 )
-from mailsrv.store.account import AccountTable
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.apply import StoreApplier
 from mailsrv.store.bus import LocalChangeBus
 from mailsrv.store.directory_watch import DirectoryWatch

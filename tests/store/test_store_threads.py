@@ -15,7 +15,7 @@ from mailsrv.disk import RealDisk
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.mailbox import FlagOperation, NewMessage
-from mailsrv.store.account import AccountTable
+from mailsrv.store.account_table import AccountTable
 from mailsrv.store.apply import StoreApplier
 from mailsrv.store.bus import LocalChangeBus
 from mailsrv.store.mail_store import MailStore
