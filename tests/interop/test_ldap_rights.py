@@ -11,6 +11,7 @@ from email.message import EmailMessage
 from functools import partial
 from typing import Any
 
+import ldap3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import MailError
 from mailsrv.interfaces.rights import MailboxRight, Posters
-from tests.interop.slapd import person
+from tests.interop.slapd import ADMIN, ADMIN_PASSWORD, person
 from tests.interop.test_ldap_directory import (
     GROUPS,
     NASTY,
@@ -181,6 +182,24 @@ def test_who_logs_in_comes_with_groups_where_rules_ask_and_members_of_a_group_ar
         # The second time it comes from what is remembered.
         assert result(directory.find_login(ex(name))) == user
     assert result(parts_of(site).directory.find_login(ex("bob"))).groups == ()
+
+
+def test_an_entry_that_was_moved_still_comes_with_its_groups_and_one_that_is_gone_does_not_log_in(site):
+    admin = ldap3.Connection(ldap3.Server(site.servers[0].uri), ADMIN, ADMIN_PASSWORD, auto_bind=True)
+    eve = {"uid": "eve", "cn": "Eve", "sn": "Eve", "mail": "eve@example.test"}
+    kiosk = {"cn": "kiosk", "gidNumber": "900", "memberUid": "eve"}
+    assert admin.add(dn("eve"), ["inetOrgPerson", "mailUser"], eve), admin.result
+    assert admin.add(f"cn=kiosk,{GROUPS}", "posixGroup", kiosk), admin.result
+    directory = parts_of(site, administrator_groups=("mail admins",)).directory
+    # Remembered, and asked for its groups only later.
+    assert result(directory.find_user(ex("eve"))).groups == ()
+    assert admin.modify_dn(dn("eve"), "uid=eve", new_superior=GROUPS), admin.result
+    assert result(directory.find_login(ex("eve"))).groups == ("kiosk",)
+    other = parts_of(site, administrator_groups=("mail admins",)).directory
+    assert result(other.find_user(ex("eve"))) is not None
+    assert admin.delete(f"uid=eve,{GROUPS}"), admin.result
+    assert result(other.find_login(ex("eve"))) is None
+    assert admin.delete(f"cn=kiosk,{GROUPS}"), admin.result
 
 
 def test_who_may_send_to_a_list_needs_a_proof(site):

@@ -136,7 +136,11 @@ class LdapDirectory(RightsInLdap):
     async def _find_login(self, address: Address) -> DirectoryUser | None:
         known = self._cache.fresh(address)
         if known is not None and known.user is not None:
-            return await self._with_groups(known.user)
+            known_user = await self._with_groups(known.user, known.dn)
+            if known_user is not None:
+                return known_user
+            # It was moved, or is gone.
+            self._cache.drop(address)
         if not address.domain:
             return None
         entries = await self._ask(self._search(self._reader.by_login(address)))
@@ -147,7 +151,7 @@ class LdapDirectory(RightsInLdap):
         if not users:
             return None
         self._keep_user(users[0])
-        return await self._with_groups(users[0].user)
+        return await self._with_groups(users[0].user, users[0].dn)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """By a bind. For nobody one is made, too, with a name that is none (R-AUTH-4)."""

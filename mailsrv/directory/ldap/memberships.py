@@ -36,6 +36,8 @@ class Memberships:
     groups: tuple[Group, ...] = ()
     loops: tuple[str, ...] = ()
     """DNs of groups that contain themselves."""
+    is_gone: bool = False
+    """There is no entry of that name (any more): of its groups nothing is known."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,7 +75,7 @@ class MembershipReader:
             return Memberships()
         entry = read_entry(connection, dn, self._user_attributes, deadline)
         if entry is None:
-            return Memberships()
+            return Memberships(is_gone=True)
         mapping = self._reader.mapping
         walk = _Walk(connection, deadline, entry)
         if mapping.token_groups and entry.values.get(mapping.token_groups.lower()):

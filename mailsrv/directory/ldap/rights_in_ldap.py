@@ -54,11 +54,17 @@ class RightsInLdap(ABC):
     async def _ask(self, question: Awaitable[T]) -> T:
         """The answer; any trouble with the directory is Unavailable."""
 
-    async def _with_groups(self, user: DirectoryUser) -> DirectoryUser:
-        """With what rules on log-ins ask for, where there are such rules."""
+    async def _with_groups(self, user: DirectoryUser, dn: str) -> DirectoryUser | None:
+        """With what rules on log-ins ask for, where there are such rules.
+
+        None where the entry is not there any more: without its groups the user would pass by the rules on them.
+        """
         if not self._tells_groups:
             return user
-        names = (await self._memberships(user)).names
+        memberships = await self._ask(self._rights.groups_of(dn))
+        if memberships.is_gone:
+            return None
+        names = memberships.names
         is_administrator = not self._administrator_groups.isdisjoint(name.strip().casefold() for name in names)
         return evolve(user, groups=names, is_administrator=is_administrator)
 

@@ -59,7 +59,8 @@ class RightsQuestions:
         )
         for loop in found.loops:
             self._tell_loop(loop)
-        self._groups.add(dn, found)
+        if not found.is_gone:
+            self._groups.add(dn, found)
         return found
 
     def _tell_loop(self, dn: str) -> None:

@@ -79,7 +79,7 @@ def test_active_directory_finds_nested_groups_and_the_primary_one_with_those_it_
     assert any("1.2.840.113556.1.4.1941:=" in asked for asked in server.asked)
     # Nobody names Bob as a member: Staff has his primary group.
     assert set(groups_of(server, "cn=Bob,dc=test").names) == {"Domain Users", "Staff"}
-    assert groups_of(server, "cn=Nobody,dc=test") == Memberships()
+    assert groups_of(server, "cn=Nobody,dc=test") == Memberships(is_gone=True)
 
 
 def test_token_groups_are_read_where_the_mapping_names_them(server):
