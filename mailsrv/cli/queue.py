@@ -25,15 +25,10 @@ from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
 from mailsrv.interfaces.queue import AT_ONCE, Destination
-from mailsrv.queue.admin import (
-    Command,
-    ListedMessage,
-    ListedRecipient,
-    QueueAdministration,
-    Selection,
-    ShownState,
-)
+from mailsrv.queue.admin import Command, QueueAdministration
+from mailsrv.queue.listing import ListedMessage, ListedRecipient
 from mailsrv.queue.reading import read_header_section
+from mailsrv.queue.selection import Selection, ShownState
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 _NULL = "<>"

@@ -15,17 +15,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import apsw
-from attrs import field, frozen
+from attrs import evolve
 
 from mailsrv.disk import IDisk
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.queue import Destination, Ending
 from mailsrv.queue.content import ContentFolder
 from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.listing import LIST, DestinationStatistics, Event, ListedMessage, ListedRecipient, Statistics, listed
 from mailsrv.queue.schema import ENDINGS, FILE, Place, RecipientState
+from mailsrv.queue.selection import Selection, ShownState, shown_state
 
 _CHUNK = 20_000
-_OPEN_STATES = "r.state<>3"
 
 Progress = Callable[[int, int], object]
 """Told how many of how many recipients are done."""
@@ -42,142 +43,6 @@ class Command(enum.Enum):
     REROUTE = "reroute"
 
 
-class ShownState(enum.Enum):
-    """How states are called in filters and lists."""
-
-    WAITING = "waiting"
-    ACTIVE = "active"
-    """Being delivered."""
-    HELD = "held"
-    ENDED = "ended"
-
-
-_STATES = {
-    ShownState.WAITING: (RecipientState.WAITING,),
-    ShownState.ACTIVE: (RecipientState.LEASED, RecipientState.LEASED_THEN_HELD),
-    ShownState.HELD: (RecipientState.HELD, RecipientState.LEASED_THEN_HELD),
-    ShownState.ENDED: (RecipientState.ENDED,),
-}
-
-
-@frozen
-class Selection:
-    """Which recipients; all conditions have to hold. Without any: all that are owed a message.
-
-    Patterns may have ``*`` and ``?``; letter case does not matter.
-    """
-
-    ids: tuple[int, ...] = ()
-    sender: str | None = None
-    """"" is the null reverse-path."""
-    recipient: str | None = None
-    destination: str | None = None
-    state: ShownState | None = None
-    older_than: float | None = None
-    """Seconds since it was accepted."""
-    younger_than: float | None = None
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether nothing narrows it down."""
-        return self == Selection()
-
-    def condition(self, now: float) -> tuple[str, tuple[Any, ...]]:
-        """For WHERE, over ``recipient r``, ``message m``, ``destination d``."""
-        parts: list[str] = []
-        values: list[Any] = []
-        if self.ids:
-            parts.append(f"r.message IN ({', '.join('?' * len(self.ids))})")
-            values += self.ids
-        for column, pattern in (
-            ("coalesce(m.reverse_path, '')", self.sender),
-            ("r.address", self.recipient),
-            ("d.name", self.destination),
-        ):
-            if pattern is not None:
-                parts.append(f"lower({column}) GLOB ?")
-                values.append(pattern.lower().replace("[", "[[]"))
-        if self.state is None:
-            parts.append(_OPEN_STATES)
-        else:
-            parts.append(f"r.state IN ({', '.join(str(int(state)) for state in _STATES[self.state])})")
-        if self.older_than is not None:
-            parts.append("m.accepted_at<=?")
-            values.append(now - self.older_than)
-        if self.younger_than is not None:
-            parts.append("m.accepted_at>=?")
-            values.append(now - self.younger_than)
-        return " AND ".join(parts), tuple(values)
-
-
-@frozen
-class ListedRecipient:
-    """One of a message."""
-
-    number: int
-    address: str
-    destination: str
-    state: str
-    attempts: int
-    due: float
-    """When it is tried next; of an ended one, when it ended."""
-    ending: str
-    last_reply: str
-
-
-@frozen
-class ListedMessage:
-    """A message with those of its recipients that were asked for."""
-
-    id: int
-    transaction_id: str
-    sender: str
-    account: str
-    accepted_at: float
-    size: int
-    priority: int
-    is_damaged: bool
-    recipients: tuple[ListedRecipient, ...] = field(factory=tuple)
-
-
-@frozen
-class Event:
-    """A line of a message's history."""
-
-    at: float
-    recipient: str
-    text: str
-
-
-@frozen
-class DestinationStatistics:
-    """What waits for a destination."""
-
-    destination: str
-    waiting: int
-    next_due: float | None
-
-
-@frozen
-class Statistics:
-    """The queue in numbers."""
-
-    messages: int
-    octets: int
-    remembered: int
-    """Messages that left and are still known."""
-    recipients: dict[str, int]
-    """By state."""
-    destinations: tuple[DestinationStatistics, ...]
-    """Those with the most waiting recipients first."""
-
-
-_LIST = (
-    "SELECT m.id, m.transaction_id, m.reverse_path, m.account, m.accepted_at, m.size, r.rank, m.place, "
-    "r.number, r.address, d.name, r.state, r.attempts, r.due, r.ending, r.reply "
-    "FROM recipient r JOIN message m ON m.id=r.message LEFT JOIN destination d ON d.id=r.destination "
-    "WHERE {condition} ORDER BY r.message, r.number"
-)
 _CHOOSE = (
     "CREATE TEMP TABLE chosen AS SELECT r.message AS message, r.number AS number, r.destination AS destination, "
     "r.state AS state FROM recipient r JOIN message m ON m.id=r.message "
@@ -188,7 +53,8 @@ _EVENTS = (
     "?, NULL, ? FROM (SELECT DISTINCT message FROM temp.chosen) c"
 )
 _THOSE = (
-    "FROM temp.chosen c WHERE c.rowid BETWEEN ? AND ? AND recipient.message=c.message AND recipient.number=c.number"
+    "FROM temp.chosen c WHERE c.rowid BETWEEN :first AND :last "
+    "AND recipient.message=c.message AND recipient.number=c.number"
 )
 # A message whose content is damaged (place 2) can be dropped, and never goes on.
 # Which of the selected a command means, what it makes of them, and whether they wait afterwards (None: as before).
@@ -231,15 +97,15 @@ class QueueAdministration:
     def messages(self, selection: Selection, limit: int | None = None) -> Iterator[ListedMessage]:
         """Oldest segment first; read as it is asked for."""
         condition, values = selection.condition(self._clock())
-        sql = _LIST.format(condition=condition)
+        sql = LIST.format(condition=condition)
         current: ListedMessage | None = None
         recipients: list[ListedRecipient] = []
         count = 0
         try:
             for row in self.db.connection.execute(sql, values):
-                message, recipient = _listed(row)
+                message, recipient = listed(row)
                 if current is not None and message.id != current.id:
-                    yield _with(current, recipients)
+                    yield evolve(current, recipients=tuple(recipients))
                     count += 1
                     recipients = []
                     if count == limit:
@@ -249,7 +115,7 @@ class QueueAdministration:
         except apsw.Error as error:
             raise as_mail_error(error) from error
         if current is not None:
-            yield _with(current, recipients)
+            yield evolve(current, recipients=tuple(recipients))
 
     def find(self, name: str) -> list[int]:
         """Messages of this id or transaction id."""
@@ -261,7 +127,7 @@ class QueueAdministration:
     def show(self, message: int) -> tuple[ListedMessage, list[Event]] | None:
         """With all recipients, also those that ended, and its history; None where it is not (any more) known."""
         try:
-            rows: list[Any] = self.db.connection.execute(_LIST.format(condition="r.message=?"), (message,)).fetchall()
+            rows: list[Any] = self.db.connection.execute(LIST.format(condition="r.message=?"), (message,)).fetchall()
             events: list[Any] = self.db.connection.execute(
                 "SELECT e.at, coalesce(r.address, ''), e.text FROM event e "
                 "LEFT JOIN recipient r ON r.message=e.message AND r.number=e.recipient "
@@ -272,8 +138,8 @@ class QueueAdministration:
             raise as_mail_error(error) from error
         if not rows:
             return None
-        listed = [_listed(row) for row in rows]
-        return _with(listed[0][0], [each[1] for each in listed]), [Event(*event) for event in events]
+        found = [listed(row) for row in rows]
+        return evolve(found[0][0], recipients=tuple(each[1] for each in found)), [Event(*event) for event in events]
 
     def statistics(self, most_destinations: int) -> Statistics:
         """Of this moment."""
@@ -292,7 +158,7 @@ class QueueAdministration:
             raise as_mail_error(error) from error
         counts = {state.value: 0 for state in (ShownState.WAITING, ShownState.ACTIVE, ShownState.HELD)}
         for state, count in states:
-            counts[_shown(state)] += count
+            counts[shown_state(state)] += count
         return Statistics(messages, octets, remembered, counts, tuple(DestinationStatistics(*row) for row in rows))
 
     # -- changing -------------------------------------------------------------------
@@ -343,7 +209,7 @@ class QueueAdministration:
             "text": "dropped by the administrator",
             "destination": None if destination is None else db.destination_id(str(destination)),
         }
-        sql = f"UPDATE recipient SET {sets} " + _THOSE.replace("? AND ?", ":first AND :last")  # noqa: S608 - ours
+        sql = f"UPDATE recipient SET {sets} {_THOSE}"  # noqa: S608 - ours
         for first in range(1, total + 1, _CHUNK):
             last = min(total, first + _CHUNK - 1)
             connection.execute(sql, {**named, "first": first, "last": last})
@@ -392,37 +258,3 @@ class QueueAdministration:
 
     def _add_events(self, text: str, now: float) -> None:
         self.db.connection.execute(_EVENTS, (now, text))
-
-
-def _shown(state: int) -> str:
-    if state in (RecipientState.LEASED, RecipientState.LEASED_THEN_HELD):
-        return ShownState.ACTIVE.value
-    return {
-        RecipientState.WAITING: ShownState.WAITING.value,
-        RecipientState.HELD: ShownState.HELD.value,
-        RecipientState.ENDED: ShownState.ENDED.value,
-    }[RecipientState(state)]
-
-
-def _listed(row: Any) -> tuple[ListedMessage, ListedRecipient]:
-    identity, transaction_id, sender, account, accepted_at, size, rank, place, *rest = row
-    number, address, destination, state, attempts, due, ending, reply = rest
-    message = ListedMessage(
-        identity, transaction_id, sender or "", account, accepted_at, size, -rank, place == Place.CORRUPT
-    )
-    ended = "" if ending is None else ENDINGS[ending].value
-    return message, ListedRecipient(number, address, destination or "", _shown(state), attempts, due, ended, reply)
-
-
-def _with(message: ListedMessage, recipients: list[ListedRecipient]) -> ListedMessage:
-    return ListedMessage(
-        message.id,
-        message.transaction_id,
-        message.sender,
-        message.account,
-        message.accepted_at,
-        message.size,
-        message.priority,
-        message.is_damaged,
-        tuple(recipients),
-    )

@@ -10,7 +10,8 @@ from mailsrv.disk import RealDisk
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.envelope import EnvelopeParameters
 from mailsrv.interfaces.queue import AT_ONCE, Delivered, DestinationState, Postponed
-from mailsrv.queue.admin import Command, QueueAdministration, Selection, ShownState
+from mailsrv.queue.admin import Command, QueueAdministration
+from mailsrv.queue.selection import Selection, ShownState
 from tests.queue.queue_setting import NOW, A, B, QueueSetting, names
 
 

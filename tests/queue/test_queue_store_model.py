@@ -13,7 +13,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from mailsrv.disk import RealDisk
 from mailsrv.interfaces.queue import AT_ONCE, Consignment, Delivered, Ending, Finished, Postponed, QueueSettlement
-from mailsrv.queue.admin import Command, QueueAdministration, Selection
+from mailsrv.queue.admin import Command, QueueAdministration
+from mailsrv.queue.selection import Selection
 from tests.queue.queue_setting import A, B, QueueSetting
 
 DESTINATIONS = [A, B]
