@@ -178,7 +178,11 @@ class SessionWatch:
         found = await self._review(accounts)
         for account in accounts:
             if account in found:
-                await self._judge(account, found[account])
+                try:
+                    await self._judge(account, found[account])
+                except Exception:
+                    # Others' sessions have to end all the same.
+                    self._log.failure("sessions of {account} could not be looked at", account=str(account))
             else:
                 # What was missing before the directory went down is missing for the first time again.
                 self._missing.discard(account)

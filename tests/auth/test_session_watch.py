@@ -229,6 +229,18 @@ def test_a_certificate_ends_with_the_account_alone(place: Place) -> None:
     assert alice.ends == [SessionEnd.DISABLED]
 
 
+def test_what_goes_wrong_for_one_account_keeps_no_others_sessions(place: Place) -> None:
+    class Broken:
+        def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
+            raise RuntimeError("a bug")
+
+    alice, bob = place.log_in(proof=Broken()), place.log_in(BOB)
+    place.change(BOB, may_log_in=False)
+    place.clock.advance(20)
+    assert not alice.ends
+    assert bob.ends == [SessionEnd.DISABLED]
+
+
 def test_who_is_no_administrator_any_more_acts_for_nobody(place: Place) -> None:
     own = place.log_in(BOB)
     place.change(BOB, is_administrator=True)

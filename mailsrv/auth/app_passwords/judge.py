@@ -157,8 +157,11 @@ class AppPasswordProof:
         return self.judge.current(self.password.id).addCallbacks(self._objection, _unknown)
 
     def _objection(self, now: AppPassword | None) -> SessionEnd | None:
-        is_good = now is not None and not self.judge.objection(now, self.service)
-        return None if is_good else SessionEnd.REVOKED
+        # After another file took the place, a number may be another's.
+        is_same = now is not None and (now.account, now.created_at) == (self.password.account, self.password.created_at)
+        if now is None or not is_same or self.judge.objection(now, self.service):
+            return SessionEnd.REVOKED
+        return None
 
 
 def _unknown(failure: Failure) -> None:

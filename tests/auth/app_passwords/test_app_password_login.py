@@ -337,6 +337,19 @@ def test_a_session_ends_with_its_app_password(case):
     assert end() is None
 
 
+def test_a_session_does_not_live_on_by_another_app_password_of_the_same_number(case, tmp_path):
+    (login,) = case.begin(case.add().secret)
+    backup = AppPasswordDatabase(str(tmp_path / "backup.db"))
+    number = backup.add(str(BOB), "phone", EVERYTHING, now=0.0, expires_at=None, limit=20).password.id
+    for one in (backup, case.database, case.judge._database):
+        one.close()
+    os.rename(tmp_path / "backup.db", case.path)
+    assert login.proof.password.id == number
+    ends: list[Any] = []
+    login.proof.objection(login.user).addBoth(ends.append)
+    assert ends == [SessionEnd.REVOKED]
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
