@@ -10,7 +10,6 @@ from mailsrv.address import parse_domain
 from mailsrv.directory.alias_file import AliasFile
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.classic_aliases import ClassicAliases
-from mailsrv.directory.ldap.build import make_ldap_directory
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
@@ -66,6 +65,9 @@ def make_directory(
             )
             continue
         if one.type is DirectoryType.LDAP:
+            # With ldap3, which takes those time and memory who have no such directory.
+            from mailsrv.directory.ldap.build import make_ldap_directory
+
             ldap = make_ldap_directory(
                 one,
                 clock=clock,
