@@ -146,8 +146,6 @@ class Pop3Session:
         self._state = State.AUTHORIZATION
         self._name: str | None = None
         self._exchange: SaslExchange | None = None
-        self._is_conversing = False
-        """A response of the exchange was handed out already."""
         self._owed: Event | None = None
         self._encoder: DotEncoder | None = None
         self._top: TopReader | None = None
@@ -354,12 +352,11 @@ class Pop3Session:
             self._refuse_command("No such mechanism")
             return None
         self._exchange = exchange = SaslExchange(mechanism)
-        self._is_conversing = False
         return self._exchange_step(exchange, lambda: exchange.begin(initial_response))
 
     def _exchange_step(self, exchange: SaslExchange, step: Callable[[], Step]) -> Event | None:
         """One step of RFC 5034 4; what is no answer of the mechanism ends the exchange and is no failed log-in."""
-        is_first = not self._is_conversing
+        is_first = not exchange.is_conversing
         try:
             answer = step()
         except MailError as error:
@@ -374,7 +371,6 @@ class Pop3Session:
             return None
         self._name = None
         if isinstance(answer, ResponseGiven):
-            self._is_conversing = True
             return ResponseOffered(exchange.mechanism_name, answer.octets, is_first)
         self._exchange = None
         return LoginRequested(answer.authcid, answer.password, answer.authzid)

@@ -67,6 +67,8 @@ class SaslExchange:
     def __init__(self, mechanism_name: str) -> None:
         self.mechanism_name = mechanism_name.upper()
         self._mechanism: Mechanism = _MECHANISMS[self.mechanism_name]()
+        self.is_conversing = False
+        """A response was handed out to who decides, and that one waits for those to come."""
 
     def begin(self, initial_response: bytes | None = None) -> Step:
         """Start. ``initial_response`` is in base64, ``=`` for an empty one (RFC 4954 4), None if there was none.
@@ -75,11 +77,16 @@ class SaslExchange:
         """
         if initial_response is None:
             return self._mechanism.begin()
-        return self._mechanism.respond(b"" if initial_response == b"=" else decode_base64(initial_response))
+        return self._respond(b"" if initial_response == b"=" else decode_base64(initial_response))
 
     def receive(self, line: bytes) -> Step:
         """A response line without its CRLF; raises :class:`SaslError` and :class:`SaslCancelled`."""
-        return self._mechanism.respond(decode_response(line))
+        return self._respond(decode_response(line))
+
+    def _respond(self, response: bytes) -> Step:
+        step = self._mechanism.respond(response)
+        self.is_conversing = isinstance(step, ResponseGiven)
+        return step
 
 
 def decode_response(line: bytes) -> bytes:

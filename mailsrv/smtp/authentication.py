@@ -34,7 +34,6 @@ class AuthSteps(SessionState):
             self._reject(replies.UNKNOWN_MECHANISM)
         else:
             self._exchange = SaslExchange(command.mechanism)
-            self._is_conversing = False
             self._advance_auth(command.initial_response, is_first=True)
 
     def _continue_auth(self, line: bytes) -> None:
@@ -47,6 +46,7 @@ class AuthSteps(SessionState):
         exchange = self._exchange
         if exchange is None:
             return
+        is_conversing = exchange.is_conversing
         try:
             step = exchange.begin(response) if is_first else exchange.receive(response or b"")
         except (SaslCancelled, SaslError) as error:
@@ -57,16 +57,14 @@ class AuthSteps(SessionState):
             self._out.append(b"334 " + encode_challenge(step) + b"\r\n")
         elif isinstance(step, ResponseGiven):
             self._state = State.COMMAND
-            is_first, self._is_conversing = not self._is_conversing, True
-            self._ask(Owed.AUTH, ResponseOffered(exchange.mechanism_name, step.octets, is_first))
+            self._ask(Owed.AUTH, ResponseOffered(exchange.mechanism_name, step.octets, is_first=not is_conversing))
         else:
             self._end_auth()
             self._ask(Owed.AUTH, PasswordOffered(step, exchange.mechanism_name))
 
     def _refuse_response(self, exchange: SaslExchange, error: SaslCancelled | SaslError) -> None:
-        is_conversing = self._is_conversing
         self._end_auth()
-        if is_conversing:
+        if exchange.is_conversing:
             # Somebody waits for the response; the error comes back as the answer.
             self._ask(Owed.AUTH, ResponseOffered(exchange.mechanism_name, error, is_first=False))
         elif isinstance(error, SaslCancelled):
@@ -88,7 +86,6 @@ class AuthSteps(SessionState):
 
     def _end_auth(self) -> None:
         self._exchange = None
-        self._is_conversing = False
         self._state = State.COMMAND
 
     def _answer_auth(self, answers: tuple[Reply, ...]) -> None:

@@ -155,8 +155,6 @@ class SessionState:
         self._junk = 0
         self._auth_failures = 0
         self._exchange: SaslExchange | None = None
-        self._is_conversing = False
-        """A response of the exchange was handed out already."""
         self._decoder: DotDecoder | None = None
         self._line_breaks: LineBreaks | None = None
         """Of chunks that hold lines."""
