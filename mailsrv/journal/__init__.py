@@ -2,7 +2,7 @@
 
 What is promised stands in :mod:`mailsrv.interfaces.journal` and :mod:`mailsrv.interfaces.content`;
 :class:`Journal` keeps it. Order of reading: ``octets``, ``delivery``, ``format`` and ``segment`` (octets),
-``slot`` (files), ``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and ``recovery``, ``journal``.
+``live_list`` and ``slot`` (files), ``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and ``recovery``, ``journal``.
 """
 
 from mailsrv.journal.journal import Journal, JournalStatus, RetriedDelivery

@@ -35,10 +35,11 @@ from mailsrv.journal.apply import ApplyHooks, ApplyItem, ApplyStage
 from mailsrv.journal.commit import CommitHooks, CommitItem, CommitStage
 from mailsrv.journal.entry import Entry, Job
 from mailsrv.journal.keeper import Keeper, KeeperHooks
+from mailsrv.journal.live_list import read_live_list
 from mailsrv.journal.recovery import recover_all_slots
 from mailsrv.journal.replay import read_control_state, weigh
 from mailsrv.journal.settings import JournalSettings
-from mailsrv.journal.slot import Slot, read_live, slot_directories
+from mailsrv.journal.slot import Slot, slot_directories
 from mailsrv.journal.spool import Spool, SpoolFiles, SpoolJob, run_jobs
 from mailsrv.journal.stuck import StuckDelivery, StuckFolder
 from mailsrv.journal.worker import IWorker, ThreadWorker, WorkerFactory
@@ -424,7 +425,7 @@ class Journal:
         try:
             for directory in slot_directories(self._disk, self._directory):
                 if directory != stages.slot.directory:
-                    ids |= read_live(self._disk, directory)
+                    ids |= read_live_list(self._disk, directory)
             ids |= self._stuck.segment_ids()
         except OSError as error:
             raise Unavailable(cause=str(error)) from error

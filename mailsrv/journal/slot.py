@@ -3,14 +3,12 @@
 ::
 
     state_dir/journal/slot-3/lock               held by the process (open-file-description lock)
-                            /live               ids of the segments that may be replayed
+                            /live               ids of the segments that may be replayed (:mod:`.live_list`)
                             /000000000007.segment
                             /spool/             messages too large for a segment
 
 The first process takes ``slot-0``, the next one ``slot-1``; a process that ended leaves its slot to
-whoever comes next, who replays it. ``live`` names a new id before the segment has it and an old one
-until after it is gone for good, so at any moment, also after a power cut, it names at least what is
-there.
+whoever comes next, who replays it.
 
 Segments are in use oldest first and are given back oldest first: notes and seals about a record lie
 in its own segment or in a later one, never in an earlier one. The slot's own state is under one lock;
@@ -22,22 +20,18 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 
 from attrs import define, field
 from twisted.logger import Logger
 
-from mailsrv.disk import IDisk, IDiskFile, make_directories, opened, write_durably
+from mailsrv.disk import IDisk, IDiskFile, make_directories, opened
 from mailsrv.errors import InsufficientStorage, Unavailable
+from mailsrv.journal.live_list import ID_OCTETS, LiveList
 from mailsrv.journal.segment import Segment
 from mailsrv.journal.settings import JournalSettings
 
-_LIVE_HEAD = struct.Struct(">8sI")
-_LIVE_MAGIC = b"MSLIVE\x00\x01"
-_ID_OCTETS = 16
 _SUFFIX = ".segment"
 _MOST_IDLE = 2
 
@@ -83,36 +77,6 @@ def slot_directories(disk: IDisk, journal_directory: str) -> Iterator[str]:
         yield os.path.join(journal_directory, name)
 
 
-def read_live(disk: IDisk, slot_directory: str) -> frozenset[bytes]:
-    """What the slot publishes; ``Unavailable`` where that cannot be read."""
-    try:
-        file = disk.open(os.path.join(slot_directory, "live"))
-    except FileNotFoundError:
-        # The folder was made this moment: nothing can be in it before the list is.
-        return frozenset()
-    except OSError as error:
-        raise Unavailable(cause=f"{slot_directory}: {error}") from error
-    try:
-        octets = file.read(0, 1 << 20)
-    except OSError as error:
-        raise Unavailable(cause=f"{slot_directory}: {error}") from error
-    finally:
-        file.close()
-    body, checksum = octets[:-4], octets[-4:]
-    if len(body) < _LIVE_HEAD.size or zlib.crc32(body).to_bytes(4, "big") != checksum:
-        raise Unavailable(cause=f"{slot_directory}: the list of live segments is damaged")
-    magic, count = _LIVE_HEAD.unpack_from(body)
-    ids = body[_LIVE_HEAD.size :]
-    if magic != _LIVE_MAGIC or len(ids) != count * _ID_OCTETS:
-        raise Unavailable(cause=f"{slot_directory}: the list of live segments is damaged")
-    return frozenset(ids[at : at + _ID_OCTETS] for at in range(0, len(ids), _ID_OCTETS))
-
-
-def _encode_live(ids: frozenset[bytes]) -> bytes:
-    body = _LIVE_HEAD.pack(_LIVE_MAGIC, len(ids)) + b"".join(sorted(ids))
-    return body + zlib.crc32(body).to_bytes(4, "big")
-
-
 class Slot:
     """The segments of one process."""
 
@@ -132,8 +96,7 @@ class Slot:
         self._idle: list[Segment] = []
         self._next_sequence = 1
         self._last_used = 0
-        self._publish_lock = threading.Lock()
-        self._published: set[bytes] = set()
+        self._live_list = LiveList(directory, disk)
 
     @classmethod
     def claim(cls, directory: str, disk: IDisk, settings: JournalSettings) -> Slot | None:
@@ -167,22 +130,9 @@ class Slot:
                 self._open_segment(path)
         self.live.sort(key=lambda live: live.segment.sequence)
         self._idle.sort(key=lambda segment: segment.sequence)
-        with self._publish_lock:
-            self._published = {live.segment.segment_id for live in self.live}
-            self._published |= {segment.segment_id for segment in self._idle}
-            try:
-                self._write_live()
-            except OSError:
-                # On a full disk the list there is will do, if it names all: a server that does not start
-                # is one whose users cannot make room (R-FULL-1).
-                if not self._is_list_sufficient():
-                    raise
-
-    def _is_list_sufficient(self) -> bool:
-        try:
-            return self._published <= read_live(self._disk, self.directory)
-        except Unavailable:
-            return False
+        self._live_list.begin(
+            [*(live.segment.segment_id for live in self.live), *(segment.segment_id for segment in self._idle)]
+        )
 
     def _open_segment(self, path: str) -> None:
         segment = Segment.open(self._disk, path)
@@ -327,8 +277,8 @@ class Slot:
             sequence = self._next_sequence
             self._next_sequence += 1
         if is_wanted:
-            new_id = secrets.token_bytes(_ID_OCTETS)
-            self._announce(new_id)
+            new_id = secrets.token_bytes(ID_OCTETS)
+            self._live_list.announce(new_id)
             try:
                 segment.renew(new_id, sequence)
             except OSError:
@@ -345,7 +295,7 @@ class Slot:
             if is_wanted:
                 self._idle.append(segment)
                 self._idle.sort(key=lambda idle: idle.sequence)
-        self._retire(old_id)
+        self._live_list.retire(old_id)
         for path in live.spool_files:
             self.remove_spool_file(path)
 
@@ -369,9 +319,9 @@ class Slot:
         with self.lock:
             sequence = self._next_sequence
             self._next_sequence += 1
-        segment_id = secrets.token_bytes(_ID_OCTETS)
+        segment_id = secrets.token_bytes(ID_OCTETS)
         path = os.path.join(self.directory, f"{sequence:012}{_SUFFIX}")
-        self._announce(segment_id)
+        self._live_list.announce(segment_id)
         try:
             segment = Segment.initialise(self._disk, path, segment_id, sequence, self._settings.segment_octets)
             self._disk.sync_directory(self.directory)
@@ -391,31 +341,11 @@ class Slot:
         """An idle one. Its id stays published until the next list is written."""
         segment.close()
         self._remove_half_made(segment.path)
-        self._published.discard(segment.segment_id)
-
-    # -- published ------------------------------------------------------------
-
-    def _announce(self, segment_id: bytes) -> None:
-        with self._publish_lock:
-            self._published.add(segment_id)
-            self._write_live()
-
-    def _retire(self, segment_id: bytes) -> None:
-        with self._publish_lock:
-            self._published.discard(segment_id)
-            try:
-                self._write_live()
-            except OSError as error:
-                # It names more than there is until the next time: that harms nobody.
-                self._log.warn("list of live segments was not written: {error}", error=error)
-
-    def _write_live(self) -> None:
-        write_durably(self._disk, os.path.join(self.directory, "live"), _encode_live(frozenset(self._published)))
+        self._live_list.forget(segment.segment_id)
 
     def live_ids(self) -> frozenset[bytes]:
-        """What is published."""
-        with self._publish_lock:
-            return frozenset(self._published)
+        """What the list of live segments names."""
+        return self._live_list.ids()
 
     def close(self) -> None:
         """Let the slot go."""
