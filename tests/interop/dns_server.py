@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,8 @@ import dns.rdatatype
 import dns.zone
 from attrs import define, field
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.ports import lasting_port
 
 WAIT_SECONDS = 20
 
@@ -63,19 +64,6 @@ def program(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    """Free for UDP and TCP a moment ago."""
-    while True:
-        with socket.socket() as stream, socket.socket(type=socket.SOCK_DGRAM) as datagram:
-            stream.bind(("127.0.0.1", 0))
-            port: int = stream.getsockname()[1]
-            try:
-                datagram.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 def sign(name: str, text: str) -> tuple[str, str]:
     """The zone with signatures and NSEC records, and its trust anchor."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -95,8 +83,8 @@ class DnsServers:
     folder: Path
     tlsa: str
     more: Mapping[str, str] = field(factory=dict)
-    authority_port: int = field(factory=free_port)
-    resolver_port: int = field(factory=free_port)
+    authority_port: int = field(factory=lasting_port)
+    resolver_port: int = field(factory=lasting_port)
     _processes: list[subprocess.Popen[bytes]] = field(factory=list)
 
     def __enter__(self) -> DnsServers:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from tests.ports import lasting_port
+
 WAIT_SECONDS = 20
 REALM = "EXAMPLE.TEST"
 PASSWORD = "ticket please"
@@ -24,20 +26,13 @@ def program(name: str) -> str:
     return found
 
 
-def _free_port() -> int:
-    with socket.socket(type=socket.SOCK_DGRAM) as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 @define(eq=False)
 class Kdc:
     """One realm. ``environment`` is for those who use it."""
 
     folder: Path
     realm: str = REALM
-    port: int = field(factory=_free_port)
+    port: int = field(factory=lasting_port)
     _process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Kdc:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from attrs import define, field
 
+from tests.ports import lasting_port
+
 WAIT_SECONDS = 20
 BASE = "dc=example,dc=test"
 ADMIN = f"cn=admin,{BASE}"
@@ -139,13 +141,6 @@ def program(name: str) -> str:
     return found
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def person(uid: str, password: str = "", *, extra: str = "", mail: str | None = None) -> str:
     """An inetOrgPerson as LDIF."""
     address = f"{uid}@example.test" if mail is None else mail
@@ -166,8 +161,8 @@ class Slapd:
     certificate: Path
     key: Path
     entries: tuple[str, ...] = ()
-    port: int = field(factory=free_port)
-    tls_port: int = field(factory=free_port)
+    port: int = field(factory=lasting_port)
+    tls_port: int = field(factory=lasting_port)
     directives: str = ""
     readable: str = ""
     """A rule on access to passwords in front of ours."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.interop.running import ALICE, BOB, MailServer, run
-from tests.scenarios.server import LISTENERS, lasting_port
+from tests.ports import lasting_port
+from tests.scenarios.server import LISTENERS
 from tests.tls.client_ca import SERVER, Issued, email, issue, revoke
 
 CA = issue(None, common_name="CA of users", is_ca=True)

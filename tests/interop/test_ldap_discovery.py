@@ -31,8 +31,9 @@ from mailsrv.dns.settings import DnsSettings
 from mailsrv.errors import Unavailable
 from mailsrv.tls.self_signed import write_self_signed
 from tests.contracts.directory import DirectoryContract
-from tests.interop.dns_server import DnsServers, free_port
+from tests.interop.dns_server import DnsServers
 from tests.interop.slapd import BASE, SERVICE, SERVICE_PASSWORD, Slapd, person
+from tests.ports import lasting_port
 from tests.scenarios.server import WholeServer
 
 ALICE = Address("alice", "example.test")
@@ -92,7 +93,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     (folder / "secret").write_text(SERVICE_PASSWORD)
     slapd = Slapd(folder / "slapd", folder / "cert.pem", folder / "key.pem", (person("alice", "sesame"),))
     (folder / "dns").mkdir()
-    ports = {"port": slapd.port, "tls_port": slapd.tls_port, "dead": free_port()}
+    ports = {"port": slapd.port, "tls_port": slapd.tls_port, "dead": lasting_port()}
     more = {zone: RECORDS.format(zone=zone, **ports) for zone in ("signed.test", "bogus.test", "plain.test")}
     with slapd, DnsServers(folder / "dns", f"3 1 1 {'00' * 32}", more=more) as dns:
         yield Site(folder, slapd, dns)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import enum
 import random
 import re
-import socket
 import socketserver
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from attrs import Factory, define
 
@@ -212,11 +211,3 @@ def duplicates_without_reason(hop: FlakyNextHop, kills: Sequence[float], window:
             if not is_excused:
                 wrong.append(f"{identifier} for {recipient} came {len(arrivals)} times")
     return wrong
-
-
-def free_port() -> int:
-    """A port nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address: Any = probe.getsockname()
-        return int(address[1])

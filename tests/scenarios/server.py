@@ -12,10 +12,8 @@ import imaplib
 import json
 import os
 import poplib
-import random
 import signal
 import smtplib
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mailsrv.tls.self_signed import write_self_signed
+from tests.ports import lasting_port
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAIN = "example.test"
@@ -43,22 +42,6 @@ LISTENERS = {
     "pop3": ("pop3", "starttls"),
     "pop3s": ("pop3", "implicit"),
 }
-
-_given_ports: set[int] = set()
-
-
-def lasting_port() -> int:
-    """A port that is still free after a restart: below those that the system gives to connections.
-
-    No port comes twice from a process.
-    """
-    while True:
-        port = random.randrange(12_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in _given_ports:
-                _given_ports.add(port)
-                return port
 
 
 class ServerDied(AssertionError):

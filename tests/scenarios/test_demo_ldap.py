@@ -16,7 +16,8 @@ import attrs
 import ldap3
 import pytest
 
-from tests.scenarios.server import ROOT, lasting_port
+from tests.ports import lasting_port
+from tests.scenarios.server import ROOT
 
 START_SECONDS = 90
 BIN = Path(sys.executable).parent

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.interop.peers.installing import cache_folder
+from tests.ports import lasting_port
 
 DOMAIN = "peer.test"
 HOSTNAME = "mx.peer.test"
@@ -28,14 +29,6 @@ ARRIVAL_SECONDS = 20
 
 class PeerFailed(AssertionError):
     """A peer did not do what it should; the text has its log."""
-
-
-def free_port() -> int:
-    """A port nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _write_certificate(certificate: Path, key: Path) -> None:
@@ -64,9 +57,9 @@ class Peer:
 
     def __init__(self, *, relay_port: int | None = None, relay_tls: bool = False) -> None:
         """``relay_tls``: send onwards over TLS only."""
-        self.relay_port = relay_port or free_port()
+        self.relay_port = relay_port or lasting_port()
         self.relay_tls = relay_tls
-        self.port = free_port()
+        self.port = lasting_port()
         runs = cache_folder() / "run"
         runs.mkdir(exist_ok=True)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=runs))

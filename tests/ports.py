@@ -1,0 +1,32 @@
+"""Ports for the servers of the tests: free for TCP and UDP now, and still free when a server starts again.
+
+They lie below those that the system gives to connections. Of two test processes each has its own half.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+
+_FIRST, _END = 12_000, 32_000
+_given: set[int] = set()
+
+
+def lasting_port() -> int:
+    """Another one each time."""
+    is_odd = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[-1] in "13579"
+    while True:
+        port = random.randrange(_FIRST + is_odd, _END, 2)
+        if port in _given:
+            continue
+        with (
+            contextlib.suppress(OSError),
+            socket.socket() as stream,
+            socket.socket(type=socket.SOCK_DGRAM) as datagram,
+        ):
+            stream.bind(("127.0.0.1", port))
+            datagram.bind(("127.0.0.1", port))
+            _given.add(port)
+            return port
