@@ -174,13 +174,18 @@ class WholeServer:
         self.start()
 
     def reload(self) -> None:
-        """SIGHUP; returns when the reload was done or refused."""
+        """SIGHUP; returns when the reload was done by all workers, or refused."""
         process = self._running()
         before = len(self.events_with("reload"))
         process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + START_SECONDS
-        while len(self.events_with("reload")) == before:
+        while not self._have_reloaded(self.events_with("reload")[before:]):
             self._must_live(deadline, "reload")
+
+    def _have_reloaded(self, told: list[dict[str, Any]]) -> bool:
+        """By what was logged: a process that is alone, or the supervisor's refusal, names no worker."""
+        workers = {event.get("worker") for event in told}
+        return None in workers or len(workers) == self.workers
 
     def processes(self) -> list[int]:
         """The main process and the workers."""
