@@ -6,12 +6,14 @@ neither that the password was right nor that there is such a rule. The number of
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 from attrs import frozen
 
 from mailsrv.address import Address, parse_domain, parse_mailbox
 from mailsrv.auth.access_settings import LOCAL, AccessAction, AccessSettings
+from mailsrv.auth.names import comparable_group
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.wire.networks import NetworkSet
 
@@ -46,8 +48,8 @@ class _Rule:
 
     def __init__(self, settings: AccessSettings) -> None:
         self.allows = settings.action is AccessAction.ALLOW
-        self._users = frozenset(_lower(parse_mailbox(text)) for text in settings.users)
-        self._groups = frozenset(text.strip().casefold() for text in settings.groups)
+        self._users = frozenset(_canonical(parse_mailbox(text)) for text in settings.users)
+        self._groups = frozenset(comparable_group(text) for text in settings.groups)
         self._domains = frozenset(parse_domain(text) for text in settings.domains)
         self._services = frozenset(service.value for service in settings.services)
         self._is_anywhere = not settings.networks
@@ -57,12 +59,13 @@ class _Rule:
     def fits(self, user: DirectoryUser, service: str, client_address: str) -> bool:
         return (
             (not self._services or service in self._services)
-            and (not self._users or _lower(user.address) in self._users)
+            and (not self._users or _canonical(user.address) in self._users)
             and (not self._domains or user.address.domain in self._domains)
-            and (not self._groups or any(name.strip().casefold() in self._groups for name in user.groups))
+            and (not self._groups or any(comparable_group(name) in self._groups for name in user.groups))
             and (self._is_anywhere or (client_address in self._networks if client_address else self._is_local))
         )
 
 
-def _lower(address: Address) -> str:
-    return str(address).lower()
+def _canonical(address: Address) -> str:
+    """As accounts are called: ``ß`` and ``ss`` are two names there, and case is none."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", str(address)).lower())

@@ -28,6 +28,11 @@ def parse_user_name(name: str, default_domain: str = "") -> Address | None:
         return None
 
 
+def comparable_group(name: str) -> str:
+    """The name of a group as rules compare it: without case, whichever way accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name.strip()).casefold())
+
+
 def _map_width(text: str) -> str:
     """Full-width and half-width characters as the ordinary ones."""
     return "".join(

@@ -6,6 +6,7 @@ app password, a token of the identity provider, a client certificate.
 
 from __future__ import annotations
 
+from mailsrv.auth.names import comparable_group
 from mailsrv.auth.settings import AuthSettings, SecondFactor
 from mailsrv.interfaces.directory import DirectoryUser
 
@@ -20,7 +21,7 @@ class SecondFactorRule:
     def __init__(self, settings: AuthSettings) -> None:
         self.demands_of_all = settings.second_factor is SecondFactor.ALL
         """Nobody logs in by a password of a directory."""
-        self._groups = frozenset(name.strip().casefold() for name in settings.second_factor_groups)
+        self._groups = frozenset(comparable_group(name) for name in settings.second_factor_groups)
 
     @property
     def may_demand(self) -> bool:
@@ -32,5 +33,5 @@ class SecondFactorRule:
         return (
             self.demands_of_all
             or user.needs_second_factor
-            or any(name.strip().casefold() in self._groups for name in user.groups)
+            or any(comparable_group(name) in self._groups for name in user.groups)
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import attrs
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from mailsrv.address import Address
 from mailsrv.auth.access import AccessDecision, AccessRules
 from mailsrv.auth.access_settings import AccessAction, AccessSettings, LoginService
+from mailsrv.auth.second_factor import SecondFactorRule
+from mailsrv.auth.settings import AuthSettings
 from mailsrv.config.load import parse
 from mailsrv.config.problems import ConfigurationError
 from mailsrv.interfaces.directory import DirectoryUser
@@ -41,6 +45,19 @@ def test_the_first_rule_that_fits_decides():
     assert AccessRules([allow, deny]).decide(ALICE, "imap", HOME) == AccessDecision(False, 2)
     assert AccessRules([deny, allow]).decide(ALICE, "imap", OFFICE) == AccessDecision(False, 1)
     assert decide([allow, deny], BOB, address=HOME)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_accents_are_the_same_whichever_way_they_are_composed(form):
+    def written(text: str) -> str:
+        return unicodedata.normalize(form, text)
+
+    zoe = DirectoryUser(Address("zoë", "example.test"), groups=(unicodedata.normalize("NFD", "Büro"), "Straße"))
+    assert not decide([rule("deny", users=(written("Zoë@example.test"),))], zoe)
+    assert not decide([rule("deny", groups=(written("BÜRO"),))], zoe)
+    assert SecondFactorRule(AuthSettings(second_factor_groups=(written("BÜRO"),))).demands(zoe)
+    # One is not another.
+    assert decide([rule("deny", users=("strasse@example.test",))], DirectoryUser(Address("straße", "example.test")))
 
 
 @pytest.mark.parametrize(
