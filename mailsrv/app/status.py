@@ -23,7 +23,7 @@ from mailsrv import __version__
 from mailsrv.app.status_file import SERVER, StatusFile, clear_statuses, status_folder
 from mailsrv.config.schema import Settings
 from mailsrv.interfaces.directory_state import IReportsState
-from mailsrv.journal.journal import JournalStatus
+from mailsrv.journal import JournalStatus
 
 _log = Logger()
 # Together well below what a file may hold, whatever the characters.

@@ -2,13 +2,16 @@
 
 What is promised stands in :mod:`mailsrv.interfaces.journal` and :mod:`mailsrv.interfaces.content`;
 :class:`Journal` keeps it. Order of reading: ``octets``, ``delivery``, ``format`` and ``segment`` (octets),
-``live_list`` and ``slot`` (files), ``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and ``recovery``, ``journal``.
+``live_list`` and ``slot`` (files), ``commit``, ``apply``, ``keeper`` (the three stages), ``replay`` and
+``recovery``, ``answers`` and ``journal``, ``ending``.
 """
 
-from mailsrv.journal.journal import Journal, JournalStatus, RetriedDelivery
+from mailsrv.journal.journal import Journal
 from mailsrv.journal.octets import FormatError
 from mailsrv.journal.recovery import Recovery, recover_all_slots
+from mailsrv.journal.retry import RetriedDelivery
 from mailsrv.journal.settings import JournalSettings
+from mailsrv.journal.status import JournalStatus
 from mailsrv.journal.stuck import StuckDelivery
 
 __all__ = [

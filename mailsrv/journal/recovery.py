@@ -7,7 +7,7 @@ cannot take stays in its segment for whoever comes next.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -68,6 +68,41 @@ def recover_all_slots(settings: JournalSettings, directory: str, disk: IDisk, ap
             left=left,
         )
     return Recovery(slots, deliveries, left)
+
+
+class RecoveryOfOthers:
+    """The free slots again and again, while a journal is open. In its apply thread."""
+
+    def __init__(
+        self,
+        settings: JournalSettings,
+        directory: str,
+        disk: IDisk,
+        applier: IApplier,
+        seconds: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._disk = disk
+        self._applier = applier
+        self._seconds = seconds
+        self._due = 0.0
+
+    def recover(self) -> None:
+        """Now; raises as :func:`recover_all_slots` does."""
+        recover_all_slots(self._settings, self._directory, self._disk, self._applier)
+        self._due = self._seconds() + self._settings.recovery_interval
+
+    def recover_when_due(self, *, at_once: bool = False) -> None:
+        """Now and then (``at_once``: now); what cannot be replayed is logged and left for the next time."""
+        now = self._seconds()
+        if now < self._due and not at_once:
+            return
+        self._due = now + self._settings.recovery_interval
+        try:
+            recover_all_slots(self._settings, self._directory, self._disk, self._applier)
+        except (OSError, ValueError) as error:
+            _log.error("the journal of an ended process was not replayed: {error}", error=error)
 
 
 def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IApplier) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from mailsrv.app.status import ServerMark, StatusParts, WorkerIdentity, WorkerSt
 from mailsrv.app.status_file import read_statuses, status_folder
 from mailsrv.config.load import parse
 from mailsrv.interfaces.directory_state import DirectoryServerState, DirectoryState, IReportsState
-from mailsrv.journal.journal import JournalStatus
+from mailsrv.journal import JournalStatus
 
 
 class Factory:
