@@ -14,7 +14,7 @@ from zope.interface import implementer
 
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
-from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.directory.peek import IPeekable, Peek, Peeked
 from mailsrv.directory.review import review_users
 from mailsrv.directory.scram import joint_standings
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
@@ -54,7 +54,7 @@ class DirectoryChain:
         self._by_name = {directory.name: directory for directory in directories}
         if len(self._by_name) != len(self._directories):
             raise ValueError("two directories have the same name")
-        self._peeks: Sequence[tuple[str, Callable[[Address], Peeked | None]]] | None = None
+        self._peeks: Sequence[tuple[str, Peek]] | None = None
         if all(IPeekable.providedBy(directory) for directory in self._directories):
             self._peeks = [(directory.name, IPeekable(directory).peek) for directory in self._directories]
         self._for_unknown = for_unknown or (self._directories[0] if self._directories else None)
@@ -116,14 +116,14 @@ class DirectoryChain:
 
         return end
 
-    def peek(self, address: Address) -> Peeked | None:
+    def peek(self, address: Address, *, is_target: bool = False) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`: what all of them have at hand."""
         if self._peeks is None:
             return None
         targets: Sequence[Address] | None = None
         user: DirectoryUser | None = None
         for name, peek in self._peeks:
-            known = peek(address)
+            known = peek(address, is_target=is_target)
             if known is None:
                 return None
             if targets is None:

@@ -259,7 +259,7 @@ class ClassicAliases:
             )
         return file
 
-    def peek(self, address: Address) -> Peeked | None:
+    def peek(self, address: Address, *, is_target: bool = False) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`."""
         if self._domain and address.domain != self._domain:
             return NOBODY

@@ -103,7 +103,7 @@ class PasswdFile:
         key = canonical_address(address)
         return self._file.find(lambda table: table.users.get(key))
 
-    def peek(self, address: Address) -> Peeked | None:
+    def peek(self, address: Address, *, is_target: bool = False) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`."""
         table = self._file.at_hand()
         return None if table is None else (None, table.users.get(address))

@@ -291,7 +291,7 @@ class AddressResolver:
         """Add what a canonical local address stands for; ``aliases`` are those that led to it."""
         is_own_target = address in aliases
         # Members of a list were read with it: none of them is worth a Deferred.
-        known = None if self._peek is None else self._peek(address)
+        known = None if self._peek is None else self._peek(address, is_target=bool(aliases))
         if not is_own_target:
             if address in expansion.met:
                 expansion.tell(StepKind.AGAIN, address)

@@ -20,6 +20,8 @@ class Answer:
     targets: tuple[Address, ...] | None = None
     is_list: bool = False
     """A group: rules may say who sends to it."""
+    is_member: bool = False
+    """Read as a member of a list: whether it is the only entry of its address was not asked."""
 
     @property
     def is_known(self) -> bool:
@@ -59,12 +61,14 @@ class AnswerCache:
             return None
         return max(0.0, self._clock() - next(iter(self._kept.values()))[0])
 
-    def fresh(self, address: Address) -> Answer | None:
-        """An answer from lately."""
+    def fresh(self, address: Address, *, as_member: bool = False) -> Answer | None:
+        """An answer from lately. ``as_member``: also one that serves for members of lists alone."""
         found = self._kept.get(address)
         if found is None or self._clock() - found[0] >= self._seconds:
             return None
         _, number, answer = found
+        if answer.is_member and not as_member:
+            return None
         if number <= self._last_dropped or (number <= self._last_list_dropped and answer.targets is not None):
             return None
         return answer
@@ -108,6 +112,9 @@ class AnswerCache:
 
     def add(self, address: Address, answer: Answer) -> None:
         """Keep it from now."""
+        if answer.is_member and self.fresh(address) is not None:
+            # What is known better.
+            return
         self._detach(address)
         self._count += 1
         self._kept[address] = (self._clock(), self._count, answer)

@@ -16,11 +16,12 @@ from mailsrv.directory.ldap.answers import AnswerCache
 from mailsrv.directory.ldap.changes_build import follower_maker
 from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, TlsFiles
-from mailsrv.directory.ldap.directory import MANY_SECONDS, LdapDirectory
+from mailsrv.directory.ldap.directory import LdapDirectory
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.kept import KeepingTimes
 from mailsrv.directory.ldap.login_check import LoginCheck
+from mailsrv.directory.ldap.lookups import MANY_SECONDS, LookUps
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, load_preset
 from mailsrv.directory.ldap.memberships import MembershipReader
 from mailsrv.directory.ldap.password_check import BindCheck, CompareCheck, IPasswordCheck
@@ -200,17 +201,29 @@ def make_ldap_directory(
         seconds=settings.deadline_seconds,
         many_seconds=max(settings.deadline_seconds, MANY_SECONDS),
     )
-    directory = LdapDirectory(
+    cache = AnswerCache(
+        clock=clock.seconds,
+        seconds=settings.cache_seconds,
+        outage_seconds=settings.outage_seconds,
+        entries=settings.cache_entries,
+    )
+    look_ups = LookUps(
         name,
         client,
         reader,
         groups,
-        AnswerCache(
-            clock=clock.seconds,
-            seconds=settings.cache_seconds,
-            outage_seconds=settings.outage_seconds,
-            entries=settings.cache_entries,
-        ),
+        cache,
+        base=settings.base,
+        seconds=settings.deadline_seconds,
+        clock=clock.seconds,
+        take_turns=take_turns,
+    )
+    directory = LdapDirectory(
+        name,
+        client,
+        reader,
+        look_ups,
+        cache,
         rights=questions,
         password_check=_make_check(settings, client, hashing, name),
         base=settings.base,
@@ -219,7 +232,6 @@ def make_ldap_directory(
         list_seconds=settings.cache_seconds,
         tells_groups=tells_groups,
         administrator_groups=settings.administrator_groups,
-        take_turns=take_turns,
         make_follower=follower_maker(settings, mapping, name, attempts, call_from_thread=call_from_thread),
     )
     return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from time import sleep
 from typing import TypeVar
 
-from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,11 +23,9 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
 from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes
 from mailsrv.directory.ldap.client import LdapClient
-from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
-from mailsrv.directory.ldap.entry import EntryReader, LdapUser
-from mailsrv.directory.ldap.filters import Filter, dn_from_template
-from mailsrv.directory.ldap.groups import GroupReader
-from mailsrv.directory.ldap.mapping import AliasEntry
+from mailsrv.directory.ldap.entry import EntryReader
+from mailsrv.directory.ldap.filters import dn_from_template
+from mailsrv.directory.ldap.lookups import MANY_SECONDS, Ambiguous, LookUps
 from mailsrv.directory.ldap.password_check import IPasswordCheck
 from mailsrv.directory.ldap.rights_in_ldap import RightsInLdap
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
@@ -45,13 +41,6 @@ from mailsrv.interfaces.sessions import IReviewDirectory
 
 T = TypeVar("T")
 
-LIST_LIMIT = 100_000
-MANY_SECONDS = 30.0
-"""What has thousands of entries (a large group, the list of all users) may take longer than one question."""
-_KEPT_IN_ONE_GO = 128
-_IN_ONE_GO, _PAUSE_SECONDS = 16, 0.0001
-_ENTRIES_OF_A_NAME = 5
-"""More than one is a mistake already; a few are read to tell which."""
 _NOBODY = "cn=nobody at all"
 
 
@@ -69,7 +58,7 @@ class LdapDirectory(RightsInLdap):
         name: str,
         client: LdapClient,
         reader: EntryReader,
-        groups: GroupReader,
+        look_ups: LookUps,
         cache: AnswerCache,
         *,
         rights: RightsQuestions,
@@ -81,20 +70,17 @@ class LdapDirectory(RightsInLdap):
         tells_groups: bool = False,
         administrator_groups: Collection[str] = (),
         make_follower: Callable[[Callable[[Changes], None]], ChangeFollower] | None = None,
-        take_turns: Callable[[], Deferred[None]] | None = None,
     ) -> None:
-        """``take_turns`` lets others have the reactor for a moment: a list may have thousands of members."""
         self.name = name
         self._client = client
         self._reader = reader
-        self._groups = groups
+        self._look_ups = look_ups
         self._cache = cache
         super().__init__(rights, reader.mapping, administrator_groups, tells_groups=tells_groups)
         self._password_check = password_check
         self._base = base
         self._seconds = seconds
         self._make_follower = make_follower
-        self._take_turns = take_turns
         self._clock = clock
         self._list_seconds = list_seconds
         self._listed: tuple[float, Sequence[DirectoryUser]] | None = None
@@ -115,9 +101,9 @@ class LdapDirectory(RightsInLdap):
     async def _find_alias(self, address: Address) -> Sequence[Address] | None:
         return (await self._answer(canonical_address(address), may_be_old=True)).targets
 
-    def peek(self, address: Address) -> Peeked | None:
+    def peek(self, address: Address, *, is_target: bool = False) -> Peeked | None:
         """See :class:`~mailsrv.directory.peek.IPeekable`: what was asked lately."""
-        answer = self._cache.fresh(address)
+        answer = self._cache.fresh(address, as_member=is_target)
         return None if answer is None else (answer.targets, answer.user)
 
     def states(self) -> Sequence[DirectoryState]:
@@ -143,15 +129,17 @@ class LdapDirectory(RightsInLdap):
             self._cache.drop(address)
         if not address.domain:
             return None
-        entries = await self._ask(self._search(self._reader.by_login(address)))
-        mine = [entry for entry in entries if self._reader.has_login(entry, address)]
-        users = [user for entry in mine if (user := self._reader.user(entry)) is not None]
-        if len(users) > 1:
-            raise self._ambiguous(address, [user.dn for user in users])
-        if not users:
+        found = await self._ask(self._look_ups.login(address))
+        if found is None:
             return None
-        self._keep_user(users[0])
-        return await self._with_groups(users[0].user, users[0].dn)
+        account = found.user.address
+        if account != address:
+            # Another entry may have the account's address, too: the account is not for who wrote it into theirs.
+            known = await self._answer(account, may_be_old=False)
+            if known.is_known and known.dn.lower() != found.dn.lower():
+                raise self._look_ups.ambiguous(account, [found.dn, known.dn])
+        self._look_ups.keep(found)
+        return await self._with_groups(found.user, found.dn)
 
     def check_password(self, user: DirectoryUser | None, password: str) -> Deferred[bool]:
         """By a bind. For nobody one is made, too, with a name that is none (R-AUTH-4)."""
@@ -195,16 +183,9 @@ class LdapDirectory(RightsInLdap):
         if self._listed is not None and now - self._listed[0] < self._list_seconds:
             return self._listed[1]
         seconds = max(self._seconds, MANY_SECONDS)
-        listed = await self._ask(self._client.with_connection(self._read_users, seconds=seconds))
+        listed = await self._ask(self._client.with_connection(self._look_ups.read_all, seconds=seconds))
         self._listed = (now, listed)
         return listed
-
-    def _read_users(self, connection: LdapConnection, deadline: float) -> Sequence[DirectoryUser]:
-        """In a thread: there may be many."""
-        reader = self._reader
-        entries = connection.search(self._base, reader.users(), reader.mapping.wanted(), deadline, limit=LIST_LIMIT)
-        users = {found.user.address: found.user for entry in entries if (found := reader.user(entry)) is not None}
-        return tuple(users[address] for address in sorted(users, key=str))
 
     def review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
         """See :class:`~mailsrv.interfaces.sessions.IReviewDirectory`: one search for all of them."""
@@ -214,39 +195,25 @@ class LdapDirectory(RightsInLdap):
         drops = self._cache.drops
         try:
             users = await self._ask(
-                self._client.with_connection(partial(self._read_these, addresses), seconds=self._seconds)
+                self._client.with_connection(partial(self._look_ups.read_these, addresses), seconds=self._seconds)
             )
+            if not users:
+                await self._ask(self._look_ups.check_somebody_is_there())
         except Unavailable:
             return {}
         found: dict[Address, DirectoryUser | None] = {}
         for address in addresses:
             same = users.get(address, [])
             if len(same) > 1:
-                self._ambiguous(address, [user.dn for user in same])
+                self._look_ups.ambiguous(address, [user.dn for user in same])
                 continue
             if same and self._cache.drops == drops:
-                self._keep_user(same[0])
+                self._look_ups.keep(same[0])
             elif not same:
                 self._cache.drop(address)
                 drops = self._cache.drops
             found[address] = same[0].user if same else None
         return found
-
-    def _read_these(
-        self, addresses: Sequence[Address], connection: LdapConnection, deadline: float
-    ) -> Mapping[Address, Sequence[LdapUser]]:
-        """In a thread: a hundred entries are too much for the reactor's at once."""
-        users: dict[Address, list[LdapUser]] = {}
-        what, limit = self._reader.by_addresses(addresses), _ENTRIES_OF_A_NAME * len(addresses)
-        entries = connection.search(self._base, what, self._reader.mapping.wanted(), deadline, limit=limit)
-        for number, entry in enumerate(entries):
-            user = self._reader.user(entry)
-            if user is not None:
-                users.setdefault(user.user.address, []).append(user)
-            if number % _IN_ONE_GO == 0:
-                # Else this thread keeps the interpreter for a switch interval each time the reactor wants it.
-                sleep(_PAUSE_SECONDS)
-        return users
 
     # IFollowDirectory
 
@@ -301,6 +268,8 @@ class LdapDirectory(RightsInLdap):
                 waiting.append(waiter)
                 return await waiter
             return await self._ask_once(address)
+        except Ambiguous:
+            raise
         except Unavailable:
             old = self._cache.stale(address) if may_be_old else None
             if old is None:
@@ -312,11 +281,11 @@ class LdapDirectory(RightsInLdap):
         self._asking[address] = waiting
         drops = self._cache.drops
         try:
-            answer = await self._ask(self._look_up(address))
+            answer = await self._ask(self._look_ups.address(address))
         except Exception as error:
-            cause = error.cause if isinstance(error, Unavailable) else "the question failed"
+            told = error if isinstance(error, Unavailable) else Unavailable(cause="the question failed")
             for waiter in waiting:
-                waiter.errback(Unavailable(cause=cause))
+                waiter.errback(told)
             raise
         finally:
             del self._asking[address]
@@ -328,73 +297,6 @@ class LdapDirectory(RightsInLdap):
             if not waiter.called:
                 waiter.callback(answer)
         return answer
-
-    async def _look_up(self, address: Address) -> Answer:
-        found = await self._search(self._reader.by_address(address))
-        entries = [entry for entry in found if address in self._reader.addresses(entry)]
-        if len(entries) > 1:
-            raise self._ambiguous(address, [entry.dn for entry in entries])
-        if not entries:
-            return NOBODY
-        entry = entries[0]
-        form = self._reader.alias_form(entry)
-        if form is not None:
-            return await self._of_alias_entry(entry, form)
-        if self._reader.is_group(entry):
-            return await self._expand(entry)
-        user = self._reader.user(entry)
-        if user is None:
-            return NOBODY
-        if user.forward_dns:
-            user = evolve(user, forwards=(*user.forwards, *await self._addresses_of(user.forward_dns)))
-        return self._of_user(user, address)
-
-    async def _of_alias_entry(self, entry: LdapEntry, form: AliasEntry) -> Answer:
-        targets = self._reader.targets(entry, form)
-        dns = tuple(dn for name in form.target_dn for dn in entry.texts(name) if dn)
-        if dns:
-            targets = (*targets, *await self._addresses_of(dns))
-        if not targets:
-            self._log.warn("{directory}: alias {dn} stands for nobody", directory=self.name, dn=entry.dn)
-        return Answer(dn=entry.dn, targets=tuple(dict.fromkeys(targets)))
-
-    async def _addresses_of(self, dns: Sequence[str]) -> tuple[Address, ...]:
-        return await self._client.with_connection(
-            lambda connection, deadline: self._groups.addresses_of(connection, dns, deadline), seconds=self._seconds
-        )
-
-    async def _expand(self, group: LdapEntry) -> Answer:
-        members = await self._client.with_connection(
-            lambda connection, deadline: self._groups.expand(connection, group, deadline),
-            seconds=max(self._seconds, MANY_SECONDS),
-        )
-        for dn in members.loops:
-            self._log.warn("{directory}: group {dn} contains itself", directory=self.name, dn=dn)
-        for number, member in enumerate(members.users, 1):
-            if self._take_turns is not None and number % _KEPT_IN_ONE_GO == 0:
-                await self._take_turns()
-            self._keep_user(member)
-        return Answer(dn=group.dn, targets=members.addresses, is_list=True)
-
-    def _of_user(self, user: LdapUser, address: Address) -> Answer:
-        if address != user.user.address:
-            return Answer(dn=user.dn, targets=(user.user.address,))
-        if not user.forwards:
-            return Answer(user.user, user.dn)
-        kept = (user.user.address,) if user.keeps_copy else ()
-        return Answer(user.user, user.dn, (*kept, *user.forwards))
-
-    def _keep_user(self, user: LdapUser) -> None:
-        """What a search for something else found. Where it goes on to other entries, it is asked about apart."""
-        if not user.forward_dns:
-            self._cache.add(user.user.address, self._of_user(user, user.user.address))
-
-    async def _search(
-        self, what: Filter, *, limit: int = _ENTRIES_OF_A_NAME, seconds: float = 0.0
-    ) -> Sequence[LdapEntry]:
-        return await self._client.search(
-            self._base, what, self._reader.mapping.wanted(), seconds=max(self._seconds, seconds), limit=limit
-        )
 
     async def _ask(self, question: Awaitable[T]) -> T:
         """The answer; any trouble with the directory is Unavailable."""
@@ -411,12 +313,3 @@ class LdapDirectory(RightsInLdap):
         if not self._is_out:
             self._is_out = True
             self._log.error("{directory} does not answer: {cause}", directory=self.name, cause=cause)
-
-    def _ambiguous(self, address: Address, dns: Sequence[str]) -> Unavailable:
-        self._log.error(
-            "{directory}: {address} is the name of several entries: {dns}",
-            directory=self.name,
-            address=address,
-            dns=dns,
-        )
-        return Unavailable(cause=f"{self.name}: {address} is the name of several entries")

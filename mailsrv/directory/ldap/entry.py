@@ -71,6 +71,12 @@ class EntryReader:
             parts.append(configured(mapping.user_filter))
         return all_of(parts)
 
+    def no_excluded_users(self) -> Filter | None:
+        """All but entries that only ``user_filter`` keeps from being users; None where it keeps out nobody."""
+        if not self.mapping.user_filter:
+            return None
+        return any_of([self.users(), negated(any_of(equal("objectClass", each) for each in self.mapping.user_classes))])
+
     def groups(self) -> Filter | None:
         """All groups; None where there are none to be found."""
         mapping = self.mapping
@@ -122,6 +128,10 @@ class EntryReader:
         classes = {each.lower() for each in entry.texts("objectClass")}
         # A user may carry an auxiliary class of both sorts; what can be asked for a password is a user.
         return bool(classes & self._group_classes) and not classes & self._user_classes
+
+    def has_user_class(self, entry: LdapEntry) -> bool:
+        """Whether its class says that it is a user."""
+        return not self._user_classes.isdisjoint(each.lower() for each in entry.texts("objectClass"))
 
     def alias_form(self, entry: LdapEntry) -> AliasEntry | None:
         """How an alias entry is to be read; None where the entry is a user or a group, whatever else it is."""
@@ -242,9 +252,13 @@ class EntryReader:
         tests = [in_chain(self.mapping.member_of, dn)]
         if primary:
             tests.append(equal(self.mapping.primary_group, primary))
-        groups = self.groups()
-        has = any_of(tests)
-        return has if groups is None else all_of([has, negated(groups)])
+        groups, included = self.groups(), self.no_excluded_users()
+        parts = [any_of(tests)]
+        if groups is not None:
+            parts.append(negated(groups))
+        if included is not None:
+            parts.append(included)
+        return all_of(parts)
 
 
 def relative_identifier(sid: bytes) -> str:

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from mailsrv.address import Address
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser, relative_identifier
-from mailsrv.directory.ldap.filters import all_of, any_of, equal, present
+from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal, present
 from mailsrv.directory.ldap.mapping import LdapMapping
 from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble
 from mailsrv.directory.names import parse_account_name
@@ -29,18 +29,26 @@ class EntriesByDn:
     base: str
 
     def read(
-        self, connection: LdapConnection, dns: Sequence[str], wanted: Sequence[str], deadline: float
+        self,
+        connection: LdapConnection,
+        dns: Sequence[str],
+        wanted: Sequence[str],
+        deadline: float,
+        *,
+        among: Filter | None = None,
     ) -> Iterator[LdapEntry]:
-        """In no order."""
+        """In no order; ``among``: only those it matches."""
         attribute = self.mapping.dn_attribute
         if not attribute:
             for dn in dns:
-                entry = read_entry(connection, dn, wanted, deadline)
+                entry = read_entry(connection, dn, wanted, deadline, among)
                 if entry is not None:
                     yield entry
             return
         for batch in batches(dns):
             what = any_of(equal(attribute, dn) for dn in batch)
+            if among is not None:
+                what = all_of([what, among])
             yield from connection.search(self.base, what, wanted, deadline, limit=len(batch))
 
 
@@ -125,7 +133,7 @@ class GroupReader:
         names = [one for name in mapping.member_name for one in group.texts(name) if one]
         if len(dns) + len(names) > self._limit:
             raise self._too_many(group)
-        by_dn = self._by_dn.read(connection, dns, mapping.wanted(), deadline)
+        by_dn = self._by_dn.read(connection, dns, mapping.wanted(), deadline, among=self._reader.no_excluded_users())
         for entry in (*by_dn, *self._by_name(connection, names, deadline)):
             if self._reader.is_group(entry):
                 self._walk(connection, entry, deadline, walk, (*path, key))
@@ -148,7 +156,9 @@ class GroupReader:
         user = self._reader.user(entry)
         if user is None:
             return
-        walk.users[entry.dn.lower()] = user
+        if self._reader.has_user_class(entry):
+            # Others are addresses and nothing more: whether they are anybody is to be asked.
+            walk.users[entry.dn.lower()] = user
         self._add([user.user.address], group, walk)
 
     def _add_plain(self, group: LdapEntry, walk: _Walk) -> None:
@@ -168,10 +178,12 @@ class GroupReader:
         return RequestTrouble(f"group {group.dn} has more than {self._limit} members")
 
 
-def read_entry(connection: LdapConnection, dn: str, wanted: Sequence[str], deadline: float) -> LdapEntry | None:
-    """One entry by its name; None where it is gone."""
+def read_entry(
+    connection: LdapConnection, dn: str, wanted: Sequence[str], deadline: float, among: Filter | None = None
+) -> LdapEntry | None:
+    """One entry by its name; None where it is gone, or ``among`` does not match it."""
     try:
-        found = connection.search(dn, present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+        found = connection.search(dn, among or present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
     except NoSuchEntry:
         return None
     return found[0] if found else None
