@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 from attrs import field, frozen
 
-from mailsrv.pop3.grammar import SyntaxRefused, parse_count, parse_number, parse_text, split_command
+from mailsrv.pop3.errors import CommandRefused
+from mailsrv.pop3.grammar import parse_count, parse_number, parse_text, split_command
 
 
 class State(enum.Enum):
@@ -116,7 +117,7 @@ Command = User | Pass | Auth | Stls | Capa | Stat | List | Uidl | Retr | Top | D
 def _alone(command: Command) -> Callable[[bytes], Command]:
     def parse(argument: bytes) -> Command:
         if argument.strip(b" "):
-            raise SyntaxRefused("No argument is expected")
+            raise CommandRefused("No argument is expected")
         return command
 
     return parse
@@ -189,11 +190,11 @@ COMMANDS: dict[bytes, CommandRule] = {
 
 
 def parse_command(line: bytes, state: State) -> Command:
-    """The command of a line; raises :class:`SyntaxRefused` also where it may not come now."""
+    """The command of a line; raises :class:`CommandRefused` also where it may not come now."""
     keyword, argument = split_command(line)
     rule = COMMANDS.get(keyword)
     if rule is None:
-        raise SyntaxRefused("Unknown command")
+        raise CommandRefused("Unknown command")
     if state not in rule.states:
-        raise SyntaxRefused("Log in first" if state is State.AUTHORIZATION else "Not after log-in")
+        raise CommandRefused("Log in first" if state is State.AUTHORIZATION else "Not after log-in")
     return rule.parse(argument)

@@ -23,9 +23,7 @@ from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.sessions import IUserSession, SessionEnd
 from mailsrv.pop3.authorization import OpenMaildrop, open_maildrop
-from mailsrv.pop3.prefetch import ContentPrefetcher
-from mailsrv.pop3.replies import ResponseCode, format_refusal
-from mailsrv.pop3.session import (
+from mailsrv.pop3.events import (
     ENDED,
     NEED_DATA,
     PAUSED,
@@ -34,10 +32,12 @@ from mailsrv.pop3.session import (
     Event,
     LoginRequested,
     MessageRequested,
-    Pop3Session,
     ResponseOffered,
     UpdateRequested,
 )
+from mailsrv.pop3.prefetch import ContentPrefetcher
+from mailsrv.pop3.replies import ResponseCode, format_refusal
+from mailsrv.pop3.session import Pop3Session
 from mailsrv.sasl import Conversation
 from mailsrv.status import BAD_MAILBOX
 from mailsrv.wire.channel_binding import TlsChannel

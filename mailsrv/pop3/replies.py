@@ -1,15 +1,13 @@
-"""What the server says: status indicators, response codes (RFC 2449 8, RFC 3206), listings."""
+"""What the server says: status indicators, response codes (RFC 2449 8, RFC 3206), capabilities."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
 
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import InvalidCredentials
 from mailsrv.interfaces.mailbox import MailboxInUse
-
-END_OF_LISTING = b".\r\n"
+from mailsrv.sasl import Challenge, encode_challenge
 
 
 class ResponseCode(enum.Enum):
@@ -28,6 +26,11 @@ class ResponseCode(enum.Enum):
 def format_ok(text: str) -> bytes:
     """``+OK text``."""
     return f"+OK {text}\r\n".encode()
+
+
+def format_challenge(octets: bytes) -> bytes:
+    """``+ challenge`` (RFC 5034 4)."""
+    return b"+ " + encode_challenge(Challenge(octets)) + b"\r\n"
 
 
 def format_error(text: str, code: ResponseCode | None = None) -> bytes:
@@ -67,14 +70,3 @@ def format_capabilities(*, may_log_in: bool, may_start_tls: bool, mechanisms: tu
     if may_start_tls:
         lines.append("STLS")  # RFC 2595 4
     return "\r\n".join([*lines, ".", ""]).encode("ascii")
-
-
-def listing_slices(lines: Iterable[str], slice_lines: int = 1000) -> Iterator[bytes]:
-    """A scan or unique-id listing in pieces, so that a long one is never built whole; its end comes with the last."""
-    pending: list[str] = []
-    for line in lines:
-        pending.append(line)
-        if len(pending) == slice_lines:
-            yield "".join(pending).encode("ascii")
-            pending.clear()
-    yield "".join(pending).encode("ascii") + END_OF_LISTING

@@ -1,24 +1,24 @@
 """The POP3 server engine: octets and answers in, events and octets out.
 
-``receive_octets`` takes what came; ``next_event`` says what there is to do: read on
-(:data:`NEED_DATA`), send what is there (:data:`SEND`), wait because an answer is owed
-(:data:`PAUSED`), or something only the shell can do, which it answers with one of the methods
-named at the event. Commands that need nobody's help are answered inside, several in a row, so
-replies to pipelined commands leave in one write (RFC 2449 6.6). One command at a time; nothing
-is read past one whose answer is owed.
+``receive_octets`` takes what came; ``next_event`` says what there is to do (``events.py``): read on
+(``NEED_DATA``), send what is there (``SEND``), wait because an answer is owed (``PAUSED``), or
+something only the shell can do, which it answers with one of the methods named at the event.
+Commands that need nobody's help are answered inside, several in a row, so replies to pipelined
+commands leave in one write (RFC 2449 6.6). One command at a time; nothing is read past one whose
+answer is owed.
+
+How a client comes to log in stands in ``authentication.py``, what it is told of its maildrop in
+``listings.py``.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import UnionType
-
-from attrs import field, frozen
 
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import InvalidCredentials
-from mailsrv.interfaces.mailbox import Uid
+from mailsrv.pop3.authentication import Authentication
 from mailsrv.pop3.commands import (
     Auth,
     Capa,
@@ -38,86 +38,28 @@ from mailsrv.pop3.commands import (
     User,
     parse_command,
 )
-from mailsrv.pop3.maildrop import Maildrop
-from mailsrv.pop3.replies import (
-    ResponseCode,
-    format_capabilities,
-    format_error,
-    format_ok,
-    format_refusal,
-    listing_slices,
+from mailsrv.pop3.errors import CommandRefused
+from mailsrv.pop3.events import (
+    ENDED,
+    NEED_DATA,
+    PAUSED,
+    SEND,
+    TLS_REQUESTED,
+    Event,
+    LoginRequested,
+    MessageRequested,
+    ResponseOffered,
+    Signal,
+    UpdateRequested,
 )
+from mailsrv.pop3.listings import checked, drop_listing, scan_listing, unique_id_listing
+from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.replies import ResponseCode, format_challenge, format_error, format_ok, format_refusal
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
-from mailsrv.sasl import (
-    Challenge,
-    OfferedMechanisms,
-    ResponseGiven,
-    SaslExchange,
-    Step,
-    encode_challenge,
-    password_mechanisms,
-)
+from mailsrv.sasl import OfferedMechanisms, password_mechanisms
 from mailsrv.wire.dot_stuffing import DotEncoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
-
-
-class Signal(enum.Enum):
-    """Events that carry nothing."""
-
-    NEED_DATA = "need data"
-    SEND = "send"
-    """More will come when ``octets_to_send`` was taken."""
-    PAUSED = "paused"
-    """An answer is owed to the engine."""
-    TLS_REQUESTED = "tls requested"
-    """Send, start TLS, then call ``tls_started``."""
-    ENDED = "ended"
-    """Send and close."""
-
-
-NEED_DATA, SEND, PAUSED = Signal.NEED_DATA, Signal.SEND, Signal.PAUSED
-TLS_REQUESTED, ENDED = Signal.TLS_REQUESTED, Signal.ENDED
-
-
-@frozen
-class LoginRequested:
-    """Answer with ``login_succeeded`` or ``refuse``."""
-
-    authcid: str
-    password: str = field(repr=False)
-    authzid: str = ""
-
-
-@frozen
-class ResponseOffered:
-    """A step of a SASL exchange: answer as to :class:`LoginRequested`, or ``challenge`` once more."""
-
-    mechanism: str
-    response: bytes | MailError = field(repr=False)
-    """An error where the client cancelled or sent what is no response: it will be the answer."""
-    is_first: bool
-
-
-@frozen
-class MessageRequested:
-    """RETR or TOP: answer with ``send_message``; or ``begin_message``, ``send_part`` …, ``end_message``; or ``refuse``.
-
-    What TOP leaves out is cut off by the engine.
-    """
-
-    number: int
-    uid: Uid
-
-
-@frozen
-class UpdateRequested:
-    """QUIT with messages marked: remove them, then ``update_done`` or ``refuse``."""
-
-    uids: list[Uid]
-
-
-Event = Signal | LoginRequested | ResponseOffered | MessageRequested | UpdateRequested
 
 
 class Pop3Session:
@@ -135,19 +77,17 @@ class Pop3Session:
     ) -> None:
         """``may_log_in_plainly``: the client's network may log in without TLS (R-TRUST-1)."""
         self._settings = settings
-        self._may_start_tls = may_start_tls and not is_encrypted
-        self._may_log_in = is_encrypted or may_log_in_plainly
-        self._is_encrypted = is_encrypted
-        self._mechanisms = mechanisms
+        self._authentication = Authentication(
+            mechanisms, is_encrypted=is_encrypted, may_start_tls=may_start_tls, may_log_in_plainly=may_log_in_plainly
+        )
         self._buffer = ReceiveBuffer()
         self._output: list[bytes] = []
         self._output_octets = 0
         self._listing: Iterator[bytes] | None = None
         self._state = State.AUTHORIZATION
-        self._name: str | None = None
-        self._exchange: SaslExchange | None = None
         self._owed: Event | None = None
         self._encoder: DotEncoder | None = None
+        """Of the message that is being sent."""
         self._top: TopReader | None = None
         self._maildrop: Maildrop | None = None
         self._is_discarding = False
@@ -252,7 +192,7 @@ class Pop3Session:
                 return self._buffer.maybe_extract_line(self._line_limit())
             except LineTooLong:
                 self._is_discarding = True
-                self._exchange = None
+                self._authentication.exchange = None
                 self._refuse_command("Line too long")
             except BareLineBreak:
                 # Two readers of these octets could see different commands; so nothing of them is one.
@@ -261,51 +201,58 @@ class Pop3Session:
 
     def _line_limit(self) -> int:
         """AUTH may be longer than other commands: clients send tokens with it in spite of RFC 5034 4."""
-        is_auth = self._exchange is not None or (
+        is_auth = self._authentication.exchange is not None or (
             self._state is State.AUTHORIZATION and self._buffer.startswith(b"AUTH ")
         )
         return self._settings.auth_line_octets if is_auth else self._settings.command_line_octets
 
     def _obey(self, line: bytes) -> Event | None:
         """Carry a line out, or answer with what the shell has to do for it."""
-        exchange = self._exchange
-        if exchange is not None:
-            return self._exchange_step(exchange, lambda: exchange.receive(line))
         try:
-            return self._carry_out(parse_command(line, self._state))
+            outcome: bytes | Event | None
+            if self._authentication.exchange is not None:
+                outcome = self._authentication.receive(line)
+            else:
+                outcome = self._carry_out(parse_command(line, self._state))
         except MailError as error:
             self._refuse_command(error.text)
             return None
+        if isinstance(outcome, bytes):
+            self._send(outcome)
+            return None
+        return outcome
 
-    def _carry_out(self, command: Command) -> Event | None:
+    def _carry_out(self, command: Command) -> bytes | Event | None:
+        """The reply, or what it takes to have one. None: all is said. Raises MailError."""
         match command:
             case Retr(number=number):
                 return self._message(number, None)
             case Top(number=number, lines=lines):
                 return self._message(number, lines)
             case Dele(number=number):
-                self._delete(number)
+                self.maildrop.mark_deleted(checked(self.maildrop, number))
+                return b"+OK Marked\r\n"
             case List(number=number):
-                self._list(number)
+                self._listing = scan_listing(self.maildrop, number)
             case Uidl(number=number):
-                self._list_unique_ids(number)
+                self._listing = unique_id_listing(self.maildrop, number)
             case Stat():
-                self._send(f"+OK {self.maildrop.messages_left} {self.maildrop.octets_left}\r\n".encode())
+                return drop_listing(self.maildrop)
             case Noop():
-                self._send(format_ok("Nothing done"))
+                return format_ok("Nothing done")
             case Rset():
                 self.maildrop.unmark_all()
-                self._send(format_ok("No message is marked"))
+                return format_ok("No message is marked")
             case Capa():
-                self._send_capabilities()
+                return self._authentication.capabilities(is_over=self._state is not State.AUTHORIZATION)
             case Quit():
                 return self._quit()
             case User(name=name):
-                self._take_name(name)
+                return self._authentication.take_name(name)
             case Pass(password=password):
-                return self._take_password(password)
+                return self._authentication.take_password(password)
             case Auth(mechanism=mechanism, initial_response=initial_response):
-                return self._begin_exchange(mechanism, initial_response)
+                return self._authentication.begin(mechanism, initial_response)
             case Stls():
                 return self._request_tls()
         return None
@@ -315,83 +262,24 @@ class Pop3Session:
     @property
     def mechanisms(self) -> tuple[str, ...]:
         """Of log-in, that can be had now."""
-        return self._mechanisms(self._is_encrypted)
-
-    def _send_capabilities(self) -> None:
-        may_log_in = self._may_log_in and self._state is State.AUTHORIZATION
-        may_start_tls = self._may_start_tls and self._state is State.AUTHORIZATION
-        self._send(format_capabilities(may_log_in=may_log_in, may_start_tls=may_start_tls, mechanisms=self.mechanisms))
-
-    def _may_not_log_in(self) -> bool:
-        if not self._may_log_in:
-            self._refuse_command("Log-in needs TLS" + (", use STLS first" if self._may_start_tls else ""))
-        return not self._may_log_in
-
-    def _take_name(self, name: str) -> None:
-        """+OK to any name: who exists is nobody's business (R-AUTH-6)."""
-        if not self._may_not_log_in():
-            self._name = name
-            self._send(format_ok("Password, please"))
-
-    def _take_password(self, password: str) -> Event | None:
-        if self._may_not_log_in():
-            return None
-        if self._name is None:
-            self._refuse_command("USER comes first")
-            return None
-        name, self._name = self._name, None
-        return LoginRequested(name, password)
-
-    def _begin_exchange(self, mechanism: str, initial_response: bytes | None) -> Event | None:
-        if self._may_not_log_in():
-            return None
-        if not mechanism:
-            self._send(("+OK Mechanisms\r\n" + "".join(f"{name}\r\n" for name in self.mechanisms) + ".\r\n").encode())
-            return None
-        if mechanism not in self.mechanisms:
-            self._refuse_command("No such mechanism")
-            return None
-        self._exchange = exchange = SaslExchange(mechanism)
-        return self._exchange_step(exchange, lambda: exchange.begin(initial_response))
-
-    def _exchange_step(self, exchange: SaslExchange, step: Callable[[], Step]) -> Event | None:
-        """One step of RFC 5034 4; what is no answer of the mechanism ends the exchange and is no failed log-in."""
-        is_first = not exchange.is_conversing
-        try:
-            answer = step()
-        except MailError as error:
-            self._exchange = None
-            if not is_first:
-                # Somebody waits for the response; the error comes back as the answer.
-                return ResponseOffered(exchange.mechanism_name, error, is_first=False)
-            self._refuse_command(error.text)
-            return None
-        if isinstance(answer, Challenge):
-            self._send(b"+ " + encode_challenge(answer) + b"\r\n")
-            return None
-        self._name = None
-        if isinstance(answer, ResponseGiven):
-            return ResponseOffered(exchange.mechanism_name, answer.octets, is_first)
-        self._exchange = None
-        return LoginRequested(answer.authcid, answer.password, answer.authzid)
+        return self._authentication.mechanisms
 
     def challenge(self, octets: bytes) -> None:
         """Ask the client once more, instead of an answer to :class:`ResponseOffered`."""
         self._settle(ResponseOffered)
-        self._send(b"+ " + encode_challenge(Challenge(octets)) + b"\r\n")
+        self._send(format_challenge(octets))
 
     def login_succeeded(self, maildrop: Maildrop) -> None:
         """Answer to :class:`LoginRequested` and to :class:`ResponseOffered`."""
         self._settle(LoginRequested | ResponseOffered)
-        self._exchange = None
+        self._authentication.exchange = None
         self._maildrop = maildrop
         self._state = State.TRANSACTION
         self._send(format_ok(f"Maildrop has {len(maildrop)} messages ({maildrop.octets_left} octets)"))
 
     def _request_tls(self) -> Event | None:
-        if not self._may_start_tls:
-            self._refuse_command("TLS cannot be started")
-            return None
+        if not self._authentication.may_start_tls:
+            raise CommandRefused("TLS cannot be started")
         if len(self._buffer):
             # R-TLS-1: what came in the same breath would be obeyed as if it had been encrypted.
             self._end(format_error("Commands after STLS"))
@@ -402,46 +290,15 @@ class Pop3Session:
     def tls_started(self) -> bool:
         """Answer to TLS_REQUESTED. Forgets what was said before; True if octets had been read meanwhile: then close."""
         self._settle(Signal)
-        self._name = None
-        self._may_start_tls = False
-        self._may_log_in = True
-        self._is_encrypted = True
+        self._authentication.tls_started()
         return self._buffer.clear() > 0
 
     # Transaction state
 
-    def _checked(self, number: int) -> bool:
-        if self.maildrop.holds(number):
-            return True
-        self._refuse_command("No such message")
-        return False
-
-    def _list(self, number: int | None) -> None:
-        maildrop = self.maildrop
-        if number is None:
-            self._send(format_ok(f"{maildrop.messages_left} messages ({maildrop.octets_left} octets)"))
-            self._listing = listing_slices(f"{each} {maildrop.size(each)}\r\n" for each in maildrop.numbers())
-        elif self._checked(number):
-            self._send(format_ok(f"{number} {maildrop.size(number)}"))
-
-    def _list_unique_ids(self, number: int | None) -> None:
-        maildrop = self.maildrop
-        if number is None:
-            self._send(format_ok("Unique-ids"))
-            self._listing = listing_slices(f"{each} {maildrop.unique_id(each)}\r\n" for each in maildrop.numbers())
-        elif self._checked(number):
-            self._send(format_ok(f"{number} {maildrop.unique_id(number)}"))
-
-    def _delete(self, number: int) -> None:
-        if self._checked(number):
-            self.maildrop.mark_deleted(number)
-            self._send(b"+OK Marked\r\n")
-
-    def _message(self, number: int, lines: int | None) -> Event | None:
-        if not self._checked(number):
-            return None
+    def _message(self, number: int, lines: int | None) -> Event:
+        event = MessageRequested(number, self.maildrop.uid(checked(self.maildrop, number)))
         self._top = None if lines is None else TopReader(lines)
-        return MessageRequested(number, self.maildrop.uid(number))
+        return event
 
     def send_message(self, octets: bytes) -> None:
         """Answer to :class:`MessageRequested` with all of a message in memory."""
@@ -503,7 +360,7 @@ class Pop3Session:
         if not self.may_refuse:
             raise RuntimeError("nothing to refuse")
         self._owed = None
-        self._exchange = None
+        self._authentication.exchange = None
         reply = format_refusal(error)
         if isinstance(owed, UpdateRequested):
             self._end(reply)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.account import InvalidCredentials
 from mailsrv.interfaces.mailbox import Uid
-from mailsrv.pop3.maildrop import Maildrop
-from mailsrv.pop3.session import (
+from mailsrv.pop3.events import (
     ENDED,
     NEED_DATA,
     PAUSED,
@@ -19,9 +18,10 @@ from mailsrv.pop3.session import (
     TLS_REQUESTED,
     LoginRequested,
     MessageRequested,
-    Pop3Session,
     UpdateRequested,
 )
+from mailsrv.pop3.maildrop import Maildrop
+from mailsrv.pop3.session import Pop3Session
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
 from mailsrv.status import NOT_AUTHORISED
