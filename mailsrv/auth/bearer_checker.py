@@ -67,7 +67,7 @@ class BearerChecker:
                 expires = _end(table, good.expires)
         started = self._clock.seconds()
         if not standing.objection:
-            self._throttle.begin(name, credentials.client_address, given.token).succeeded()
+            self._throttle.proven(name, credentials.client_address, given.token)
             return self._rules.admit(standing, credentials, LastingProof(self._seconds, expires))
         # The client has to answer once more (RFC 7628 3.2.3); what it says then means nothing.
         issuer = self._tokens.table_of(given.token)

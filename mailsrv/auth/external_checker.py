@@ -61,7 +61,7 @@ class ExternalChecker:
         standing = await self._rules.standing(self._directory, claim, credentials)
         if standing.user is None or standing.objection:
             await self._refuse(credentials, claim.name, proof, standing.objection)
-        self._throttle.begin(claim.name, credentials.client_address, proof).succeeded()
+        self._throttle.proven(claim.name, credentials.client_address, proof)
         return self._rules.admit(standing, credentials, LastingProof(time.time))
 
     def _choose(self, accounts: tuple[Address, ...], authzid: str) -> Address | None:

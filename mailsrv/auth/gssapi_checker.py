@@ -81,7 +81,7 @@ class GssapiChecker:
         if not self._settings.counts_as_second_factor and self._rules.second_factor.demands(standing.user):
             # Tickets come from the directory's password unless the KDC asks for more; a ticket does not tell.
             await self._refuse(credentials, claim.name, proof, TICKET_NOT_ENOUGH)
-        self._throttle.begin(claim.name, credentials.client_address, proof).succeeded()
+        self._throttle.proven(claim.name, credentials.client_address, proof)
         return self._rules.admit(standing, credentials, LastingProof(time.time))
 
     async def _establish(self, acceptor: Acceptor, credentials: SaslCredentials) -> str:

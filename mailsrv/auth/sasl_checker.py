@@ -1,9 +1,9 @@
 """Decides about mechanisms that do not hand a password over: about SCRAM (RFC 5802) itself, about others who is told.
 
 A user without keys, one of whom a second factor is demanded and an unknown one get a believable challenge; one who may
-not log in gets their own. It is the same each time, wherever and as whomever they ask (R-AUTH-4), and after it comes the
-answer that a wrong proof gets. The throttle counts the proof: a right one is known again by its key, as a right password
-would be; of two wrong ones nobody can tell whether they are of the same password, so each counts.
+not log in gets their own. It is the same each time, wherever and as whomever they ask (R-AUTH-4), and after it comes
+the answer that a wrong proof gets. The throttle counts the proof: a right one is known again by its key, as a right
+password would be; of two wrong ones nobody can tell whether they are of the same password, so each counts.
 """
 
 from __future__ import annotations

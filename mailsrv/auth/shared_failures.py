@@ -105,10 +105,14 @@ class SharedFailures:
             self._count(table.networks, network, self.per_network, now)
 
     def succeeded(self, digest: bytes, network: str, pair: str, now: float) -> None:
-        """The password was right: what went wrong before in this place is forgotten."""
+        """The password was right. Where it was not right lately, somebody has found it: what went wrong is forgotten.
+
+        A program that logs in every few minutes forgives nothing: by that, somebody else in its network could go on
+        guessing for ever.
+        """
         table = self.table
         tried = table.pairs.get(pair)
-        if tried.failures:
+        if tried.failures and not self.is_right(digest, pair, now):
             table.pairs.put(FailureRecord(pair, last_success=now))
         if self._memory is not None:
             name = _with_digest(pair, digest)

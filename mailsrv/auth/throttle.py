@@ -63,7 +63,7 @@ class Attempt:
         self._throttle = throttle
         self._account = account
         self._network = network
-        self._pair = f"{network} {account}"
+        self._pair = _pair(network, account)
         self._digest = throttle.digest(account, password)
         self.is_refused = throttle.is_past_limit(self._digest, network, self._pair)
         """Whether to fail without looking at the password."""
@@ -147,6 +147,12 @@ class LoginThrottle:
             )
         return attempt
 
+    def proven(self, account: str, client_address: str, proof: str) -> None:
+        """Somebody was let in by what nobody can guess (a certificate, ticket, token): no limit holds for that."""
+        if not self.is_exempt(client_address):
+            network = network_key(client_address)
+            self.failures.succeeded(self.digest(account, proof), network, _pair(network, account), self.now())
+
     def now(self) -> float:
         return self._clock.seconds()
 
@@ -171,3 +177,8 @@ class LoginThrottle:
             return False
         tried = failures.network_used(network, now) + self.under_way.others(network, digest)
         return tried > self._settings.failures_per_network - ALMOST
+
+
+def _pair(network: str, account: str) -> str:
+    """What an account at a network is counted under."""
+    return f"{network} {account}"

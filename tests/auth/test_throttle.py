@@ -151,6 +151,35 @@ def test_a_success_forgives_the_user_on_this_network():
     assert not case.is_refused(password="another")
 
 
+def test_r_lim_2_a_program_that_logs_in_often_gives_no_new_guesses_to_others_in_its_network():
+    case = Case(failures_per_user=3)
+    case.succeed()
+    for number in range(3):
+        assert not case.is_refused(password=f"guess {number}")
+        case.fail(password=f"guess {number}")
+        case.succeed()
+    assert case.is_refused(password="another guess")
+    assert not case.is_refused()
+    # A password that is new there was found by its owner.
+    case.clock.advance(HOUR / 3 + 1)
+    case.succeed(password="new one")
+    assert not case.is_refused(password="slip of the finger")
+
+
+def test_a_proof_that_nobody_can_guess_is_no_attempt_and_makes_its_network_trusted():
+    case = Case(failures_per_user=1, failures_per_network=2)
+    case.fail(password="wrong")
+    case.fail(BOB, password="wrong")
+    assert case.is_refused(password="other")
+    refused = case.throttle.refused
+    case.throttle.proven(ALICE, HOME, "a certificate")
+    assert case.throttle.refused == refused
+    assert not case.is_refused("carol@example.test")
+    exempt = Case(exempt=["192.0.2.0/24"])
+    exempt.throttle.proven(ALICE, HOME, "a certificate")
+    assert not exempt.throttle.failures.is_trusted(HOME, exempt.clock.seconds())
+
+
 def test_attempts_under_way_count_so_that_many_at_once_gain_nothing():
     case = Case()
     attempts = [case.throttle.begin(ALICE, HOME, str(number)) for number in range(30)]
