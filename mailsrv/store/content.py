@@ -8,12 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.logger import Logger
+
 from mailsrv.disk import IDisk, IDiskFile
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import IContent
 from mailsrv.opened_content import LoadedContent, OpenedContent
+from mailsrv.store.account import Account
+from mailsrv.store.maildir import layout
+from mailsrv.store.settings import StoreSettings
 from mailsrv.store.threads import IThreads
 
 _CHUNK = 1 << 20
+_log = Logger()
 
 
 def with_crlf(octets: bytes) -> bytes:
@@ -48,6 +55,52 @@ def open_content(
     except BaseException:
         file.close()
         raise
+
+
+def open_contents(
+    files: Account, mailbox_id: int, uids: Sequence[int], *, settings: StoreSettings, threads: IThreads
+) -> tuple[list[IContent | None], list[int]]:
+    """What could be opened of a mailbox, and the places of those whose file was not there. In a thread."""
+    with files.reading() as reader:
+        place = reader.execute("SELECT directory FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
+        if place is None:
+            return [None] * len(uids), []
+        rows = [
+            reader.execute("SELECT file, stored, size FROM message WHERE id = ?", (mailbox_id << 32 | uid,)).fetchone()
+            for uid in uids
+        ]
+    path = layout.join(files.root, place[0])
+    opened: list[IContent | None] = []
+    lost: list[int] = []
+    budget = settings.load_octets
+    try:
+        for at, row in enumerate(rows):
+            content: LoadedContent | OpenedContent | None = None
+            if row is not None:
+                file, stored, size = row
+                load = min(settings.load_message_octets, budget)
+                try:
+                    content = open_content(
+                        files.disk,
+                        f"{path}/{file}",
+                        stored=stored,
+                        size=size,
+                        temporary_directory=path,
+                        threads=threads,
+                        load_octets=load,
+                    )
+                except FileNotFoundError:
+                    lost.append(at)
+                except OSError as error:
+                    _log.error("a message cannot be read: {error}", error=str(error))
+                    raise Unavailable(cause=str(error)) from error
+                else:
+                    budget -= stored if content.octets is not None else 0
+            opened.append(content)
+    except BaseException:
+        close_all(opened)
+        raise
+    return opened, lost
 
 
 def _converted(disk: IDisk, file: IDiskFile, temporary_directory: str) -> IDiskFile:

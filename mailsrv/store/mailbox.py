@@ -10,19 +10,15 @@ nobody changes costs a few ``stat`` calls a refresh and holds no index open.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import apsw
-from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.mailbox import (
     CopiedMessages,
@@ -34,8 +30,7 @@ from mailsrv.interfaces.mailbox import (
     MessageSummary,
     Uid,
 )
-from mailsrv.opened_content import LoadedContent, OpenedContent
-from mailsrv.store.content import close_all, open_content
+from mailsrv.store.content import open_contents
 from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
 from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
@@ -43,6 +38,7 @@ from mailsrv.store.maildir import layout
 from mailsrv.store.operation import copying, removal
 from mailsrv.store.operation import flags as flag_operation
 from mailsrv.store.recent import claim_recent
+from mailsrv.store.stamp import Stamp, take_stamp
 from mailsrv.store.structure import make_structures, read_summaries, store_structures
 from mailsrv.store.view import MailboxView, ViewedMailbox, stored_flags
 
@@ -58,15 +54,6 @@ _SCANNED_AT_ONCE = 64
 def _is_complete(summary: MessageSummary) -> bool:
     """Whether the index has a message's structure; what other programs delivered has none at first."""
     return summary.imap_envelope is not None
-
-
-@frozen
-class Stamp:
-    """Time stamps of index and folder; equal and old ones mean that nothing happened."""
-
-    stamps: tuple[int, ...]
-    newest_ns: int
-    taken_ns: int
 
 
 @implementer(IMailbox)
@@ -167,7 +154,7 @@ class StoredMailbox(ViewedMailbox):
 
     def _refresh(self) -> Deferred[None]:
         async def look() -> None:
-            stamp = self._take_stamp()
+            stamp = take_stamp(self._owner.files.index_path, self.path)
             found = await self._owner.read(partial(self._read_news, since=self.highest_mod_seq))
             if found is None:
                 await self._owner.scan(self.mailbox_id)
@@ -186,7 +173,7 @@ class StoredMailbox(ViewedMailbox):
     def _refresh_in_place(self) -> bool:
         """Look from the reactor thread, if index and news are at hand and small."""
         files = self._owner.files
-        stamp = self._take_stamp()
+        stamp = take_stamp(files.index_path, self.path)
         reader = files.try_reader()
         if reader is None:
             return False
@@ -209,26 +196,12 @@ class StoredMailbox(ViewedMailbox):
         self._stamp = stamp
         return True
 
-    def _take_stamp(self) -> Stamp:
-        index, path = self._owner.files.index_path, self.path
-        stamps: list[int] = []
-        newest = 0
-        for name in (index, f"{index}-wal", f"{path}/new", f"{path}/cur"):
-            try:
-                status = os.stat(name)
-            except FileNotFoundError:
-                stamps.append(0)
-            else:
-                stamps += (status.st_mtime_ns, status.st_ino, status.st_size)
-                newest = max(newest, status.st_mtime_ns)
-        return Stamp(tuple(stamps), newest, time.time_ns())
-
     def _is_unchanged(self) -> bool:
         """Whether index and folder are as they were at a look that was not too close to their last change."""
         seen = self._stamp
         if seen is None or seen.taken_ns - seen.newest_ns < self._owner.settle_ns:
             return False
-        return self._take_stamp().stamps == seen.stamps
+        return take_stamp(self._owner.files.index_path, self.path).stamps == seen.stamps
 
     # Changing
 
@@ -390,64 +363,20 @@ class StoredMailbox(ViewedMailbox):
         return Deferred.fromCoroutine(self._contents(list(uids)))
 
     async def _contents(self, uids: list[Uid]) -> Sequence[IContent | None]:
-        opened, lost = await self._owner.in_thread(partial(self._open_contents, uids))
+        owner = self._owner
+        open_some = partial(open_contents, owner.files, self.mailbox_id, settings=owner.settings, threads=owner.threads)
+        opened, lost = await owner.in_thread(partial(open_some, uids))
         for at in lost:
             # The file has another name than the index knows: another program was quicker.
             uid = uids[at]
-            path = await self._owner.write(
+            path = await owner.write(
                 lambda transaction, uid=uid: flag_operation.locate(transaction, self.mailbox_id, uid),  # type: ignore[misc]
                 is_durable=False,
             )
             if path is not None:
-                again, _ = await self._owner.in_thread(partial(self._open_contents, [uid]))
+                again, _ = await owner.in_thread(partial(open_some, [uid]))
                 opened[at] = again[0]
         return opened
-
-    def _open_contents(self, uids: list[Uid]) -> tuple[list[IContent | None], list[int]]:
-        """In a thread: what could be opened, and the places of those whose file was not there."""
-        settings, threads, disk = self._owner.settings, self._owner.threads, self._owner.files.disk
-        with self._owner.files.reading() as reader:
-            place = reader.execute("SELECT directory FROM mailbox WHERE id = ?", (self.mailbox_id,)).fetchone()
-            if place is None:
-                return [None] * len(uids), []
-            rows = [
-                reader.execute(
-                    "SELECT file, stored, size FROM message WHERE id = ?", (self.mailbox_id << 32 | uid,)
-                ).fetchone()
-                for uid in uids
-            ]
-        path = layout.join(self._owner.files.root, place[0])
-        opened: list[IContent | None] = []
-        lost: list[int] = []
-        budget = settings.load_octets
-        try:
-            for at, row in enumerate(rows):
-                content: LoadedContent | OpenedContent | None = None
-                if row is not None:
-                    file, stored, size = row
-                    load = min(settings.load_message_octets, budget)
-                    try:
-                        content = open_content(
-                            disk,
-                            f"{path}/{file}",
-                            stored=stored,
-                            size=size,
-                            temporary_directory=path,
-                            threads=threads,
-                            load_octets=load,
-                        )
-                    except FileNotFoundError:
-                        lost.append(at)
-                    except OSError as error:
-                        self._log.error("a message cannot be read: {error}", error=str(error))
-                        raise Unavailable(cause=str(error)) from error
-                    else:
-                        budget -= stored if content.octets is not None else 0
-                opened.append(content)
-        except BaseException:
-            close_all(opened)
-            raise
-        return opened, lost
 
     def close(self) -> None:
         self._owner.close_mailbox(self)
