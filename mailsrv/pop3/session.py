@@ -57,7 +57,7 @@ from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.replies import ResponseCode, format_challenge, format_error, format_ok, format_refusal
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
-from mailsrv.sasl import OfferedMechanisms, password_mechanisms
+from mailsrv.sasl import OfferedMechanisms, SaslCancelled, SaslError, password_mechanisms
 from mailsrv.wire.dot_stuffing import DotEncoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
 
@@ -362,7 +362,10 @@ class Pop3Session:
         self._owed = None
         self._authentication.exchange = None
         reply = format_refusal(error)
-        if isinstance(owed, UpdateRequested):
+        if isinstance(error, SaslError | SaslCancelled):
+            # A mistake of the client's like any other, which is no trouble of the system's.
+            self._refuse_command(error.text)
+        elif isinstance(owed, UpdateRequested):
             self._end(reply)
         elif isinstance(owed, LoginRequested | ResponseOffered) and isinstance(error, InvalidCredentials):
             self._login_failures += 1

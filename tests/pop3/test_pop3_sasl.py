@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.address import Address
 from mailsrv.interfaces.account import IAccount, InvalidCredentials
+from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.testing.dialogue import DialogueTransport
 
 from .conftest import StoredAccount, make_server
@@ -88,6 +89,16 @@ def test_r_auth_3_no_answer_is_refused_and_another_try_works(connection, line, e
     assert connection.portal.ended == [error]
     begin(connection)
     assert connection.say(b64(b"yes") + b"\r\n").startswith(b"+OK ")
+
+
+@pytest.mark.parametrize("line", [b"*", b"no base64"])
+def test_r_lim_exchanges_that_come_to_nothing_are_errors_and_end_the_session(connection, line):
+    replies = []
+    while not connection.transport.disconnecting and len(replies) < 100:
+        begin(connection)
+        replies.append(connection.say(line + b"\r\n"))
+    assert len(replies) == Pop3Settings().error_limit
+    assert not any(b"[SYS/" in reply for reply in replies[:-1])
 
 
 def test_a_line_too_long_gives_the_exchange_up(connection):
