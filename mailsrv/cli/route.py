@@ -31,7 +31,8 @@ from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import Poster, PostingPolicy, describe
-from mailsrv.directory.resolve import AddressResolver, Step, StepKind
+from mailsrv.directory.resolve import AddressResolver
+from mailsrv.directory.resolve_steps import Step, StepKind
 from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.errors import MailError

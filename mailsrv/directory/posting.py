@@ -7,12 +7,14 @@ administrator's to make: ``delivery.believe_list_senders`` believes it of addres
 in here; never of our own.
 
 Where aliases lead to lists and lists to lists, the first with a rule decides for all that is behind it: who put the
-inner one there has decided about it. Mail for postmaster is refused to nobody (RFC 5321 4.5.1).
+inner one there has decided about it. Not so behind a member who lets their own mail go on: nobody gets into a list
+by being forwarded to it by one of another. Mail for postmaster is refused to nobody (RFC 5321 4.5.1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Collection, Sequence
 
 from attrs import frozen
 
@@ -62,31 +64,42 @@ class PostingPolicy:
         """
         if not passed or not self._rights.has_rules:
             return
-        decided: set[Address] = set()
-        for each in passed:
-            if each.through in decided:
-                decided.add(each.address)
-                continue
-            rule = await self._rights.posting_rule(each.address)
-            if rule is not None:
-                decided.add(each.address)
-                members = reached if each.through is None else None
-                if not await self.may_post(each.address, rule, poster, members):
-                    raise MailError(
-                        EXPANSION_PROHIBITED, refusal_text(each.address, rule, poster), cause=f"list {each.address}"
-                    )
+        async for address, rule in self._deciding(passed):
+            members = reached if address == passed[0].address else None
+            if not await self.may_post(address, rule, poster, members):
+                raise MailError(EXPANSION_PROHIBITED, refusal_text(address, rule, poster), cause=f"list {address}")
 
     async def rules(self, passed: Sequence[PassedAlias]) -> Sequence[tuple[Address, PostingRule]]:
         """The rules that decide, for who wants to see them."""
-        found: list[tuple[Address, PostingRule]] = []
-        decided: set[Address] = set()
+        return [each async for each in self._deciding(passed)]
+
+    async def _deciding(self, passed: Sequence[PassedAlias]) -> AsyncIterator[tuple[Address, PostingRule]]:
+        """The outermost rules: of all ways to an address, and behind each user who lets their mail go on."""
+        behind: dict[Address | None, list[PassedAlias]] = {}
         for each in passed:
-            rule = None if each.through in decided else await self._rights.posting_rule(each.address)
-            if rule is not None:
-                found.append((each.address, rule))
-            if rule is not None or each.through in decided:
-                decided.add(each.address)
-        return found
+            behind.setdefault(each.through, []).append(each)
+        met: set[Address] = set()
+        left = deque(behind.get(None, ()))
+        while left:
+            one = left.popleft()
+            if one.address in met:
+                continue
+            met.add(one.address)
+            rule = await self._rights.posting_rule(one.address)
+            if rule is None:
+                left.extend(behind.get(one.address, ()))
+                continue
+            yield one.address, rule
+            decided = deque([one])
+            while decided:
+                for each in behind.get(decided.popleft().address, ()):
+                    if each.address in met:
+                        continue
+                    met.add(each.address)
+                    if each.is_user:
+                        left.extend(behind.get(each.address, ()))
+                    else:
+                        decided.append(each)
 
     async def may_post(
         self, address: Address, rule: PostingRule, poster: Poster, members: Collection[Address] | None = None

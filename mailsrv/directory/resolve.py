@@ -22,7 +22,6 @@ Every method may raise Unavailable: what a directory would say is then not known
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 
 from attrs import evolve, frozen
@@ -33,7 +32,8 @@ from mailsrv.address import Address, AddressError
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
-from mailsrv.directory.peek import IPeekable
+from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.directory.resolve_steps import Listener, Step, StepKind
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
@@ -77,6 +77,8 @@ class PassedAlias:
     address: Address
     through: Address | None = None
     """The one that led to it; None: the address that was asked about."""
+    is_user: bool = False
+    """A user whose mail goes on: it is theirs to say where to, and no administrator's."""
 
 
 @frozen
@@ -89,7 +91,8 @@ class LocalAccounts:
     carried: tuple[Address, ...] = ()
     """Addresses of our domains that ``carries`` said are delivered elsewhere."""
     passed: tuple[PassedAlias, ...] = ()
-    """What may have rules on who sends to it, the outer ones first; nothing for postmaster, whom anybody may write."""
+    """What may have rules on who sends to it, the outer ones first, again for each way to it; nothing for postmaster,
+    whom anybody may write."""
 
 
 @frozen
@@ -112,41 +115,10 @@ Carries = Callable[[Address], bool]
 """Whether a transport rule leads a local address (that is no alias) elsewhere."""
 
 
-class StepKind(enum.Enum):
-    """What happened on the way from an address to accounts."""
-
-    DOMAIN = "domain"
-    ALIAS = "alias"
-    AGAIN = "again"
-    """Met before: not followed a second time."""
-    USER = "user"
-    SUBADDRESS = "subaddress"
-    CARRIED = "carried"
-    FORWARD = "forward"
-    OWNER = "owner"
-    POSTMASTER = "postmaster"
-    CATCH_ALL = "catch-all"
-    NOBODY = "nobody"
-
-
-@frozen
-class Step:
-    """One step, for who wants to know why."""
-
-    kind: StepKind
-    address: Address
-    """What was looked at."""
-    result: tuple[str, ...] = ()
-    """What it led to."""
-
-
-Listener = Callable[[Step], None]
-
-
 class _Expansion:
     """The way through aliases for one address."""
 
-    __slots__ = ("accounts", "carried", "carries", "forwards", "listener", "met", "passed", "targets")
+    __slots__ = ("accounts", "aliases", "carried", "carries", "forwards", "listener", "met", "passed", "targets")
 
     def __init__(self, carries: Carries | None = None, listener: Listener | None = None) -> None:
         self.accounts: dict[Address, LocalRecipient] = {}
@@ -154,6 +126,8 @@ class _Expansion:
         self.carried: dict[Address, None] = {}
         self.met: set[Address] = set()
         self.passed: list[PassedAlias] = []
+        self.aliases: dict[Address, PassedAlias] = {}
+        """Those among ``met`` that are aliases, as they were passed first."""
         self.targets = 0
         self.carries = carries
         self.listener = listener
@@ -294,12 +268,18 @@ class AddressResolver:
         known = None if self._peek is None else self._peek(address, is_target=bool(aliases))
         if not is_own_target:
             if address in expansion.met:
+                again = expansion.aliases.get(address)
+                if again is not None and aliases:
+                    expansion.passed.append(evolve(again, through=aliases[-1]))
                 expansion.tell(StepKind.AGAIN, address)
                 return
             expansion.met.add(address)
             targets = await self._directory.find_alias(address) if known is None else known[0]
             if targets is not None:
-                expansion.passed.append(PassedAlias(address, aliases[-1] if aliases else None))
+                is_user = bool(aliases) and await self._is_user(address, known)
+                passed = PassedAlias(address, aliases[-1] if aliases else None, is_user)
+                expansion.passed.append(passed)
+                expansion.aliases[address] = passed
                 if expansion.listener is not None:
                     expansion.tell(StepKind.ALIAS, address, *targets)
                 await self._follow(targets, expansion, detail, (*aliases, address))
@@ -321,6 +301,13 @@ class AddressResolver:
             if expansion.listener is not None:
                 expansion.tell(StepKind.SUBADDRESS, address, base, own_detail)
             await self._expand(base, settings, expansion, own_detail or detail, aliases)
+
+    async def _is_user(self, address: Address, known: Peeked | None) -> bool:
+        try:
+            return (await self._directory.find_user(address) if known is None else known[1]) is not None
+        except Unavailable:
+            # Whoever told the targets would know: this alias is of another directory, which does not depend on this.
+            return False
 
     async def _follow(
         self, targets: Sequence[Address], expansion: _Expansion, detail: str, aliases: tuple[Address, ...]

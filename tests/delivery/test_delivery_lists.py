@@ -123,6 +123,30 @@ def test_the_outermost_rule_decides_and_aliases_lead_past_none(house_factory):
     assert "5.7.2" in rcpt(made, SENDER, to=Address("list+x", "example.test"))
 
 
+def test_a_members_own_forwarding_leads_into_no_other_list(house_factory):
+    """Who may write to the outer list may not write to whatever its members send their mail on to."""
+    board, chair = Address("board", "example.test"), Address("chair", "example.test")
+    rules = (ListSettings(str(board), Posters.NAMED, (str(chair),)), ListSettings(str(OUTER), Posters.USERS))
+
+    def made(outer: list[Address]) -> Any:
+        made = house(house_factory, "submission", more=rules)
+        made.directory.add_user(chair, "x")
+        made.directory.add_alias(board, [chair])
+        # Bob is a user: his mail goes on, and it is he who says so.
+        made.directory.add_alias(BOB, [board])
+        made.directory.add_alias(OUTER, outer)
+        return made
+
+    refusal = "5.7.2 Only those it names may send to board@example.test"
+    assert rcpt(made([ALICE, BOB]), ALICE, Account(ALICE), to=OUTER).startswith(refusal)
+    assert rcpt(made([ALICE, BOB]), chair, Account(chair), to=OUTER) == ""
+    assert rcpt(made([ALICE, BOB]), ALICE, Account(ALICE), to=BOB).startswith(refusal)
+    # Where the outer list names the inner one, too, its rule decides, in whatever order.
+    assert rcpt(made([ALICE, board]), ALICE, Account(ALICE), to=OUTER) == ""
+    assert rcpt(made([BOB, board]), ALICE, Account(ALICE), to=OUTER) == ""
+    assert rcpt(made([board, BOB]), ALICE, Account(ALICE), to=OUTER) == ""
+
+
 def test_rfc_5321_4_5_1_mail_for_postmaster_is_taken_from_everybody(house_factory):
     made = house(house_factory, post=Posters.NOBODY)
     postmaster = Address("postmaster", "example.test")
