@@ -93,7 +93,7 @@ def test_r_auth_3_no_answer_is_refused_and_another_try_works(connection, line, e
 
 @pytest.mark.parametrize("line", [b"*", b"no base64"])
 def test_r_lim_exchanges_that_come_to_nothing_are_errors_and_end_the_session(connection, line):
-    replies = []
+    replies: list[bytes] = []
     while not connection.transport.disconnecting and len(replies) < 100:
         begin(connection)
         replies.append(connection.say(line + b"\r\n"))
