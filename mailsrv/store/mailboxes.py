@@ -1,8 +1,8 @@
 """All mailboxes of an account, as the sessions of a process see them (IAccountMailboxes).
 
-Writes of an account wait for each other and go in batches: everything asked for during the last
-commit is one transaction with the next. Reads go to threads, or are done in place where they are
-single rows of an index that is open.
+Writes of an account go in batches (:mod:`mailsrv.store.write_queue`), what is appended goes through the
+journal (:mod:`mailsrv.store.append`). Reads go to threads, or are done in place where they are single rows
+of an index that is open.
 """
 
 from __future__ import annotations
@@ -13,17 +13,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 import apsw
-from attrs import frozen
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.address import Address
-from mailsrv.errors import Unavailable
 from mailsrv.interfaces.changes import ChangeNotice
-from mailsrv.interfaces.content import FileContent
-from mailsrv.interfaces.journal import Applied, IJournal, JournaledMessage, JournalRecord, LocalDelivery
+from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import (
     AppendedMessages,
     IAccountMailboxes,
@@ -34,17 +31,17 @@ from mailsrv.interfaces.mailbox import (
     NoSuchMailbox,
     QuotaUsage,
     SpecialUse,
-    Uid,
 )
 from mailsrv.store.account import Account
 from mailsrv.store.account_table import AccountTable
+from mailsrv.store.append import append
 from mailsrv.store.index.connection import as_mail_error
-from mailsrv.store.index.delta import Delta, read_delta
+from mailsrv.store.index.delta import Delta
 from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.listeners import Listeners
 from mailsrv.store.mailbox import StoredMailbox, load_view
-from mailsrv.store.mailbox_name import canonical_name, check_keywords
+from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import layout
 from mailsrv.store.maildir.names import mailbox_name
 from mailsrv.store.maildrop_lock import lock_maildrop
@@ -56,30 +53,14 @@ from mailsrv.store.rebuild import discover
 from mailsrv.store.scan import is_scan_due, scan
 from mailsrv.store.summary_cache import SummaryCache
 from mailsrv.store.threads import IThreads
-from mailsrv.store.view import MailboxView, stored_flags
+from mailsrv.store.view import MailboxView
+from mailsrv.store.write_queue import WriteQueue
 
 T = TypeVar("T")
-Operation = Callable[[Transaction], Any]
 _FEW_ROWS = 256
 """Messages of a mailbox that is opened in the reactor thread, a quarter of a millisecond at most."""
 _NAMES_AFTER_SECONDS = 2.0
 """How long file names may lag behind flags while the server runs."""
-
-
-@frozen
-class _Waiting:
-    operation: Operation
-    is_durable: bool
-    answer: Deferred[Any]
-
-
-@frozen
-class _Done:
-    """What a batch answers: results in order, and the news for open mailboxes."""
-
-    results: list[Any]
-    deltas: list[Delta]
-    notices: list[ChangeNotice]
 
 
 @implementer(IAccountMailboxes)
@@ -112,8 +93,7 @@ class AccountMailboxes:
         self._released = released
         self._mailboxes: dict[int, StoredMailbox] = {}
         self._listeners = Listeners()
-        self._waiting: list[_Waiting] = []
-        self._is_writing = False
+        self._writes = WriteQueue(table, self.files, self.in_thread, known=self._known, take=self._take)
         self._has_expunged = False
         self._behind: dict[int, set[int]] = {}
         self._names_call: IDelayedCall | None = None
@@ -173,85 +153,14 @@ class AccountMailboxes:
 
     def write(self, operation: Callable[[Transaction], T], *, is_durable: bool = True) -> Deferred[T]:
         """Do this in a write transaction; fires when committed, the views having taken the news in."""
-        answer: Deferred[T] = Deferred()
-        if len(self._waiting) >= self.settings.queued_operations:
-            answer.errback(Failure(Unavailable(cause="too many changes wait for the disk")))
-            return answer
-        self._waiting.append(_Waiting(operation, is_durable, answer))
-        if not self._is_writing:
-            self._write_next()
-        return answer
+        return self._writes.add(operation, is_durable=is_durable)
 
-    def _write_next(self) -> None:
-        count = self.settings.batch_operations
-        batch, self._waiting = self._waiting[:count], self._waiting[count:]
-        if not batch:
-            return
-        self._is_writing = True
-        known = {mailbox.mailbox_id: mailbox.highest_mod_seq for mailbox in self._mailboxes.values()}
-        done = self.in_thread(partial(self._write_batch, batch, known))
-        done.addCallbacks(self._written, self._not_written, callbackArgs=(batch,), errbackArgs=(batch,))
-
-    def _write_batch(self, batch: list[_Waiting], known: dict[int, int]) -> _Done:
-        """In a thread."""
-        files = self.files
-        results: list[Any] = []
-        with files.lock:
-            transaction = files.begin(is_durable=any(one.is_durable for one in batch))
-            connection = transaction.connection
-            try:
-                for one in batch:
-                    transaction.begin_operation()
-                    try:
-                        result = one.operation(transaction)
-                        transaction.end_operation()
-                    except Exception as error:
-                        transaction.cancel_operation()
-                        result = Failure(as_mail_error(error))
-                        if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.FullError):
-                            raise
-                    results.append(result)
-                transaction.commit()
-            except BaseException as error:
-                transaction.roll_back()
-                if isinstance(error, apsw.CorruptError):
-                    files.found_damaged()
-                raise
-            self._table.touch(transaction.touched)
-            deltas = self._deltas(connection, transaction.changed, known)
-        notices = [ChangeNotice(files.name, mailbox_id, mod_seq) for mailbox_id, mod_seq in transaction.changed.items()]
-        if transaction.is_list_changed:
-            notices.append(ChangeNotice(files.name, 0, 0))
-        return _Done(results, deltas, notices)
-
-    def _deltas(self, connection: apsw.Connection, changed: Iterable[int], known: dict[int, int]) -> list[Delta]:
-        wanted = [mailbox_id for mailbox_id in changed if mailbox_id in known]
-        if not wanted:
-            return []
-        connection.execute("BEGIN")
-        try:
-            return [read_delta(connection, mailbox_id, known[mailbox_id]) for mailbox_id in wanted]
-        finally:
-            connection.execute("ROLLBACK")
-
-    def _written(self, done: _Done, batch: list[_Waiting]) -> None:
-        for delta in done.deltas:
-            self._has_expunged = self._has_expunged or bool(delta.vanished)
-            self._take(delta)
-        for notice in done.notices:
-            self._table.bus.publish(notice)
-        self._is_writing = False
-        self._write_next()
-        for one, result in zip(batch, done.results, strict=True):
-            one.answer.callback(result)
-
-    def _not_written(self, failure: Failure, batch: list[_Waiting]) -> None:
-        self._is_writing = False
-        self._write_next()
-        for one in batch:
-            one.answer.errback(failure)
+    def _known(self) -> dict[int, int]:
+        """The mod-sequences of open mailboxes."""
+        return {mailbox.mailbox_id: mailbox.highest_mod_seq for mailbox in self._mailboxes.values()}
 
     def _take(self, delta: Delta) -> None:
+        self._has_expunged = self._has_expunged or bool(delta.vanished)
         mailbox = self._mailboxes.get(delta.mailbox_id)
         if mailbox is not None:
             mailbox.take(delta)
@@ -447,69 +356,7 @@ class AccountMailboxes:
     # APPEND and quota
 
     def append(self, name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:
-        return Deferred.fromCoroutine(self._append(canonical_name(name), list(messages)))
-
-    async def _append(self, name: str, messages: list[NewMessage]) -> AppendedMessages:
-        try:
-            uid_validity = await self.read_in_place(partial(self._check_append, name=name, messages=messages))
-        except BaseException:
-            await self._discard(messages)
-            raise
-        if not messages:
-            return AppendedMessages(uid_validity, [])
-        now = int(time.time())
-        record = JournalRecord(
-            tuple(
-                JournaledMessage(
-                    message.content,
-                    (LocalDelivery(self.account, name, message.flags),),
-                    now if message.internal_date is None else message.internal_date,
-                    message.date_offset_minutes,
-                )
-                for message in messages
-            )
-        )
-        octets = sum(message.content.size for message in messages)
-        self.reserved_octets += octets
-        try:
-            applied: Sequence[Applied] = await self._journal.commit_and_note(record)
-        finally:
-            self.reserved_octets -= octets
-        await self._catch_up(name, applied)
-        return AppendedMessages(applied[0].uid_validity, [Uid(one.uid) for one in applied])
-
-    async def _catch_up(self, name: str, applied: Sequence[Applied]) -> None:
-        for mailbox in list(self._mailboxes.values()):
-            if mailbox.name == name and mailbox.highest_mod_seq < applied[-1].mod_seq:
-                await mailbox.refresh()
-
-    def _check_append(self, connection: apsw.Connection, *, name: str, messages: list[NewMessage]) -> int:
-        row = mailbox_by_name(connection, name)
-        if row is None:
-            raise NoSuchMailbox
-        octet_limit, message_limit = self.room()
-        check_quota(
-            connection, sum(message.content.size for message in messages), len(messages), octet_limit, message_limit
-        )
-        known = frozenset(row.known_keywords())
-        for message in messages:
-            words = stored_flags(message.flags)[1]
-            if words:
-                check_keywords(words.split(" "), known, self.settings)
-        return row.uid_validity
-
-    def _discard(self, messages: list[NewMessage]) -> Deferred[None]:
-        """Files given with an append that is refused are ours to remove."""
-        paths = [message.content.path for message in messages if isinstance(message.content, FileContent)]
-
-        def discard() -> None:
-            for path in paths:
-                try:
-                    self.files.disk.unlink(path)
-                except OSError:
-                    continue
-
-        return self.threads.run(discard) if paths else succeed(None)
+        return Deferred.fromCoroutine(append(self, self._journal, canonical_name(name), list(messages)))
 
     def room(self) -> tuple[int | None, int | None]:
         """Limits of octets and messages; octets promised elsewhere are taken off."""
