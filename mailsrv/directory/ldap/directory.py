@@ -215,6 +215,9 @@ class LdapDirectory(RightsInLdap):
             found[address] = same[0].user if same else None
         return found
 
+    def _drop(self, address: Address) -> None:
+        self._cache.drop(address)
+
     # IFollowDirectory
 
     def follow_changes(self, changed: Callable[[Sequence[Address] | None], None]) -> Callable[[], None]:

@@ -21,6 +21,9 @@ from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwd_line import parse_size
 from mailsrv.interfaces.directory import DirectoryUser
 
+MOST_OCTETS = 2**63 - 1
+"""What databases and protocols count to."""
+
 
 @frozen
 class LdapUser:
@@ -232,14 +235,14 @@ class EntryReader:
         return next((text for name in self.mapping.group_name if (text := entry.first(name))), "")
 
     def quota(self, entry: LdapEntry) -> int | None:
-        """In octets; None where there is none to be read. 0 is none, too."""
+        """In octets; None where there is none to be read. 0 is none, too; what no file could count is the most."""
         text = entry.first(self.mapping.quota) if self.mapping.quota else ""
         if not text:
             return None
         try:
-            return (
-                int(text) * self.mapping.quota_unit if text.isascii() and text.isdigit() else parse_size(text)
-            ) or None
+            is_plain = text.isascii() and text.isdigit()
+            octets = int(text) * self.mapping.quota_unit if is_plain else parse_size(text)
+            return min(octets, MOST_OCTETS) or None
         except ValueError:
             return None
 

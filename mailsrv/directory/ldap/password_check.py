@@ -7,6 +7,7 @@ directories are made for. Comparing is for those whose entries nobody can bind a
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 from twisted.logger import Logger
@@ -16,8 +17,10 @@ from mailsrv.directory.ldap.filters import present
 from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.trouble import NoSuchEntry
 from mailsrv.directory.passwords.hashing import HashingPool
-from mailsrv.directory.passwords.verifiers import is_supported
+from mailsrv.directory.passwords.verifiers import is_locked, is_supported
 
+_CRYPT = re.compile(r"\$[0-9A-Za-z-]{1,16}\$")
+"""How hashes of crypt(3) begin."""
 VALUES = 5
 """Most stored values of an entry that are tried: each costs a hash."""
 
@@ -41,7 +44,7 @@ class BindCheck:
 
 
 class CompareCheck:
-    """By the values of ``attribute``: ``{SCHEME}…`` as in passwd-files; or the password itself (RFC 4519 2.41)."""
+    """By the values of ``attribute``: as in passwd-files, or the password itself (RFC 4519 2.41)."""
 
     _log = Logger()
 
@@ -72,8 +75,13 @@ class CompareCheck:
         except NoSuchEntry:
             return []
         stored = [text for entry in entries for text in entry.texts(self._attribute) if text][:VALUES]
-        secrets = [text if text.startswith("{") else f"{{PLAIN}}{text}" for text in stored]
+        secrets = [_secret(text) for text in stored if not is_locked(text)]
         usable = [secret for secret in secrets if is_supported(secret)]
         if len(usable) < len(secrets):
             self._log.warn("{directory}: {dn} has a password nobody here can check", directory=self._name, dn=dn)
         return usable
+
+
+def _secret(text: str) -> str:
+    """A hash is none of the passwords, whether a scheme stands before it or not: whoever stole it has not got in yet."""
+    return text if text.startswith("{") or _CRYPT.match(text) else f"{{PLAIN}}{text}"

@@ -7,7 +7,7 @@ levels. A value that names nobody gives nobody a right.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -18,11 +18,12 @@ from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal
 from mailsrv.directory.ldap.groups import EntriesByDn, GroupReader, batches
 from mailsrv.directory.ldap.memberships import Memberships
 from mailsrv.directory.ldap.standing import matches
+from mailsrv.directory.ldap.trouble import RequestTrouble
 from mailsrv.directory.names import parse_account_name
 from mailsrv.interfaces.rights import MailboxRight, Posters, PostingRule, SendRights, SharedMailbox
 
 NAMES_LIMIT = 1000
-"""Values of one attribute that are looked at; and shared mailboxes of one user."""
+"""Values of attributes of one meaning; and shared mailboxes of one user that are looked at."""
 _DN = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9-]*|[0-9.]+)\s*=")
 
 # Beside our own words: Netscape's mgrpBroadcasterPolicy has none for this; iRedMail's accessPolicy.
@@ -77,7 +78,7 @@ class RightsReader:
         """The rights that stand in an entry, which has been read with ``wanted``."""
         mapping, is_list = self._reader.mapping, self._reader.is_group(entry)
 
-        def named(attributes: Iterable[str]) -> _Named:
+        def named(attributes: Sequence[str]) -> _Named:
             return self._named(connection, entry, attributes, deadline)
 
         senders = named(mapping.send_as)
@@ -115,9 +116,12 @@ class RightsReader:
         return PostingRule(who, posters.everybody, posters.others, refused.everybody, is_moderated="moderator" in word)
 
     def _named(
-        self, connection: LdapConnection, entry: LdapEntry, attributes: Iterable[str], deadline: float
+        self, connection: LdapConnection, entry: LdapEntry, attributes: Sequence[str], deadline: float
     ) -> _Named:
-        values = [text for name in attributes for text in entry.texts(name)][:NAMES_LIMIT]
+        values = [text for name in attributes for text in entry.texts(name)]
+        if len(values) > NAMES_LIMIT:
+            # A part of those who may not post would let in the others.
+            raise RequestTrouble(f"{entry.dn}: more than {NAMES_LIMIT} are named in {', '.join(attributes)}")
         dns = [text for text in values if _DN.match(text)]
         plain: dict[Address, None] = {}
         for text in values:

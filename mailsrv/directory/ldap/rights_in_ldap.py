@@ -54,6 +54,15 @@ class RightsInLdap(ABC):
     async def _ask(self, question: Awaitable[T]) -> T:
         """The answer; any trouble with the directory is Unavailable."""
 
+    @abstractmethod
+    def _drop(self, address: Address) -> None:
+        """What is remembered of the address is not so any more."""
+
+    def _moved(self, address: Address) -> Unavailable:
+        """What to raise where an entry is gone that had this address a moment ago: its rules are not known."""
+        self._drop(address)
+        return Unavailable(cause=f"the entry of {address} was moved or removed")
+
     async def _with_groups(self, user: DirectoryUser, dn: str) -> DirectoryUser | None:
         """With what rules on log-ins ask for, where there are such rules.
 
@@ -78,7 +87,10 @@ class RightsInLdap(ABC):
         answer = await self._answer(user.address, may_be_old=False)
         if answer.user is None:
             return Memberships()
-        return await self._ask(self._rights.groups_of(answer.dn))
+        memberships = await self._ask(self._rights.groups_of(answer.dn))
+        if memberships.is_gone:
+            raise self._moved(user.address)
+        return memberships
 
     def find_posting_rule(self, address: Address) -> Deferred[PostingRule | None]:
         return run_coroutine(self._find_posting_rule(canonical_address(address)))
@@ -88,7 +100,9 @@ class RightsInLdap(ABC):
         if not answer.is_list:
             return None
         rights = await self._ask(self._rights.rights_of(answer.dn, may_be_old=True))
-        return None if rights is None else rights.posting
+        if rights is None:
+            raise self._moved(address)
+        return rights.posting
 
     def find_send_rights(self, address: Address) -> Deferred[SendRights | None]:
         return run_coroutine(self._find_send_rights(canonical_address(address)))
@@ -102,7 +116,9 @@ class RightsInLdap(ABC):
         except Unavailable:
             # Aliases are their users' own, whoever else may send as them.
             return SendRights(members=self._members_send_as or not answer.is_list, is_whole=False)
-        return None if rights is None else rights.sending
+        if rights is None:
+            raise self._moved(address)
+        return rights.sending
 
     def find_shared_mailboxes(self, user: DirectoryUser) -> Deferred[Sequence[SharedMailbox]]:
         return run_coroutine(self._find_shared_mailboxes(user))

@@ -15,8 +15,10 @@ from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.connection import Credentials
+from mailsrv.directory.ldap.entry import MOST_OCTETS
 from mailsrv.directory.ldap.lookups import SOMEBODY_SECONDS
 from mailsrv.directory.ldap.results import BindOutcome
+from mailsrv.directory.ldap.rights import NAMES_LIMIT
 from mailsrv.directory.ldap.trouble import ServerTrouble
 from mailsrv.directory.resolve import AddressResolver, LocalAccounts
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings
@@ -67,8 +69,7 @@ class House:
             objectClass=("groupOfNames",),
             cn=cn,
             member=members,
-            mail=f"{cn}@example.test",
-            **values,
+            **{"mail": f"{cn}@example.test", **values},
         )
 
     def resolve(self, name: str) -> Any:
@@ -229,3 +230,30 @@ def test_a_directory_that_shows_nobody_at_all_throws_nobody_out(house):
     del entries["uid=boss,dc=test"]
     house.clock.pump([5] * 12)
     assert [end.name for end in session.ends] == ["GONE"]
+
+
+@pytest.mark.parametrize("question", ["find_posting_rule", "find_send_rights"])
+def test_the_rules_of_a_list_that_was_moved_are_not_known_and_not_none(house, question):
+    rule = {"mgrpAllowedBroadcaster": "boss@example.test"}
+    house.group("staff", "uid=boss,dc=test", **rule)
+    assert now(house.directory.find_alias(ex("staff"))) == (ex("boss"),)
+    del house.server.entries["cn=staff,dc=test"]
+    house.group("staff,ou=new", "uid=boss,dc=test", **{**rule, "mail": "staff@example.test"})
+    ask = getattr(house.directory, question)
+    assert isinstance(now(ask(ex("staff"))), Unavailable)
+    assert now(ask(ex("staff"))) is not None
+
+
+def test_more_who_may_not_post_than_are_read_keep_the_list_waiting():
+    house = House(attributes={"refused_poster": ["refused"]})
+    refused = tuple(f"u{number}@example.test" for number in range(NAMES_LIMIT + 1))
+    house.group("staff", house.user("boss"), refused=refused)
+    assert isinstance(now(house.directory.find_posting_rule(ex("staff"))), Unavailable)
+
+
+@pytest.mark.parametrize("quota", ["9" * 30, "9" * 5000, "99999999999999T"])
+def test_a_quota_beyond_all_numbers_is_one_that_can_be_counted(quota):
+    house = House(attributes={"quota": "mailQuota"})
+    house.user("boss", mailQuota=quota)
+    octets = now(house.directory.find_user(ex("boss"))).quota_octets
+    assert octets is None or octets == MOST_OCTETS
