@@ -24,7 +24,7 @@ import re
 from attrs import frozen
 
 from mailsrv.directory.names import parse_account_name
-from mailsrv.directory.passwords.verifiers import is_supported
+from mailsrv.directory.passwords.verifiers import is_locked, is_supported
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.sasl.scram_keys import DIGESTS, ScramKeys
 
@@ -64,7 +64,7 @@ def parse_line(line: str, default_domain: str = "") -> PasswdEntry:
     secret = fields[1]
     warnings: list[str] = []
     may_log_in = True
-    if secret in {"", "x"} or secret[0] in "*!":
+    if is_locked(secret):
         may_log_in = False
     elif not is_supported(secret):
         may_log_in = False

@@ -70,6 +70,11 @@ def is_supported(secret: str) -> bool:
     return True
 
 
+def is_locked(secret: str) -> bool:
+    """Whether it stands where a password would, so that nobody has one (shadow(5)): ``*``, ``x``, a hash behind ``!``."""
+    return secret in {"", "x"} or secret[0] in "*!"
+
+
 def password_octets(password: str) -> bytes | None:
     """The password as it is hashed, or None where it can be nobody's."""
     try:

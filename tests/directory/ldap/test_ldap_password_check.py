@@ -35,7 +35,9 @@ def is_right(password: str, *values: str) -> bool:
     return bool(outcomes[0].is_right)
 
 
-@pytest.mark.parametrize("values", [("sesame",), ("{PLAIN}sesame",), (f"{{CRYPT}}{HASH}",), (HASH,), ("other", "sesame")])
+@pytest.mark.parametrize(
+    "values", [("sesame",), ("{PLAIN}sesame",), (f"{{CRYPT}}{HASH}",), (HASH,), ("other", "sesame")]
+)
 def test_the_password_is_told_in_every_form(values):
     assert is_right("sesame", *values)
     assert not is_right("Sesame", *values)
