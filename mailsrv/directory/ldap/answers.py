@@ -29,10 +29,12 @@ class Answer:
 
 
 NOBODY = Answer()
+NOBODY_ENTRIES = 5000
+"""Names of nobody that are remembered. They have room of their own: guessed ones must not push out those that exist."""
 
 
 class AnswerCache:
-    """At most ``entries`` answers; the oldest go first. Nothing here takes long, however many there are.
+    """At most ``entries`` positive answers; the oldest go first. Nothing here takes long, however many there are.
 
     ``seconds``: an answer is as good as new. ``outage_seconds``: a positive one still serves when nobody can be asked.
     """
@@ -44,6 +46,8 @@ class AnswerCache:
         self._entries = entries
         # When it was asked for, the how-manieth answer it is, and the answer; by age.
         self._kept: OrderedDict[Address, tuple[float, int, Answer]] = OrderedDict()
+        self._nobody: OrderedDict[Address, tuple[float, int]] = OrderedDict()
+        """When it was asked for, and the how-manieth answer it was, of names that are nobody's."""
         self._count = 0
         self._last_dropped = self._last_list_dropped = 0
         """Answers up to these are no longer fresh: all, and those that are lists or aliases."""
@@ -64,25 +68,33 @@ class AnswerCache:
     def fresh(self, address: Address, *, as_member: bool = False) -> Answer | None:
         """An answer from lately. ``as_member``: also one that serves for members of lists alone."""
         found = self._kept.get(address)
-        if found is None or self._clock() - found[0] >= self._seconds:
+        if found is None:
+            return self._fresh_nobody(address)
+        since, number, answer = found
+        if self._clock() - since >= self._seconds:
             return None
-        _, number, answer = found
         if answer.is_member and not as_member:
             return None
         if number <= self._last_dropped or (number <= self._last_list_dropped and answer.targets is not None):
             return None
         return answer
 
+    def _fresh_nobody(self, address: Address) -> Answer | None:
+        since, number = self._nobody.get(address, (0.0, 0))
+        is_fresh = number > self._last_dropped and self._clock() - since < self._seconds
+        return NOBODY if is_fresh else None
+
     def stale(self, address: Address) -> Answer | None:
         """A positive answer, old as it may be within bounds."""
         found = self._kept.get(address)
-        if found is None or not found[2].is_known or self._clock() - found[0] >= self._outage_seconds:
+        if found is None or self._clock() - found[0] >= self._outage_seconds:
             return None
         return found[2]
 
     def drop(self, address: Address) -> None:
         """It has changed: the next question is asked anew. What is known still serves in an outage."""
         self.drops += 1
+        self._nobody.pop(address, None)
         found = self._kept.get(address)
         if found is not None:
             since, number, answer = found
@@ -117,6 +129,13 @@ class AnswerCache:
             return
         self._detach(address)
         self._count += 1
+        self._nobody.pop(address, None)
+        if not answer.is_known:
+            self._kept.pop(address, None)
+            self._nobody[address] = (self._clock(), self._count)
+            while len(self._nobody) > min(self._entries, NOBODY_ENTRIES):
+                self._nobody.popitem(last=False)
+            return
         self._kept[address] = (self._clock(), self._count, answer)
         self._kept.move_to_end(address)
         if answer.dn:

@@ -137,6 +137,21 @@ def test_the_cache_is_bounded_and_old_answers_are_for_known_names():
     assert len(cache) == 2
 
 
+def test_names_that_were_guessed_do_not_push_out_those_that_exist():
+    cache = AnswerCache(clock=lambda: 0.0, seconds=10, outage_seconds=100, entries=10)
+    known = Answer(targets=(B,))
+    cache.add(A, known)
+    for number in range(100):
+        cache.add(Address(f"x{number}", "example.test"), NOBODY)
+    assert cache.stale(A) is known
+    remembered = [cache.fresh(Address(f"x{number}", "example.test")) for number in range(100)]
+    assert remembered == [None] * 90 + [NOBODY] * 10
+    cache.add(A, NOBODY)
+    assert cache.stale(A) is None, "gone is gone"
+    cache.drop_all()
+    assert cache.fresh(A) is None
+
+
 class Trickle:
     """A peer that sends one octet a second."""
 
