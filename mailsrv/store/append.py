@@ -52,12 +52,11 @@ async def append(owner: AccountMailboxes, journal: IJournal, name: str, messages
             for message in messages
         )
     )
-    octets = sum(message.content.size for message in messages)
-    owner.reserved_octets += octets
+    give_back = owner.allowance.promise(sum(message.content.size for message in messages))
     try:
         applied: Sequence[Applied] = await journal.commit_and_note(record)
     finally:
-        owner.reserved_octets -= octets
+        give_back()
     for mailbox in owner.open_mailboxes:
         if mailbox.name == name and mailbox.highest_mod_seq < applied[-1].mod_seq:
             await mailbox.refresh()
@@ -68,7 +67,7 @@ def _check(owner: AccountMailboxes, connection: apsw.Connection, *, name: str, m
     row = mailbox_by_name(connection, name)
     if row is None:
         raise NoSuchMailbox
-    octet_limit, message_limit = owner.room()
+    octet_limit, message_limit = owner.allowance.room()
     check_quota(
         connection, sum(message.content.size for message in messages), len(messages), octet_limit, message_limit
     )

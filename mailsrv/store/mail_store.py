@@ -63,7 +63,7 @@ class MailStore:
         self._chores = None
         self._watch.stop()
         for account in list(self._accounts.values()):
-            account.rename_files()
+            account.late_names.catch_up()
 
         def stopped(result: object) -> None:
             self._threads.stop()
@@ -94,7 +94,7 @@ class MailStore:
         return found
 
     def _account_released(self, mailboxes: AccountMailboxes) -> None:
-        if not mailboxes.references and not mailboxes.reserved_octets and not mailboxes.open_mailboxes:
+        if not mailboxes.references and not mailboxes.allowance.promised_octets and not mailboxes.open_mailboxes:
             if self._accounts.get(mailboxes.account) is mailboxes:
                 del self._accounts[mailboxes.account]
             mailboxes.end()
@@ -105,7 +105,7 @@ class MailStore:
         except MailError:
             return fail()
         if quota_octets is not None:
-            found.quota_octets = quota_octets
+            found.allowance.octets = quota_octets
         found.references += 1
         return succeed(found)
 
@@ -117,7 +117,7 @@ class MailStore:
         except MailError:
             return fail()
         if limit_octets is not None:
-            found.quota_octets = limit_octets
+            found.allowance.octets = limit_octets
         found.references += 1
 
         def reserved(give_back: Callable[[], None]) -> Callable[[], None]:
@@ -141,7 +141,7 @@ class MailStore:
     def _is_limited(self, account: Address) -> bool:
         settings = self._table.settings
         held = self._accounts.get(account)
-        octets = settings.quota_octets if held is None else held.quota_octets
+        octets = settings.quota_octets if held is None else held.allowance.octets
         return octets is not None or settings.quota_messages is not None
 
     # Changes by other programs

@@ -228,7 +228,7 @@ class StoredMailbox(ViewedMailbox):
         wanted = list(uids)
 
         def note(stored: FlagsStored) -> FlagsStored:
-            self._owner.names_are_behind(self.mailbox_id, stored.changed)
+            self._owner.late_names.add(self.mailbox_id, stored.changed)
             return stored
 
         return self._owner.write(
@@ -259,7 +259,7 @@ class StoredMailbox(ViewedMailbox):
 
     def _copy(self, uids: Sequence[Uid], destination: str, *, is_move: bool) -> Deferred[CopiedMessages]:
         wanted = list(uids)
-        octet_limit, message_limit = self._owner.room()
+        octet_limit, message_limit = self._owner.allowance.room()
         return self._owner.write(
             lambda transaction: copying.copy(
                 transaction,

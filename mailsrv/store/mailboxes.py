@@ -8,13 +8,12 @@ of an index that is open.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 import apsw
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -34,22 +33,23 @@ from mailsrv.interfaces.mailbox import (
 )
 from mailsrv.store.account import Account
 from mailsrv.store.account_table import AccountTable
+from mailsrv.store.allowance import Allowance
 from mailsrv.store.append import append
 from mailsrv.store.index.connection import as_mail_error
 from mailsrv.store.index.delta import Delta
 from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
 from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.late_names import LateNames
 from mailsrv.store.listeners import Listeners
 from mailsrv.store.mailbox import StoredMailbox, load_view
 from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import layout
-from mailsrv.store.maildir.names import mailbox_name
 from mailsrv.store.maildrop_lock import lock_maildrop
 from mailsrv.store.operation import mailboxes as mailbox_operation
 from mailsrv.store.operation.copying import check_quota, usage
-from mailsrv.store.operation.flags import rename_files
 from mailsrv.store.operation.removal import count_tombstones, purge_tombstones
-from mailsrv.store.rebuild import discover
+from mailsrv.store.rebuild import discover, has_undiscovered
+from mailsrv.store.recent import count_recent
 from mailsrv.store.scan import is_scan_due, scan
 from mailsrv.store.summary_cache import SummaryCache
 from mailsrv.store.threads import IThreads
@@ -59,8 +59,6 @@ from mailsrv.store.write_queue import WriteQueue
 T = TypeVar("T")
 _FEW_ROWS = 256
 """Messages of a mailbox that is opened in the reactor thread, a quarter of a millisecond at most."""
-_NAMES_AFTER_SECONDS = 2.0
-"""How long file names may lag behind flags while the server runs."""
 
 
 @implementer(IAccountMailboxes)
@@ -83,8 +81,7 @@ class AccountMailboxes:
         self.threads = threads
         self.cache = cache
         self.references = 0
-        self.quota_octets = table.settings.quota_octets
-        self.reserved_octets = 0
+        self.allowance = Allowance(table.settings.quota_octets, table.settings.quota_messages)
         self.settle_ns = int(table.settings.settle_seconds * 1e9)
         self.on_open: Callable[[StoredMailbox], None] = lambda mailbox: None
         self.on_close: Callable[[StoredMailbox], None] = lambda mailbox: None
@@ -94,9 +91,8 @@ class AccountMailboxes:
         self._mailboxes: dict[int, StoredMailbox] = {}
         self._listeners = Listeners()
         self._writes = WriteQueue(table, self.files, self.in_thread, known=self._known, take=self._take)
+        self.late_names = LateNames(table.reactor, partial(self.write, is_durable=False))  # type: ignore[arg-type]
         self._has_expunged = False
-        self._behind: dict[int, set[int]] = {}
-        self._names_call: IDelayedCall | None = None
         self._end_listening = table.bus.listen(self.files.name, self._hear)
 
     @property
@@ -167,29 +163,6 @@ class AccountMailboxes:
             if mailbox.is_gone:
                 self._forget(mailbox)
 
-    # Names that follow flags
-
-    def names_are_behind(self, mailbox_id: int, uids: Iterable[int]) -> None:
-        """File names do not show the flags of these messages yet; they will, soon and together."""
-        behind = self._behind.setdefault(mailbox_id, set())
-        behind.update(uids)
-        if behind and self._names_call is None:
-            self._names_call = self._table.reactor.callLater(  # type: ignore[attr-defined]
-                _NAMES_AFTER_SECONDS, self.rename_files
-            )
-
-    def rename_files(self) -> None:
-        """Let the names of changed messages catch up."""
-        if self._names_call is not None and self._names_call.active():
-            self._names_call.cancel()
-        self._names_call = None
-        behind, self._behind = self._behind, {}
-        for mailbox_id, uids in behind.items():
-            # What is missed here is made good by the next scan.
-            self.write(partial(rename_files, mailbox_id=mailbox_id, uids=sorted(uids)), is_durable=False).addErrback(
-                lambda failure: None
-            )
-
     # News
 
     def _hear(self, notice: ChangeNotice) -> None:
@@ -238,16 +211,7 @@ class AccountMailboxes:
     def _read_list(self, connection: apsw.Connection) -> tuple[list[MailboxInfo], bool]:
         """The list, and whether there are folders that are not on it."""
         listed = mailbox_operation.read_list(connection)
-        known = {directory for (directory,) in connection.execute("SELECT directory FROM mailbox")}
-        disk, root = self.files.disk, self.files.root
-        return listed, any(
-            entry.is_directory
-            and entry.name[0] == "."
-            and entry.name not in known
-            and mailbox_name(entry.name) is not None
-            and layout.is_begun(disk, f"{root}/{entry.name}")
-            for entry in disk.list_directory(root)
-        )
+        return listed, has_undiscovered(connection, self.files.disk, self.files.root)
 
     def create(self, name: str, special_use: SpecialUse | None = None) -> Deferred[None]:
         return self.write(lambda transaction: mailbox_operation.create(transaction, name, special_use))
@@ -278,7 +242,7 @@ class AccountMailboxes:
             row, _ = await self.read_in_place(find)
         recent = 0
         if row.recent_uid < row.uid_next and row.messages:
-            recent = await self.read_in_place(partial(_count_from, row=row))
+            recent = await self.read_in_place(partial(count_recent, row=row))
         return MailboxStatus(
             messages=row.messages,
             recent=recent,
@@ -358,42 +322,27 @@ class AccountMailboxes:
     def append(self, name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:
         return Deferred.fromCoroutine(append(self, self._journal, canonical_name(name), list(messages)))
 
-    def room(self) -> tuple[int | None, int | None]:
-        """Limits of octets and messages; octets promised elsewhere are taken off."""
-        octets = self.quota_octets
-        return (None if octets is None else octets - self.reserved_octets), self.settings.quota_messages
-
     def quota(self) -> Deferred[QuotaUsage]:
         def answer(used: tuple[int, int]) -> QuotaUsage:
-            return QuotaUsage(used[0], self.quota_octets, used[1], self.settings.quota_messages)
+            return QuotaUsage(used[0], self.allowance.octets, used[1], self.allowance.messages)
 
         return self.read_in_place(usage).addCallback(answer)
 
     def reserve(self, octets: int) -> Deferred[Callable[[], None]]:
         """Set room aside; fails with OverQuota."""
-        if self.quota_octets is None and self.settings.quota_messages is None:
+        if not self.allowance.is_limited:
             return succeed(_nothing)
         # Promised at once: two reservations that wait for the same read must know of each other.
-        octet_limit, message_limit = self.room()
-        self.reserved_octets += octets
-        is_held = True
-
-        def give_back() -> None:
-            nonlocal is_held
-            if is_held:
-                is_held = False
-                self.reserved_octets -= octets
+        octet_limit, message_limit = self.allowance.room()
+        give_back = self.allowance.promise(octets)
 
         def refused(failure: Failure) -> Failure:
             give_back()
             return failure
 
-        def reserved(_: None) -> Callable[[], None]:
-            return give_back
-
         return self.read_in_place(
             lambda connection: check_quota(connection, octets, 1, octet_limit, message_limit)
-        ).addCallbacks(reserved, refused)
+        ).addCallbacks(lambda _: give_back, refused)
 
     def lock_maildrop(self) -> Deferred[Callable[[], None]]:
         return self.in_thread(partial(lock_maildrop, self.files))
@@ -423,7 +372,7 @@ class AccountMailboxes:
     def release(self) -> None:
         self.references -= 1
         if self.references <= 0:
-            self.rename_files()
+            self.late_names.catch_up()
             if self._has_expunged:
                 self._has_expunged = False
                 # What is not forgotten now is after another session.
@@ -432,20 +381,12 @@ class AccountMailboxes:
 
     def end(self) -> None:
         """Nobody uses the account in this process any more."""
-        if self._names_call is not None and self._names_call.active():
-            self._names_call.cancel()
+        self.late_names.stop()
         self._end_listening()
 
 
 def _nothing() -> None:
     """No limit, nothing set aside."""
-
-
-def _count_from(connection: apsw.Connection, *, row: MailboxRow) -> int:
-    found = connection.execute(
-        "SELECT count(*) FROM message WHERE id BETWEEN ? AND ?", (row.first_id | row.recent_uid, row.last_id)
-    ).fetchone()
-    return int(found[0]) if found is not None else 0
 
 
 def _translate(failure: Failure) -> Failure:

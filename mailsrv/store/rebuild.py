@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import apsw
+
+from mailsrv.disk import IDisk
 from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.index import reservation
 from mailsrv.store.index.rows import MailboxRow
@@ -134,3 +137,16 @@ def discover(transaction: Transaction) -> int:
             transaction.save(row)
             count += 1
     return count
+
+
+def has_undiscovered(connection: apsw.Connection, disk: IDisk, root: str) -> bool:
+    """Whether there are folders of mailboxes that the index does not know."""
+    known = {directory for (directory,) in connection.execute("SELECT directory FROM mailbox")}
+    return any(
+        entry.is_directory
+        and entry.name[0] == "."
+        and entry.name not in known
+        and mailbox_name(entry.name) is not None
+        and layout.is_begun(disk, f"{root}/{entry.name}")
+        for entry in disk.list_directory(root)
+    )

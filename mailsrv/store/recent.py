@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import apsw
+
 from mailsrv.interfaces.mailbox import Uid
+from mailsrv.store.index.rows import MailboxRow
 from mailsrv.store.index.transaction import Transaction
 
 
@@ -14,3 +17,11 @@ def claim_recent(transaction: Transaction, mailbox_id: int) -> Uid:
         row.recent_uid = row.uid_next
         transaction.save(row)
     return Uid(claimed)
+
+
+def count_recent(connection: apsw.Connection, *, row: MailboxRow) -> int:
+    """Messages of a mailbox that no session was told of."""
+    found = connection.execute(
+        "SELECT count(*) FROM message WHERE id BETWEEN ? AND ?", (row.first_id | row.recent_uid, row.last_id)
+    ).fetchone()
+    return int(found[0]) if found is not None else 0
