@@ -83,5 +83,5 @@ class CompareCheck:
 
 
 def _secret(text: str) -> str:
-    """A hash is none of the passwords, whether a scheme stands before it or not: whoever stole it has not got in yet."""
+    """A hash is no password, whether a scheme stands before it or not: who stole it has not got in yet."""
     return text if text.startswith("{") or _CRYPT.match(text) else f"{{PLAIN}}{text}"

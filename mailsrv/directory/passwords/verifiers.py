@@ -71,7 +71,7 @@ def is_supported(secret: str) -> bool:
 
 
 def is_locked(secret: str) -> bool:
-    """Whether it stands where a password would, so that nobody has one (shadow(5)): ``*``, ``x``, a hash behind ``!``."""
+    """Whether it says that there is no password (shadow(5)): ``x``, ``*``, a hash behind ``!``."""
     return secret in {"", "x"} or secret[0] in "*!"
 
 
