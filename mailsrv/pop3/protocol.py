@@ -37,9 +37,9 @@ from mailsrv.pop3.events import (
 )
 from mailsrv.pop3.prefetch import ContentPrefetcher
 from mailsrv.pop3.replies import ResponseCode, format_refusal
+from mailsrv.pop3.sending import send_message
 from mailsrv.pop3.session import Pop3Session
 from mailsrv.sasl import Conversation
-from mailsrv.status import BAD_MAILBOX
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
@@ -47,13 +47,6 @@ from mailsrv.wire.prompt_write import write_promptly
 
 if TYPE_CHECKING:
     from mailsrv.pop3.factory import Pop3ServerFactory
-
-
-class MessageGone(MailError):
-    """Another session removed it after this one began."""
-
-    def __init__(self) -> None:
-        super().__init__(BAD_MAILBOX, "The message is gone")
 
 
 @implementer(IPushProducer, IUserSession)
@@ -390,34 +383,16 @@ class Pop3Protocol(Protocol):
             await self._send_opened(engine, contents.take(number))
 
     async def _send_opened(self, engine: Pop3Session, content: IContent | None) -> None:
-        """Send a message in pieces, no faster than the peer takes them."""
-        if content is None:
-            raise MessageGone
-        try:
-            if content.octets is not None:
-                engine.send_message(content.octets)
-            else:
-                await self._stream(engine, content)
-        finally:
-            content.close()
+        await send_message(engine, content, self._settings.write_octets, self._breathe)
 
-    async def _stream(self, engine: Pop3Session, content: IContent) -> None:
-        """A read error after the first piece can only be told by closing: the length was announced."""
-        piece_octets = self._settings.write_octets
-        octets = await content.read(0, piece_octets)
-        engine.begin_message(content.size)
-        offset = 0
-        while octets and engine.send_part(octets) and not self._is_lost:
-            offset += len(octets)
-            self._flush()
-            if self._is_choked:
-                self._writable = Deferred()
-                await self._writable
-            if offset >= content.size or self._is_lost:
-                break
-            self._note_activity()
-            octets = await content.read(offset, piece_octets)
-        engine.end_message()
+    async def _breathe(self) -> bool:
+        """Send what is there, and wait until the peer takes more. False: it is gone."""
+        self._flush()
+        if self._is_choked and not self._is_lost:
+            self._writable = Deferred()
+            await self._writable
+        self._note_activity()
+        return not self._is_lost
 
     async def _update(self, engine: Pop3Session, event: UpdateRequested) -> None:
         drop = self._drop
