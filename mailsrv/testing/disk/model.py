@@ -1,78 +1,26 @@
-"""A file system in memory that forgets what was not synced.
-
-:class:`ModelDisk` does what :class:`~mailsrv.disk.RealDisk` does, keeps apart what is on disk from
-what is only in the cache, and can be asked, at any moment, what a power cut would leave:
-
-* of each file, every sector (512 octets) written since the last sync holds its old or any of its
-  newer contents; its length is the old or the new one;
-* of each directory, the changes since its last sync happened up to some point, in order; a rename
-  between directories happened in both or in neither (as on ext4, XFS and btrfs; more than POSIX promises);
-* what was synced is there. After a sync that failed, what it was to write stays in doubt for good,
-  and the next sync does not say so (R-DUR-4).
-
-Every call is one *operation* with a number. ``fail_at`` makes one of them (or all from one on)
-raise, ``cut_power_at`` stops the disk at one: that call and all later ones raise
-:class:`PowerCut`, and :meth:`ModelDisk.after_power_cut` gives the disk that the machine finds at
-its next start. All choices come from the seed given there.
-
-Programs that must have real files (SQLite) join through :meth:`ModelDisk.materialise`, which writes
-the current state into a real directory.
-"""
+"""The disk of the model, and its open files."""
 
 from __future__ import annotations
 
 import errno
 import os
-import random
 import threading
 from collections.abc import Callable, Collection, Sequence
 
-from attrs import define, field
+from attrs import define
 from zope.interface import implementer
 
 from mailsrv.disk import DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft
-
-SECTOR = 512
-
-
-class PowerCut(OSError):
-    """The machine is off. An OSError, so that nothing but the disk's own callers sees it."""
-
-    def __init__(self) -> None:
-        super().__init__(errno.EIO, "power cut")
-
-
-@define(eq=False)
-class _Inode:
-    number: int
-    is_directory: bool = False
-    octets: bytearray = field(factory=bytearray)
-    durable: bytearray = field(factory=bytearray)
-    versions: dict[int, list[bytes]] = field(factory=dict)
-    """Sector → contents it had since the last sync."""
-    in_doubt: dict[int, list[bytes]] = field(factory=dict)
-    """The same, of syncs that failed: no later sync settles it."""
-    entries: dict[str, _Inode] = field(factory=dict)
-    durable_entries: dict[str, _Inode] = field(factory=dict)
-    pending: list[_Change] = field(factory=list)
-    changed_ns: int = 0
-    lock_owner: object = None
-    errors: int = 0
-    """Write errors met by somebody else's sync: each handle open at the time is told once, as Linux does."""
-
-
-@define(eq=False)
-class _Change:
-    """One step on directories: names that go and names that come, each with its directory."""
-
-    steps: list[tuple[_Inode, str, _Inode | None]]
+from mailsrv.testing.disk.faults import PowerCut
+from mailsrv.testing.disk.inode import Change, Inode
+from mailsrv.testing.disk.power_cut import copy_survivors
 
 
 @implementer(IDiskFile)
 class ModelFile:
     """A handle of a :class:`ModelDisk`."""
 
-    def __init__(self, disk: ModelDisk, inode: _Inode, path: str, *, writable: bool) -> None:
+    def __init__(self, disk: ModelDisk, inode: Inode, path: str, *, writable: bool) -> None:
         self._disk = disk
         self._inode = inode
         self._writable = writable
@@ -94,10 +42,10 @@ class ModelFile:
                 self._operate("write")
             except PowerCut:
                 # The call was under way: any part of it may have reached the disk.
-                self._disk._put(self._inode, offset, octets)
+                self._inode.put(offset, octets)
                 raise
             self._disk._take_space(max(0, offset + len(octets) - len(self._inode.octets)))
-            self._disk._put(self._inode, offset, octets)
+            self._inode.put(offset, octets)
             return len(octets)
 
     def read(self, offset: int, count: int) -> bytes:
@@ -115,7 +63,7 @@ class ModelFile:
             self._operate("truncate")
             current = len(self._inode.octets)
             if size > current:
-                self._disk._put(self._inode, current, bytes(size - current))
+                self._inode.put(current, bytes(size - current))
             else:
                 del self._inode.octets[size:]
                 self._disk.space.give(current - size)
@@ -124,11 +72,11 @@ class ModelFile:
         with self._disk._lock:
             self._operate("fill")
             self._disk._take_space(max(0, offset + count - len(self._inode.octets)))
-            self._disk._put(self._inode, offset, bytes(count))
+            self._inode.put(offset, bytes(count))
 
     def sync(self) -> None:
         with self._disk._lock:
-            self._disk._sync_inode(self._inode, self._begin_sync)
+            self._inode.sync(self._begin_sync)
 
     def _begin_sync(self) -> None:
         self._operate("sync")
@@ -215,49 +163,19 @@ class ModelDisk:
 
     # -- contents -----------------------------------------------------------
 
-    def _new_inode(self, *, is_directory: bool = False) -> _Inode:
+    def _new_inode(self, *, is_directory: bool = False) -> Inode:
         self._numbers += 1
-        return _Inode(self._numbers, is_directory)
+        return Inode(self._numbers, is_directory)
 
     def _take_space(self, octets: int) -> None:
         if octets > self.space.free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.space.free -= octets
 
-    def _put(self, inode: _Inode, offset: int, octets: bytes) -> None:
-        end = offset + len(octets)
-        if len(inode.octets) < end:
-            inode.octets.extend(bytes(end - len(inode.octets)))
-        inode.octets[offset:end] = octets
-        inode.changed_ns += 1
-        for sector in range(offset // SECTOR, (end + SECTOR - 1) // SECTOR):
-            content = bytes(inode.octets[sector * SECTOR : (sector + 1) * SECTOR])
-            inode.versions.setdefault(sector, []).append(content)
-
-    def _sync_inode(self, inode: _Inode, operate: Callable[[], None]) -> None:
-        try:
-            operate()
-        except PowerCut:
-            raise
-        except OSError:
-            # The kernel marks the pages clean all the same: they are in doubt from now on.
-            for sector, contents in inode.versions.items():
-                inode.in_doubt.setdefault(sector, []).extend(contents)
-            inode.versions.clear()
-            raise
-        length = len(inode.octets)
-        del inode.durable[length:]
-        inode.durable.extend(bytes(length - len(inode.durable)))
-        for sector in inode.versions:
-            start = sector * SECTOR
-            inode.durable[start : start + SECTOR] = inode.octets[start : start + SECTOR]
-            inode.in_doubt.pop(sector, None)
-        inode.versions.clear()
-
     # -- names --------------------------------------------------------------
 
-    def _find(self, path: str) -> _Inode | None:
-        inode: _Inode | None = self._root
+    def _find(self, path: str) -> Inode | None:
+        inode: Inode | None = self._root
         for name in path.strip("/").split("/"):
             if inode is None or not inode.is_directory:
                 return None
@@ -265,30 +183,30 @@ class ModelDisk:
                 inode = inode.entries.get(name)
         return inode
 
-    def _existing(self, path: str) -> _Inode:
+    def _existing(self, path: str) -> Inode:
         inode = self._find(path)
         if inode is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         return inode
 
-    def _directory(self, path: str) -> _Inode:
+    def _directory(self, path: str) -> Inode:
         inode = self._existing(path)
         if not inode.is_directory:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         return inode
 
-    def _parent(self, path: str) -> tuple[_Inode, str]:
+    def _parent(self, path: str) -> tuple[Inode, str]:
         directory, name = os.path.split(path.rstrip("/"))
         return self._directory(directory), name
 
-    def _free_name(self, path: str) -> tuple[_Inode, str]:
+    def _free_name(self, path: str) -> tuple[Inode, str]:
         parent, name = self._parent(path)
         if name in parent.entries:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         return parent, name
 
-    def _change(self, *steps: tuple[_Inode, str, _Inode | None]) -> None:
-        change = _Change(list(steps))
+    def _change(self, *steps: tuple[Inode, str, Inode | None]) -> None:
+        change = Change(list(steps))
         for directory, name, inode in steps:
             old = directory.entries.pop(name, None)
             if inode is not None:
@@ -299,8 +217,8 @@ class ModelDisk:
             if not directory.pending or directory.pending[-1] is not change:
                 directory.pending.append(change)
 
-    def _link_count(self, inode: _Inode) -> int:
-        def count(directory: _Inode) -> int:
+    def _link_count(self, inode: Inode) -> int:
+        def count(directory: Inode) -> int:
             return sum(
                 (found is inode) + (count(found) if found.is_directory else 0) for found in directory.entries.values()
             )
@@ -400,19 +318,7 @@ class ModelDisk:
         with self._lock:
             directory = self._directory(path)
             self._operate("sync_directory", path)
-            self._sync_names(directory)
-
-    def _sync_names(self, directory: _Inode) -> None:
-        for change in directory.pending:
-            # A change that spans two directories becomes durable as one.
-            for other, name, inode in change.steps:
-                if inode is None:
-                    other.durable_entries.pop(name, None)
-                else:
-                    other.durable_entries[name] = inode
-                if other is not directory and change in other.pending:
-                    other.pending.remove(change)
-        directory.pending.clear()
+            directory.sync_names()
 
     def watch_file_system(self, path: str) -> None:
         with self._lock:
@@ -429,25 +335,25 @@ class ModelDisk:
                 self._doubt_everything(error)
                 raise
             if found:
-                self._walk(self._root, lambda inode: self._sync_inode(inode, lambda: None))
+                self._walk(self._root, lambda inode: inode.sync(lambda: None))
 
     def _doubt_everything(self, error: OSError) -> None:
         def fail() -> None:
             raise error
 
-        def doubt(inode: _Inode) -> None:
+        def doubt(inode: Inode) -> None:
             if inode.versions:
                 inode.errors += 1
             try:
-                self._sync_inode(inode, fail)
+                inode.sync(fail)
             except OSError:
                 return
 
         self._walk(self._root, doubt, names=False)
 
-    def _walk(self, directory: _Inode, each: Callable[[_Inode], None], *, names: bool = True) -> None:
+    def _walk(self, directory: Inode, each: Callable[[Inode], None], *, names: bool = True) -> None:
         if names:
-            self._sync_names(directory)
+            directory.sync_names()
         for inode in directory.entries.values():
             if inode.is_directory:
                 self._walk(inode, each, names=names)
@@ -471,102 +377,11 @@ class ModelDisk:
     def after_power_cut(self, seed: int) -> ModelDisk:
         """The disk as the machine may find it. Seed 0: nothing unsynced survived; seed 1: all of it; else by chance."""
         with self._lock:
-            chance = random.Random(seed)  # noqa: S311 # reproducible, not secret
             result = ModelDisk(self.space.total)
             result._numbers = self._numbers
-            cuts = self._choose_cuts(seed, chance)
-            copies: dict[int, _Inode] = {self._root.number: result._root}
-            self._copy_directory(self._root, result._root, cuts, copies, (seed, chance))
-            used = sum(len(inode.octets) for inode in copies.values() if not inode.is_directory)
+            used = copy_survivors(self._root, result._root, seed)
             result.space.free = max(0, result.space.total - used)
             return result
-
-    def _all_directories(self) -> list[_Inode]:
-        found: dict[int, _Inode] = {}
-
-        def visit(directory: _Inode) -> None:
-            if directory.number in found:
-                return
-            found[directory.number] = directory
-            for inode in (*directory.entries.values(), *directory.durable_entries.values()):
-                if inode.is_directory:
-                    visit(inode)
-
-        visit(self._root)
-        return list(found.values())
-
-    def _choose_cuts(self, seed: int, chance: random.Random) -> dict[int, int]:
-        """How many pending changes of each directory happened; one that is in two directories: in both or neither."""
-        directories = self._all_directories()
-        cuts = {}
-        for directory in directories:
-            most = len(directory.pending)
-            cuts[directory.number] = 0 if seed == 0 else most if seed == 1 else chance.randint(0, most)
-        is_settled = False
-        while not is_settled:
-            is_settled = True
-            for directory in directories:
-                for index, change in enumerate(directory.pending[: cuts[directory.number]]):
-                    for other, _, _ in change.steps:
-                        if other is directory or other.number not in cuts:
-                            continue
-                        if change not in other.pending[: cuts[other.number]]:
-                            cuts[directory.number] = index
-                            is_settled = False
-                            break
-                    if not is_settled:
-                        break
-        return cuts
-
-    def _copy_directory(
-        self,
-        source: _Inode,
-        target: _Inode,
-        cuts: dict[int, int],
-        copies: dict[int, _Inode],
-        choice: tuple[int, random.Random],
-    ) -> None:
-        entries = dict(source.durable_entries)
-        for change in source.pending[: cuts[source.number]]:
-            for directory, name, inode in change.steps:
-                if directory is not source:
-                    continue
-                if inode is None:
-                    entries.pop(name, None)
-                else:
-                    entries[name] = inode
-        for name, inode in entries.items():
-            copy = copies.get(inode.number)
-            if copy is None:
-                copy = _Inode(inode.number, inode.is_directory)
-                copies[inode.number] = copy
-                if inode.is_directory:
-                    self._copy_directory(inode, copy, cuts, copies, choice)
-                else:
-                    copy.octets = self._surviving_octets(inode, *choice)
-                    copy.durable = bytearray(copy.octets)
-            target.entries[name] = target.durable_entries[name] = copy
-
-    @staticmethod
-    def _surviving_octets(inode: _Inode, seed: int, chance: random.Random) -> bytearray:
-        octets = bytearray(inode.durable)
-        if seed == 0:
-            return octets
-        if seed == 1 and not inode.in_doubt:
-            return bytearray(inode.octets)
-        if chance.random() < 0.5:
-            del octets[len(inode.octets) :]
-            octets.extend(bytes(max(0, len(inode.octets) - len(octets))))
-        length = len(octets)
-        for contents in (inode.in_doubt, inode.versions):
-            for sector in sorted(contents):
-                choice = chance.randint(-1, len(contents[sector]) - 1)
-                start = sector * SECTOR
-                if choice >= 0 and start < length:
-                    content = contents[sector][choice]
-                    octets[start : start + len(content)] = content
-        del octets[length:]
-        return octets
 
     # -- to and from the real world -----------------------------------------
 
