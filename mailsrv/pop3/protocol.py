@@ -39,7 +39,7 @@ from mailsrv.pop3.prefetch import ContentPrefetcher
 from mailsrv.pop3.replies import ResponseCode, format_refusal
 from mailsrv.pop3.sending import send_message
 from mailsrv.pop3.session import Pop3Session
-from mailsrv.sasl import Conversation
+from mailsrv.sasl import Conversations
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
@@ -65,7 +65,7 @@ class Pop3Protocol(Protocol):
         self._slot: ConnectionSlot | None = None
         self._drop: OpenMaildrop | None = None
         self._contents: ContentPrefetcher | None = None
-        self._conversation: Conversation | None = None
+        self._conversations = Conversations()
         self._timer: IDelayedCall | None = None
         self._deadline = 0.0
         self._writable: Deferred[None] | None = None
@@ -102,8 +102,7 @@ class Pop3Protocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing that was marked is deleted: only QUIT does that (RFC 1939 6)."""
         self._is_lost = True
-        if self._conversation is not None:
-            self._conversation.end()
+        self._conversations.end()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -269,7 +268,9 @@ class Pop3Protocol(Protocol):
             case LoginRequested():
                 self._run(engine, self._log_in(engine, event))
             case ResponseOffered():
-                self._take_response(engine, event)
+                # Whoever waits for a response runs in its own coroutine, and pumps when it is done.
+                if event.is_first or not self._conversations.respond(event.response):
+                    self._run(engine, self._converse(engine, event))
             case UpdateRequested():
                 self._run(engine, self._update(engine, event))
             case _ if event is TLS_REQUESTED:
@@ -302,27 +303,16 @@ class Pop3Protocol(Protocol):
         if engine.tls_started():
             self.abort()
 
-    def _take_response(self, engine: Pop3Session, event: ResponseOffered) -> None:
-        known = self._conversation
-        if not event.is_first and known is not None:
-            # Whoever waits for it runs in its own coroutine, and pumps when it is done.
-            known.respond(event.response)
-            return
-        self._conversation = None
-        if known is not None:
-            # The client gave it up without a word, by a line that was too long.
-            known.end()
-        conversation = self._conversation = Conversation(lambda octets: self._challenge(engine, octets))
-        self._run(engine, self._converse(engine, conversation, event))
+    def _challenge(self, octets: bytes) -> None:
+        if self._engine is not None:
+            self._engine.challenge(octets)
+            self._pump()
 
-    def _challenge(self, engine: Pop3Session, octets: bytes) -> None:
-        engine.challenge(octets)
-        self._pump()
-
-    async def _converse(self, engine: Pop3Session, conversation: Conversation, event: ResponseOffered) -> None:
+    async def _converse(self, engine: Pop3Session, event: ResponseOffered) -> None:
         """A log-in by a mechanism with questions of its own."""
         if isinstance(event.response, MailError):
             raise event.response
+        conversation = self._conversations.begin(self._challenge)
         credentials = SaslCredentials(
             event.mechanism,
             event.response,
@@ -337,11 +327,10 @@ class Pop3Protocol(Protocol):
         try:
             await self._enter(engine, credentials)
         except MailError:
-            if not self._is_lost and self._conversation is conversation:
+            if self._conversations.settle(conversation):
                 raise
         finally:
-            if self._conversation is conversation:
-                self._conversation = None
+            self._conversations.settle(conversation)
 
     async def _log_in(self, engine: Pop3Session, event: LoginRequested) -> None:
         credentials = PasswordCredentials(

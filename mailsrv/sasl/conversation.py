@@ -1,6 +1,7 @@
 """Between a protocol whose lines come as events and a log-in that asks for them: one response at a time.
 
-``converse`` is for who decides about the log-in, the other methods are for the protocol's shell.
+``converse`` is for who decides about the log-in; :class:`Conversations` is for the protocol's shell, which
+answers nothing for a log-in that is decided when its client has gone on to something else.
 """
 
 from __future__ import annotations
@@ -43,3 +44,38 @@ class Conversation:
         """The connection is gone, or the log-in decided."""
         self._is_over = True
         self.respond(SaslCancelled())
+
+
+class Conversations:
+    """Those of one connection, one at a time."""
+
+    __slots__ = ("_current",)
+
+    def __init__(self) -> None:
+        self._current: Conversation | None = None
+
+    def begin(self, send: Callable[[bytes], None]) -> Conversation:
+        """``send`` as of :class:`Conversation`. The client has given up the one before, if there is one."""
+        self.end()
+        self._current = Conversation(send)
+        return self._current
+
+    def respond(self, response: bytes | Exception) -> bool:
+        """The response came, or something that is none. False: none is under way."""
+        if self._current is None:
+            return False
+        self._current.respond(response)
+        return True
+
+    def settle(self, conversation: Conversation) -> bool:
+        """The log-in is decided. False: nobody waits for that any more."""
+        if self._current is not conversation:
+            return False
+        self._current = None
+        return True
+
+    def end(self) -> None:
+        """The one under way is given up."""
+        current, self._current = self._current, None
+        if current is not None:
+            current.end()

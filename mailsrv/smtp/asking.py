@@ -19,7 +19,7 @@ from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount
 from mailsrv.interfaces.delivery import IMailTransaction
 from mailsrv.interfaces.filter import SessionView
-from mailsrv.sasl import Conversation
+from mailsrv.sasl import Conversations
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Reply, Stage, internal_error_reply, reply_for_error
 from mailsrv.smtp.session import SmtpSession
@@ -55,7 +55,7 @@ class Asking:
         """Accepted in this transaction, twice if they were named twice."""
         self._account: IAccount | None = None
         self._logout: Callable[[], object] | None = None
-        self._conversation: Conversation | None = None
+        self._conversations = Conversations()
         """With who decides about a log-in, while it does."""
         self._is_passed_on = False
         """A proxy has named another client than the one at the other end (XCLIENT)."""

@@ -14,7 +14,6 @@ from twisted.python.failure import Failure
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials, who
 from mailsrv.interfaces.filter import SessionView
-from mailsrv.sasl import Conversation
 from mailsrv.smtp.asking import Asking
 from mailsrv.smtp.events import ClientIntroduced, PasswordOffered, ResponseOffered, TlsRequested
 from mailsrv.smtp.patience import Patience
@@ -82,18 +81,14 @@ class IdentityEvents(Asking):
         self._await(Stage.AUTH, given.authcid, self._logged_in, self.factory.portal.login, credentials, self, IAccount)
 
     def _response_offered(self, event: ResponseOffered) -> None:
-        conversation = self._conversation
-        if event.is_first or conversation is None:
-            self._end_conversation()
+        if event.is_first or not self._conversations.respond(event.response):
             self._await(Stage.AUTH, event.mechanism, self._logged_in, self._begin_conversation, event)
-        else:
-            conversation.respond(event.response)
 
     def _begin_conversation(self, event: ResponseOffered) -> Deferred[Any]:
         """Fires when the log-in is decided; never if the client went on to something else before that."""
         if isinstance(event.response, MailError):
             return fail(event.response)
-        conversation = self._conversation = Conversation(self._challenge)
+        conversation = self._conversations.begin(self._challenge)
         session = self._session
         credentials = SaslCredentials(
             event.mechanism,
@@ -109,8 +104,7 @@ class IdentityEvents(Asking):
         decided: Deferred[Any] = Deferred()
 
         def decide(result: Any) -> None:
-            if self._conversation is conversation:
-                self._conversation = None
+            if self._conversations.settle(conversation):
                 decided.callback(result)
             elif not isinstance(result, Failure):
                 result[2]()
@@ -125,11 +119,6 @@ class IdentityEvents(Asking):
                 # The wait was ours; the client's silence begins now.
                 self._active_at = self._clock.seconds()
                 self._run()
-
-    def _end_conversation(self) -> None:
-        conversation, self._conversation = self._conversation, None
-        if conversation is not None:
-            conversation.end()
 
     def _logged_in(self, avatar: tuple[object, IAccount, Callable[[], object]]) -> None:
         _interface, account, logout = avatar
@@ -152,7 +141,7 @@ class IdentityEvents(Asking):
         self._answer()
 
     def _log_out(self) -> None:
-        self._end_conversation()
+        self._conversations.end()
         logout, self._logout, self._account = self._logout, None, None
         if logout is not None:
             logout()
