@@ -120,7 +120,8 @@ def makeService(options: Options) -> IService:
     """The service twistd runs: the server itself, or with ``workers`` > 1 its supervisor."""
     from twisted.internet import reactor
 
-    from mailsrv.app.build import build_server, check_files
+    from mailsrv.app.build import build_server
+    from mailsrv.app.policy_files import check_files
 
     configuration = options.configuration
     manager = ServiceManager.from_environment(os.environ, os.getpid())

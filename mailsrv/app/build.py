@@ -32,7 +32,8 @@ from mailsrv.app.app_passwords import AppPasswords
 from mailsrv.app.control import Start
 from mailsrv.app.oauth import Issuers
 from mailsrv.app.outbound import make_outbound, postmaster_of
-from mailsrv.app.policy import Policy, PolicyParts, load_policy_files, make_policy
+from mailsrv.app.policy import Policy, PolicyParts, make_policy
+from mailsrv.app.policy_files import UNUSABLE_FILE, load_policy_files, uses_tls
 from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.sessions import Sessions
@@ -43,7 +44,6 @@ from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
 from mailsrv.auth.failure_table import FailureFile, failures_path
 from mailsrv.auth.gssapi_threads import TicketThreads
 from mailsrv.auth.throttle import LoginThrottle
-from mailsrv.auth.tickets import KeytabUnusable
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.local_submission import Admission
 from mailsrv.delivery.pickup import Pickup, lock_path, spool_path
@@ -51,14 +51,11 @@ from mailsrv.delivery.srs_secret import open_rewriting
 from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.errors import MailError
-from mailsrv.filters.loading import FilterNotFound
 from mailsrv.imap.factory import ImapServerFactory
-from mailsrv.mailauth.key_store import KeyStoreError
 from mailsrv.pop3.factory import Pop3ServerFactory
 from mailsrv.routing.srs import SenderRewriting
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service as SmtpService
-from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.contexts import TlsContexts
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
@@ -132,7 +129,7 @@ class MailServer:
                 decoy_secret=secrets.token_bytes(SECRET_OCTETS),
             )
             self._outbound = make_outbound(settings, reactor, storage, lambda: self._policy)
-        except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
+        except UNUSABLE_FILE as error:
             raise CannotStart(str(error)) from error
         self._portal = Portal(policy.realm, policy.checkers)
         self._pickup = Pickup(
@@ -284,7 +281,7 @@ class MailServer:
             decoy_secret = await self._run_in_thread(open_decoy_secret, settings.state_dir)
             if self._tls is not None:
                 await self._run_in_thread(self._tls.reload, settings.tls)
-        except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
+        except UNUSABLE_FILE as error:
             raise ReloadRefused(str(error)) from error
         if _throttling(settings) != _throttling(self._settings):
             throttle = self._make_throttle(settings)
@@ -358,11 +355,6 @@ def plaintext_networks(settings: Settings, listen: ListenSettings) -> NetworkSet
     return NetworkSet(settings.auth.plaintext_networks if own is None else own)
 
 
-def uses_tls(settings: Settings) -> bool:
-    """Whether any listener speaks TLS."""
-    return any(listen.tls is not TlsMode.NONE for listen in settings.listen)
-
-
 def build_server(settings: Settings, reactor: Any) -> MailServer:
     """The server in one process."""
     return MailServer(settings, reactor, open_storage(settings, reactor, secrets.token_bytes(16)))
@@ -390,16 +382,3 @@ def open_shared_table(settings: Settings, run_id: bytes, workers: int) -> Shared
     except (OSError, NoColumn) as error:
         _log.error("{path} cannot be used ({error}): workers count connections each for itself", path=path, error=error)
         return None
-
-
-def check_files(settings: Settings) -> None:
-    """What a supervisor looks at before workers are given settings: keys, certificates, filters.
-
-    Raises :class:`CannotStart`.
-    """
-    try:
-        load_policy_files(settings)
-        if uses_tls(settings):
-            TlsContexts(settings.tls)
-    except (TlsError, FilterNotFound, KeyStoreError, KeytabUnusable) as error:
-        raise CannotStart(str(error)) from error

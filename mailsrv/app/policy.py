@@ -13,8 +13,9 @@ from typing import Any
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 
-from mailsrv.app.mechanisms import check_keytab, make_deciders, offered_under_tls
+from mailsrv.app.mechanisms import make_deciders, offered_under_tls
 from mailsrv.app.oauth import Issuers
+from mailsrv.app.policy_files import PolicyFiles
 from mailsrv.app.storage import Storage
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge
@@ -42,31 +43,15 @@ from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.send_as import SendAsPolicy
-from mailsrv.filters.loading import LoadedFilter, load_filters
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.directory import IDirectory
 from mailsrv.interfaces.resolver import IResolver
-from mailsrv.mailauth.key_store import SigningKeys, load_signing_keys
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
 from mailsrv.sasl import ServerMechanisms
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
-
-
-@frozen
-class PolicyFiles:
-    """What a policy needs from the disk and must not be without."""
-
-    filters: Sequence[LoadedFilter]
-    signing_keys: SigningKeys = field(repr=False)
-
-
-def load_policy_files(settings: Settings) -> PolicyFiles:
-    """Waits for the disk; only reads. Raises FilterNotFound, KeyStoreError and KeytabUnusable."""
-    check_keytab(settings)
-    return PolicyFiles(load_filters(settings.filter), load_signing_keys(settings.dkim, settings.state_dir))
 
 
 @frozen(eq=False)

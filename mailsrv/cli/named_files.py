@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from mailsrv.app.build import uses_tls
 from mailsrv.app.mechanisms import check_keytab
+from mailsrv.app.policy_files import uses_tls
 from mailsrv.auth.tickets import KeytabUnusable
 from mailsrv.config.schema import Settings
 from mailsrv.filters.loading import FilterNotFound, load_filters

@@ -15,7 +15,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from mailsrv.app.build import uses_tls
+from mailsrv.app.policy_files import uses_tls
 from mailsrv.app.status_file import SERVER, FoundStatus, read_statuses, status_folder
 from mailsrv.auth.blocks import count_blocks
 from mailsrv.auth.failure_table import ExistingFailures, failures_path
