@@ -21,12 +21,12 @@ from mailsrv.delivery.quota import TARGETS_IN_ONE_GO
 from mailsrv.directory.resolve import (
     AddressResolver,
     ForeignDomain,
-    Listener,
     LocalAccounts,
     LocalRecipient,
     PassedAlias,
     UnknownRecipient,
 )
+from mailsrv.directory.resolve_steps import Listener
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.envelope import RecipientParameters
 from mailsrv.interfaces.queue import Destination, Transport
