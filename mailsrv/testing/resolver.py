@@ -54,7 +54,6 @@ class MemoryResolver:
     _tlsa: dict[str, list[TlsaRecord]] = field(factory=lambda: defaultdict(list))
     _services: dict[str, list[ServiceRecord]] = field(factory=lambda: defaultdict(list))
     _pointers: dict[str, list[str]] = field(factory=lambda: defaultdict(list))
-    _name_servers: dict[str, list[str]] = field(factory=lambda: defaultdict(list))
     _held: list[Deferred[None]] = field(factory=list)
 
     def add_mx(self, domain: str, *hosts: str, preference: int = 10) -> None:
@@ -80,10 +79,6 @@ class MemoryResolver:
     def add_pointers(self, address: str, *hosts: str) -> None:
         """PTR records, by the address itself."""
         self._pointers[address] += hosts
-
-    def add_name_servers(self, domain: str, *hosts: str) -> None:
-        """NS records."""
-        self._name_servers[domain] += hosts
 
     def release(self) -> None:
         """Let everything answer that was held back."""
@@ -115,7 +110,8 @@ class MemoryResolver:
         return self._answer("PTR", address, self._pointers)
 
     def name_servers(self, domain: str) -> Deferred[DnsAnswer[str]]:
-        return self._answer("NS", domain, self._name_servers)
+        """There are none of any name: nothing of ours asks for them."""
+        return self._answer("NS", domain, {})
 
     def aliases(self, name: str) -> Deferred[DnsAnswer[str]]:
         self.questions.append(f"CNAME {name}")
@@ -174,7 +170,6 @@ class MemoryResolver:
             self._tlsa,
             self._services,
             self._pointers,
-            self._name_servers,
         )
         below = "." + name
         return any(known == name or known.endswith(below) for records in everything for known in records)
