@@ -13,13 +13,13 @@ import apsw
 
 from mailsrv.disk import IDisk
 from mailsrv.interfaces.journal import DeliveryKey
+from mailsrv.store.adopt import adopt
 from mailsrv.store.index import reservation
 from mailsrv.store.index.rows import MailboxRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.mailbox_name import INBOX, INITIAL_MAILBOXES
 from mailsrv.store.maildir import filename, layout, uidlist
 from mailsrv.store.maildir.names import mailbox_name
-from mailsrv.store.scan import adopt
 
 
 def populate(transaction: Transaction, *, is_unborn: bool = False) -> None:
