@@ -13,15 +13,7 @@ A new name is durable only when its directory was synced (R-DUR-1).
 """
 
 from mailsrv.disk.durable import make_directories, write_durably
-from mailsrv.disk.interface import (
-    SYNCFS_TYPES,
-    DirectoryEntry,
-    FileStatus,
-    IDisk,
-    IDiskFile,
-    SpaceLeft,
-    opened,
-)
+from mailsrv.disk.interface import SYNCFS_TYPES, DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft, opened
 from mailsrv.disk.real import RealDisk, RealFile
 
 __all__ = [

@@ -14,15 +14,7 @@ from collections.abc import Collection, Sequence
 
 from zope.interface import implementer
 
-from mailsrv.disk.interface import (
-    SYNCFS_TYPES,
-    DirectoryEntry,
-    FileStatus,
-    IDisk,
-    IDiskFile,
-    SpaceLeft,
-    opened,
-)
+from mailsrv.disk.interface import SYNCFS_TYPES, DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft, opened
 
 ZERO_BLOCK = bytes(1 << 20)
 """What files are filled with ahead of use, piece by piece."""

@@ -9,13 +9,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection
 
-from mailsrv.interfaces.journal import (
-    Applied,
-    DeliveryKey,
-    JournaledMessage,
-    LocalDelivery,
-    PendingDelivery,
-)
+from mailsrv.interfaces.journal import Applied, DeliveryKey, JournaledMessage, LocalDelivery, PendingDelivery
 from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.account import Account
 from mailsrv.store.index import reservation

@@ -21,10 +21,7 @@ from mailsrv.address import Address
 from mailsrv.disk import IDisk
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.store.account import Account
-from mailsrv.store.index.connection import (
-    check_file_system,
-    check_sqlite,
-)
+from mailsrv.store.index.connection import check_file_system, check_sqlite
 from mailsrv.store.settings import StoreSettings
 
 

@@ -15,12 +15,7 @@ from twisted.logger import Logger
 from mailsrv.disk import opened
 from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.index import reservation
-from mailsrv.store.index.rows import (
-    UID_MASK,
-    MailboxRow,
-    MessageRow,
-    SummaryRow,
-)
+from mailsrv.store.index.rows import UID_MASK, MailboxRow, MessageRow, SummaryRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.maildir import filename, keywords
 

@@ -16,12 +16,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, IJournal, JournaledMessage, JournalRecord, LocalDelivery
-from mailsrv.interfaces.mailbox import (
-    AppendedMessages,
-    NewMessage,
-    NoSuchMailbox,
-    Uid,
-)
+from mailsrv.interfaces.mailbox import AppendedMessages, NewMessage, NoSuchMailbox, Uid
 from mailsrv.store.index.rows import mailbox_by_name
 from mailsrv.store.mailbox_name import check_keywords
 from mailsrv.store.operation.copying import check_quota

@@ -28,14 +28,7 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import ChangeNotice
-from mailsrv.interfaces.journal import (
-    Applied,
-    DeliveryKey,
-    IApplier,
-    LocalDelivery,
-    NotApplied,
-    PendingDelivery,
-)
+from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, LocalDelivery, NotApplied, PendingDelivery
 from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.account import Account
 from mailsrv.store.account_batch import AccountBatch, NotReserved

@@ -31,11 +31,7 @@ from twisted.logger import Logger
 
 from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.adopt import adopt
-from mailsrv.store.index.rows import (
-    MESSAGE_COLUMNS,
-    MailboxRow,
-    MessageRow,
-)
+from mailsrv.store.index.rows import MESSAGE_COLUMNS, MailboxRow, MessageRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.maildir import filename, keywords, layout
 

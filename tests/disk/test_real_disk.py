@@ -11,15 +11,7 @@ from pathlib import Path
 import pytest
 from zope.interface.verify import verifyObject
 
-from mailsrv.disk import (
-    IDisk,
-    IDiskFile,
-    RealDisk,
-    RealFile,
-    make_directories,
-    opened,
-    write_durably,
-)
+from mailsrv.disk import IDisk, IDiskFile, RealDisk, RealFile, make_directories, opened, write_durably
 from mailsrv.disk.database_file import create_whole
 
 
