@@ -21,7 +21,7 @@ from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.kept import KeepingTimes
 from mailsrv.directory.ldap.login_check import LoginCheck
-from mailsrv.directory.ldap.lookups import MANY_SECONDS, LookUps
+from mailsrv.directory.ldap.lookups import MANY_PATIENCE_SECONDS, MANY_SECONDS, LookUps
 from mailsrv.directory.ldap.mapping import LdapMapping, changed, load_preset
 from mailsrv.directory.ldap.memberships import MembershipReader
 from mailsrv.directory.ldap.password_check import BindCheck, CompareCheck, IPasswordCheck
@@ -200,6 +200,7 @@ def make_ldap_directory(
         times,
         seconds=settings.deadline_seconds,
         many_seconds=max(settings.deadline_seconds, MANY_SECONDS),
+        many_patience=MANY_PATIENCE_SECONDS,
     )
     cache = AnswerCache(
         clock=clock.seconds,

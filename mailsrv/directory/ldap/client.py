@@ -90,40 +90,54 @@ class Attempts:
         self._attempt_seconds = attempt_seconds
         self._context: ssl.SSLContext | None = None
 
-    def run(self, lane: Lane, deadline: float, work: Callable[[LdapConnection, float], T], *, as_service: bool) -> T:
-        """Do it on the first server that can. Raises LdapTrouble."""
+    def run(
+        self,
+        lane: Lane,
+        deadline: float,
+        work: Callable[[LdapConnection, float], T],
+        *,
+        as_service: bool,
+        patience: float = 0.0,
+    ) -> T:
+        """Do it on the first server that can. Raises LdapTrouble.
+
+        ``patience``: how long each answer may take, where that is more than what an attempt has. Who is slow to answer
+        a hard question is not down for everybody.
+        """
         trouble: ServerTrouble | None = None
         for server in self.servers.usable():
             if time.monotonic() >= deadline:
                 break
             try:
-                return self._on(server, lane, deadline, work, as_service)
+                connection, is_kept = self._connected(server, lane, deadline, patience, as_service=as_service)
+                try:
+                    return work(connection, deadline)
+                except ConnectionLost:
+                    if not is_kept:
+                        raise
+                # Servers close connections that were idle: that says nothing about the server.
+                lane.close()
+                connection, _ = self._connected(server, lane, deadline, patience, as_service=as_service)
+                return work(connection, deadline)
             except ServerTrouble as error:
                 lane.close()
                 self.servers.mark_down(server, str(error))
                 trouble = error
         raise trouble or NoServer("no server answered in time")
 
-    def _on(
-        self,
-        server: LdapServer,
-        lane: Lane,
-        deadline: float,
-        work: Callable[[LdapConnection, float], T],
-        as_service: bool,
-    ) -> T:
+    def _connected(
+        self, server: LdapServer, lane: Lane, deadline: float, patience: float, *, as_service: bool
+    ) -> tuple[LdapConnection, bool]:
+        """The lane's connection to the server, and whether it was there already."""
         kept = lane.connection
-        if kept is not None:
-            if kept.server is server and kept.generation == server.generation and not kept.is_spent:
-                try:
-                    return work(kept, deadline)
-                except ConnectionLost:
-                    # Servers close connections that were idle: that says nothing about the server.
-                    pass
+        is_kept = kept is not None and kept.server is server and kept.generation == server.generation
+        if kept is None or not is_kept or kept.is_spent:
             lane.close()
-        end = min(deadline, time.monotonic() + self._attempt_seconds)
-        lane.connection = self.open(server, end, as_service=as_service)
-        return work(lane.connection, deadline)
+            end = min(deadline, time.monotonic() + self._attempt_seconds)
+            kept, is_kept = self.open(server, end, as_service=as_service), False
+            lane.connection = kept
+        kept.patience = max(self._attempt_seconds, patience)
+        return kept, is_kept
 
     def open(self, server: LdapServer, deadline: float, *, as_service: bool) -> LdapConnection:
         """A new connection, with TLS as the settings say and bound as the service account. Raises ServerTrouble."""
@@ -218,14 +232,17 @@ class LdapClient:
             seconds=seconds,
         )
 
-    async def with_connection(self, work: Callable[[LdapConnection, float], T], *, seconds: float) -> T:
-        """Several searches in one go, as the service account."""
+    async def with_connection(
+        self, work: Callable[[LdapConnection, float], T], *, seconds: float, patience: float = 0.0
+    ) -> T:
+        """Several searches in one go, as the service account; ``patience`` as in :meth:`Attempts.run`."""
         if self.observer is not None:
             work = observed(work, self.observer)
         await self.find_servers(seconds)
         self._note_use()
         return await self.searches.run(
-            lambda lane, deadline: self._attempts.run(lane, deadline, work, as_service=True), seconds
+            lambda lane, deadline: self._attempts.run(lane, deadline, work, as_service=True, patience=patience),
+            seconds,
         )
 
     async def check_password(self, dn: str, password: str, *, seconds: float) -> BindOutcome:

@@ -129,9 +129,9 @@ class LdapConnection:
     def __init__(
         self, server: LdapServer, context: ssl.SSLContext | None, deadline: float, *, patience: float = 10.0
     ) -> None:
-        """``patience``: seconds for each answer. A request of many questions may take as long as its deadline says."""
         self.server = server
-        self._patience = patience
+        self.patience = patience
+        """Seconds for each answer. A request of many questions may take as long as its deadline says."""
         self.generation = server.generation
         """What the server's was when this was opened: what broke since is not to be reused."""
         self.is_spent = False
@@ -374,12 +374,12 @@ class LdapConnection:
         began = monotonic()
         if began >= deadline:
             raise OutOfTime("the request took too long")
-        self._socket.expect(min(deadline, began + self._patience), ANSWER_OCTETS)
+        self._socket.expect(min(deadline, began + self.patience), ANSWER_OCTETS)
         try:
             answer = operation()
         except (OSError, LDAPException) as error:
             was_late = isinstance(error, TimeoutError) or "in time" in str(error) or "timed out" in str(error)
-            if was_late and monotonic() - began < self._patience / 2:
+            if was_late and monotonic() - began < self.patience / 2:
                 # The connection is of no use any more: the answer may still come.
                 self.is_spent = True
                 raise OutOfTime("the request took too long") from error

@@ -25,7 +25,7 @@ from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes
 from mailsrv.directory.ldap.client import LdapClient
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.filters import dn_from_template
-from mailsrv.directory.ldap.lookups import MANY_SECONDS, Ambiguous, LookUps
+from mailsrv.directory.ldap.lookups import MANY_PATIENCE_SECONDS, MANY_SECONDS, Ambiguous, LookUps
 from mailsrv.directory.ldap.password_check import IPasswordCheck
 from mailsrv.directory.ldap.rights_in_ldap import RightsInLdap
 from mailsrv.directory.ldap.rights_questions import RightsQuestions
@@ -183,7 +183,9 @@ class LdapDirectory(RightsInLdap):
         if self._listed is not None and now - self._listed[0] < self._list_seconds:
             return self._listed[1]
         seconds = max(self._seconds, MANY_SECONDS)
-        listed = await self._ask(self._client.with_connection(self._look_ups.read_all, seconds=seconds))
+        listed = await self._ask(
+            self._client.with_connection(self._look_ups.read_all, seconds=seconds, patience=MANY_PATIENCE_SECONDS)
+        )
         self._listed = (now, listed)
         return listed
 

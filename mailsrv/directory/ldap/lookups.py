@@ -32,6 +32,8 @@ from mailsrv.interfaces.directory import DirectoryUser
 LIST_LIMIT = 100_000
 MANY_SECONDS = 30.0
 """What has thousands of entries (a large group, the list of all users) may take longer than one question."""
+MANY_PATIENCE_SECONDS = 10.0
+"""How long each answer of such a kind may take."""
 SOMEBODY_SECONDS = 1.0
 """For so long a directory that has shown a user is not asked again whether it has any."""
 _KEPT_IN_ONE_GO = 128
@@ -125,6 +127,7 @@ class LookUps:
         members = await self._client.with_connection(
             lambda connection, deadline: self._groups.expand(connection, group, deadline),
             seconds=max(self._seconds, MANY_SECONDS),
+            patience=MANY_PATIENCE_SECONDS,
         )
         for dn in members.loops:
             self._log.warn("{directory}: group {dn} contains itself", directory=self._name, dn=dn)

@@ -24,7 +24,9 @@ _LOOPS_REMEMBERED = 1000
 
 
 class RightsQuestions:
-    """``seconds``: how long one of them may take, ``many_seconds``: one that may read large groups."""
+    """``seconds``: how long one of them may take, ``many_seconds``: one that may read large groups, and
+    ``many_patience`` each answer for it.
+    """
 
     _log = Logger()
 
@@ -38,6 +40,7 @@ class RightsQuestions:
         *,
         seconds: float,
         many_seconds: float,
+        many_patience: float = 0.0,
     ) -> None:
         self._name = name
         self._client = client
@@ -45,6 +48,7 @@ class RightsQuestions:
         self._rights = rights
         self._seconds = seconds
         self._many_seconds = many_seconds
+        self._many_patience = many_patience
         self._groups: Kept[str, Memberships] = Kept(times)
         self._entry_rights: Kept[str, EntryRights] = Kept(times)
         self._told_loops: set[str] = set()
@@ -75,7 +79,9 @@ class RightsQuestions:
             return known
         try:
             found = await self._client.with_connection(
-                lambda connection, deadline: self._read(connection, dn, deadline), seconds=self._many_seconds
+                lambda connection, deadline: self._read(connection, dn, deadline),
+                seconds=self._many_seconds,
+                patience=self._many_patience,
             )
         except LdapTrouble:
             old = self._entry_rights.stale(dn) if may_be_old else None

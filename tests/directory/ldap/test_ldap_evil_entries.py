@@ -47,7 +47,7 @@ class House:
         attempts.run = self._run
         self.directory = self.parts.directory
 
-    def _run(self, lane: object, deadline: float, work: Callable[[Any, float], Any], *, as_service: bool) -> Any:
+    def _run(self, lane: object, deadline: float, work: Callable[[Any, float], Any], **more: object) -> Any:
         if self.is_down:
             raise ServerTrouble("down")
         return work(self, deadline)

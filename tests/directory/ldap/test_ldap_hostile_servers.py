@@ -295,6 +295,24 @@ def test_the_circuit_is_open_after_the_last_and_one_probe_closes_it(house):
     assert ask(client) == [ALICE]
 
 
+@pytest.mark.parametrize("patience", [0.0, 10 * ATTEMPT_SECONDS])
+def test_a_hard_question_that_takes_its_time_shuts_no_server_for_everybody(house, patience):
+    def slow(number: int) -> bytes:
+        time.sleep(1.5 * ATTEMPT_SECONDS)
+        return good(number)
+
+    client = house.client(house.server(answering(slow)).uri)
+    found: list[Any] = []
+    question = client.with_connection(
+        lambda connection, end: connection.search("dc=test", equal("uid", "alice"), ("uid",), end, limit=5),
+        seconds=5.0,
+        patience=patience,
+    )
+    Deferred.fromCoroutine(question).addErrback(lambda failure: failure.value).addBoth(found.append)
+    assert isinstance(found[0], tuple) is bool(patience)
+    assert client.servers.all[0].is_up is bool(patience)
+
+
 def test_the_deadline_holds_for_all_attempts_together(house):
     servers = [house.server(silent) for _ in range(5)]
     client = house.client(*(server.uri for server in servers))
