@@ -24,7 +24,7 @@ class NetworkSet:
         # One set lookup for each different prefix length, however many networks are listed.
         self._networks: dict[tuple[int, int], set[int]] = {}
         for text in self._texts:
-            network = ipaddress.ip_network(text)
+            network = _unmapped(ipaddress.ip_network(text))
             shift = network.max_prefixlen - network.prefixlen
             numbers = self._networks.setdefault((network.version, shift), set())
             numbers.add(int(network.network_address) >> shift)
@@ -56,6 +56,15 @@ def network_key(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv4Address):
         return str(parsed)
     return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+
+
+def _unmapped(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Of IPv4 addresses, where it is written as part of ``::ffff:0:0/96``: that is how they are looked for."""
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
 
 
 @functools.lru_cache(4096)

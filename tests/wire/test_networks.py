@@ -15,6 +15,15 @@ def test_addresses_are_found_in_their_networks():
         assert outside not in networks
 
 
+def test_networks_of_mapped_addresses_are_those_of_ipv4():
+    networks = NetworkSet(["::ffff:192.0.2.0/120", "::ffff:198.51.100.7"])
+    for inside in ["192.0.2.9", "::ffff:192.0.2.9", "198.51.100.7"]:
+        assert inside in networks
+    for outside in ["192.0.3.9", "198.51.100.8", "::ffff", "::c000:209"]:
+        assert outside not in networks
+    assert "192.0.2.1" in NetworkSet(["::ffff:0:0/96"])
+
+
 def test_everything_and_nothing():
     assert "192.0.2.1" in NetworkSet(["0.0.0.0/0"])
     assert "::1" not in NetworkSet(["0.0.0.0/0"])
