@@ -28,7 +28,7 @@ from mailsrv.interfaces.sessions import IUserSession, SessionEnd
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import asks_for_certificate, client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
-from mailsrv.wire.prompt_write import write_promptly
+from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 from mailsrv.wire.tls_mode import TlsMode
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ class ImapProtocol(Protocol):
             self.transport.loseConnection()
             self._linger = factory.clock.callLater(_LINGER_SECONDS, self.abort)
             return
-        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
+        set_no_delay(self.transport)
         self._session = Session(factory.services, self)
         factory.opened(self)
         self.transport.registerProducer(self, True)

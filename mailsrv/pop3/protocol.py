@@ -43,7 +43,7 @@ from mailsrv.sasl import Conversations
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
-from mailsrv.wire.prompt_write import write_promptly
+from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 
 if TYPE_CHECKING:
     from mailsrv.pop3.factory import Pop3ServerFactory
@@ -83,8 +83,7 @@ class Pop3Protocol(Protocol):
         """Count the connection and greet, or say why not."""
         transport: Any = self.transport
         self.client_address = getattr(transport.getPeer(), "host", "") or ""
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
+        set_no_delay(transport)
         try:
             self._slot = self._shared.open_slot(self.client_address)
         except MailError as error:

@@ -23,7 +23,7 @@ from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service
 from mailsrv.status import TEMPORARY_AUTHENTICATION_FAILURE
 from mailsrv.wire.connection_limits import TooManyConnections
-from mailsrv.wire.prompt_write import write_promptly
+from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 from mailsrv.wire.tls_mode import TlsMode
 
 log = Logger()
@@ -44,9 +44,7 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
     def connectionMade(self) -> None:
         factory = self.factory
         transport = self.transport
-        set_no_delay = getattr(transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
+        set_no_delay(transport)
         factory.connection_opened(self)
         try:
             self._slot = factory.connections.open(self.view.client_address, "smtp")

@@ -13,6 +13,13 @@ from typing import Any
 from twisted.internet.tcp import Connection as TcpConnection
 
 
+def set_no_delay(transport: Any) -> None:
+    """Let TCP send an answer although the one before is not acknowledged yet; other transports have no such delay."""
+    set_tcp_no_delay = getattr(transport, "setTcpNoDelay", None)
+    if set_tcp_no_delay is not None:
+        set_tcp_no_delay(True)
+
+
 def write_promptly(transport: Any, octets: bytes) -> None:
     """As ``transport.write``, but sent now if the transport is a plain TCP connection with nothing queued.
 

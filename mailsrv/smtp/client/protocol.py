@@ -46,7 +46,7 @@ from mailsrv.smtp.client.failures import LoginRefused, SessionFailed, TlsFailed,
 from mailsrv.smtp.client.session import SmtpClientSession
 from mailsrv.smtp.client.settings import SmtpClientSettings
 from mailsrv.smtp.client.timeouts import TIMEOUTS
-from mailsrv.wire.prompt_write import write_promptly
+from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 
 _BLOCK_OCTETS = 65536
 
@@ -88,8 +88,7 @@ class SmtpClientProtocol(Protocol):
     def wait_until_ready(self) -> Deferred[Capabilities]:
         """The greeting and EHLO."""
         early, self._early = self._early, None
-        answer: Deferred[Any] = Deferred()
-        self._answer = answer
+        answer = self._expect()
         if early is not None:
             self._dispatch(early)
         return answer
@@ -103,15 +102,17 @@ class SmtpClientProtocol(Protocol):
         cut. Fails with :class:`TlsNotStarted` or :class:`TlsFailed` too.
         """
         self._creator, self._check = creator, check
-        return self._ask(self.session.request_tls)
+        answer = self._expect()
+        self.session.request_tls()
+        self._run()
+        return answer
 
     def begin_tls(
         self, creator: IOpenSSLClientConnectionCreator, check: Callable[[Any], None]
     ) -> Deferred[Capabilities]:
         """TLS before the first octet (RFC 8314 3), then greeting and EHLO. As ``start_tls``."""
         self._creator, self._check = creator, check
-        answer: Deferred[Any] = Deferred()
-        self._answer = answer
+        answer = self._expect()
         early, self._early = self._early, None
         if isinstance(early, SessionEnded):
             self._dispatch(early)
@@ -124,8 +125,7 @@ class SmtpClientProtocol(Protocol):
 
     def authenticate(self, username: str, password: str) -> Deferred[None]:
         """AUTH. Fails with :class:`LoginRefused` too."""
-        answer: Deferred[Any] = Deferred()
-        self._answer = answer
+        answer = self._expect()
         if not self.session.authenticate(username, password):
             self._fail_answer(LoginRefused(None))
         self._run()
@@ -143,8 +143,7 @@ class SmtpClientProtocol(Protocol):
         if octets is not None and len(octets) > (self._settings.eager_octets if is_eager else -1):
             octets = None
         self._content = content
-        answer: Deferred[Any] = Deferred()
-        self._answer = answer
+        answer = self._expect()
         self.session.begin(message, octets)
         self._run()
         return answer
@@ -166,9 +165,7 @@ class SmtpClientProtocol(Protocol):
 
     def connectionMade(self) -> None:
         self._is_connected = True
-        set_no_delay = getattr(self.transport, "setTcpNoDelay", None)
-        if set_no_delay is not None:
-            set_no_delay(True)
+        set_no_delay(self.transport)
         self._watch()
 
     def dataReceived(self, data: bytes) -> None:
@@ -260,26 +257,25 @@ class SmtpClientProtocol(Protocol):
 
     # -- the engine
 
-    def _ask(self, ask: Callable[[], None]) -> Deferred[Any]:
-        answer: Deferred[Any] = Deferred()
-        self._answer = answer
-        ask()
-        self._run()
+    def _expect(self) -> Deferred[Any]:
+        """Somebody asks, and gets the answer with this."""
+        self._answer = answer = Deferred[Any]()
         return answer
 
     def _run(self) -> None:
         session = self.session
-        octets = session.octets_to_send()
-        if octets and self._is_connected:
-            write_promptly(self.transport, octets)
+        self._flush()
         while (event := session.next_event()) is not Wait.NEED_DATA:
             self._dispatch(event)
-        octets = session.octets_to_send()
-        if octets and self._is_connected:
-            write_promptly(self.transport, octets)
+        self._flush()
         if self._room is not None and (session.wants_content() or session.phase is not Phase.DATA_BLOCK):
             self._make_room()
         self._watch()
+
+    def _flush(self) -> None:
+        octets = self.session.octets_to_send()
+        if octets and self._is_connected:
+            write_promptly(self.transport, octets)
 
     def _dispatch(self, event: Event) -> None:
         _HANDLERS[type(event)](self, event)
@@ -349,9 +345,7 @@ class SmtpClientProtocol(Protocol):
         answer, self._answer = self._answer, None
         if answer is not None:
             # What is written by now goes out before somebody asks for the next thing.
-            octets = self.session.octets_to_send()
-            if octets and self._is_connected:
-                write_promptly(self.transport, octets)
+            self._flush()
             answer.callback(result)
 
     def _fail_answer(self, error: BaseException | Failure) -> None:
