@@ -112,6 +112,7 @@ def test_the_sandbox_is_the_one_required() -> None:
         *("RestrictNamespaces=yes", "RestrictRealtime=yes", "RestrictSUIDSGID=yes", "LockPersonality=yes"),
         *("RemoveIPC=yes", "SystemCallArchitectures=native", "SystemCallFilter=@system-service", "UMask=0077"),
         *("DevicePolicy=closed", "LimitNOFILE=65535", "OOMPolicy=continue", "Restart=always", "WatchdogSec=30"),
+        *("LimitCORE=0",),
     ]:
         assert f"\n{line}\n" in service
     assert not re.search(r"^MemoryDenyWriteExecute", service, re.MULTILINE)
