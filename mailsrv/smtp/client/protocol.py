@@ -45,10 +45,9 @@ from mailsrv.smtp.client.events import (
 from mailsrv.smtp.client.failures import LoginRefused, SessionFailed, TlsFailed, TlsNotStarted, handshake_trouble
 from mailsrv.smtp.client.session import SmtpClientSession
 from mailsrv.smtp.client.settings import SmtpClientSettings
+from mailsrv.smtp.client.streaming import BLOCK_OCTETS, stream_content
 from mailsrv.smtp.client.timeouts import TIMEOUTS
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
-
-_BLOCK_OCTETS = 65536
 
 log = Logger()
 
@@ -259,7 +258,8 @@ class SmtpClientProtocol(Protocol):
 
     def _expect(self) -> Deferred[Any]:
         """Somebody asks, and gets the answer with this."""
-        self._answer = answer = Deferred[Any]()
+        answer: Deferred[Any] = Deferred()
+        self._answer = answer
         return answer
 
     def _run(self) -> None:
@@ -286,10 +286,7 @@ class SmtpClientProtocol(Protocol):
         else:
             self._succeed(event.capabilities)
 
-    def _tls_agreed(self, _event: TlsAgreed) -> None:
-        self._begin_handshake()
-
-    def _begin_handshake(self) -> None:
+    def _begin_handshake(self, _event: TlsAgreed | None = None) -> None:
         self._is_in_handshake = True
         self._watch()
         self.transport.startTLS(self._creator)
@@ -309,7 +306,7 @@ class SmtpClientProtocol(Protocol):
             self.session.give_up("no content to send")
             return
         octets = content.octets
-        if octets is not None and len(octets) <= _BLOCK_OCTETS:
+        if octets is not None and len(octets) <= BLOCK_OCTETS:
             self.session.write_content(octets, is_last=True)
         else:
             Deferred.fromCoroutine(self._stream(content)).addErrback(self._streaming_failed)
@@ -356,36 +353,22 @@ class SmtpClientProtocol(Protocol):
     # -- large content
 
     async def _stream(self, content: IContent) -> None:
-        """Block by block, as fast as the transport takes them; at most two blocks are in memory."""
         session, transport = self.session, self.transport
         transport.registerProducer(self, True)
-        began = self._clock.seconds()
-        offset, size = 0, content.size
         try:
-            while session.wants_content():
-                octets = await content.read(offset, _BLOCK_OCTETS)
-                if not session.wants_content():
-                    return
-                offset += len(octets)
-                if not octets and offset < size:
-                    raise OSError("the content is shorter than it should be")
-                session.write_content(octets, is_last=offset >= size)
-                self._run()
-                self._timed_phase = Phase.CLOSED
-                self._watch()
-                if offset >= size:
-                    return
-                while session.phase is Phase.DATA_BLOCK and (self._is_full or not session.wants_content()):
-                    self._room = Deferred()
-                    await self._room
-                seconds = self._clock.seconds() - began - self._settings.data_rate_grace
-                if seconds > 0 and offset < seconds * self._settings.data_rate_octets:
-                    session.time_out()
-                    self._run()
-                    return
+            await stream_content(session, content, self._settings, self._clock.seconds, self._send_block)
         finally:
             if self._is_connected:
                 transport.unregisterProducer()
+
+    async def _send_block(self) -> None:
+        """Wait until the next may follow. Each has the time of the phase to itself (RFC 5321 4.5.3.2.5)."""
+        session = self.session
+        self._run()
+        self._restart_phase()
+        while session.phase is Phase.DATA_BLOCK and (self._is_full or not session.wants_content()):
+            self._room = Deferred()
+            await self._room
 
     def _streaming_failed(self, failure: Failure) -> None:
         """Our own trouble: the message is not ended, so the server cannot take the half of it."""
@@ -402,7 +385,7 @@ class SmtpClientProtocol(Protocol):
 
 _HANDLERS: dict[type[Event], Callable[[SmtpClientProtocol, Any], None]] = {
     Ready: SmtpClientProtocol._ready,
-    TlsAgreed: SmtpClientProtocol._tls_agreed,
+    TlsAgreed: SmtpClientProtocol._begin_handshake,
     TlsRefused: SmtpClientProtocol._tls_refused,
     Authenticated: SmtpClientProtocol._authenticated,
     AuthenticationRefused: SmtpClientProtocol._authentication_refused,
