@@ -27,7 +27,14 @@ from mailsrv.directory.ldap import messages
 from mailsrv.directory.ldap.deadline_socket import DeadlineSocket
 from mailsrv.directory.ldap.dial import connect, say
 from mailsrv.directory.ldap.filters import Filter
-from mailsrv.directory.ldap.results import SUCCESS, BindOutcome, as_mapping, bind_outcome, check_search, describe
+from mailsrv.directory.ldap.results import (
+    SUCCESS,
+    BindOutcome,
+    as_mapping,
+    bind_outcome,
+    check_search,
+    describe,
+)
 from mailsrv.directory.ldap.servers import LdapServer
 from mailsrv.directory.ldap.trouble import ConnectionLost, OutOfTime, RequestTrouble, ServerTrouble
 
@@ -79,32 +86,6 @@ class Credentials:
     password: bytes = field(default=b"", repr=False)
     external: bool = False
     """By client certificate (SASL EXTERNAL, RFC 4422 appendix A)."""
-
-
-@frozen
-class _Question:
-    """A search, or a page of one."""
-
-    base: str
-    what: bytes
-    attributes: tuple[str, ...]
-    whole_tree: bool
-    size_limit: int
-    page: tuple[int, bytes] | None
-    controls: tuple[bytes, ...] = ()
-
-    def request(self, number: int) -> bytes:
-        return messages.search_request(
-            number,
-            self.base,
-            self.what,
-            self.attributes,
-            whole_tree=self.whole_tree,
-            size_limit=self.size_limit,
-            time_limit_seconds=_TIME_LIMIT_SECONDS,
-            page=self.page,
-            controls=self.controls,
-        )
 
 
 class _OwnSocketStrategy(SafeSyncStrategy):  # type: ignore[misc]
@@ -247,10 +228,20 @@ class LdapConnection:
             # A server is not asked for more than is wanted, nor trusted to stop there.
             left = limit - len(entries)
             page = (min(PAGE_ENTRIES, left), cookie) if paged else None
-            question = _Question(base, octets, tuple(attributes), whole_tree, 0 if paged else limit, page, controls)
+            question = partial(
+                messages.search_request,
+                base=base,
+                what=octets,
+                attributes=attributes,
+                whole_tree=whole_tree,
+                size_limit=0 if paged else limit,
+                time_limit_seconds=_TIME_LIMIT_SECONDS,
+                page=page,
+                controls=controls,
+            )
             found, outcome, cookie = self._ask(deadline, partial(self._page, question, left))
-            check_search(outcome, base)
             entries += found
+            check_search(outcome, base, is_full=len(entries) >= limit)
             empty_pages = 0 if found else empty_pages + 1
             if empty_pages > EMPTY_PAGES:
                 self.is_spent = True
@@ -258,10 +249,10 @@ class LdapConnection:
             if not cookie or len(entries) >= limit:
                 return tuple(self._with_whole_ranges(entry, deadline) for entry in entries[:limit])
 
-    def _page(self, question: _Question, left: int) -> tuple[list[LdapEntry], messages.Outcome, bytes]:
-        """One question and its answers, until the one that ends them."""
+    def _page(self, question: Callable[[int], bytes], left: int) -> tuple[list[LdapEntry], messages.Outcome, bytes]:
+        """One question, written for a number, and its answers, until the one that ends them."""
         number = self._next_number()
-        self._socket.sendall(question.request(number))
+        self._socket.sendall(question(number))
         entries: list[LdapEntry] = []
         while True:
             answer = self._next_answer(number)
@@ -290,7 +281,15 @@ class LdapConnection:
                 if len(collected) > RANGE_VALUES:
                     raise RequestTrouble(f"{name} of {entry.dn!r} has more than {RANGE_VALUES} values")
                 wanted = f"{name};range={int(last) + 1}-*"
-                question = _Question(entry.dn, _ANY_ENTRY, (wanted,), False, 1, None)
+                question = partial(
+                    messages.search_request,
+                    base=entry.dn,
+                    what=_ANY_ENTRY,
+                    attributes=(wanted,),
+                    whole_tree=False,
+                    size_limit=1,
+                    time_limit_seconds=_TIME_LIMIT_SECONDS,
+                )
                 found, outcome, _ = self._ask(deadline, partial(self._page, question, 1))
                 check_search(outcome, entry.dn)
                 more = [(m, v) for e in found for n, v in e.values.items() if (m := _RANGE.fullmatch(n)) is not None]

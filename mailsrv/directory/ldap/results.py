@@ -34,10 +34,13 @@ def as_mapping(outcome: Outcome) -> Mapping[str, Any]:
     return {"result": outcome.code, "description": description, "message": outcome.message}
 
 
-def check_search(outcome: Outcome, base: str) -> None:
-    """Raises ServerTrouble or RequestTrouble for a search that did not go well."""
-    # At the size limit we have as many as we asked for.
-    if outcome.code in (SUCCESS, _SIZE_LIMIT):
+def check_search(outcome: Outcome, base: str, *, is_full: bool = False) -> None:
+    """Raises ServerTrouble or RequestTrouble for a search that did not go well.
+
+    ``is_full``: there are as many entries as were asked for, and may be more. Where the server's own limit is lower, a
+    part of a list, or of somebody's groups, would pass for the whole.
+    """
+    if outcome.code == SUCCESS or (outcome.code == _SIZE_LIMIT and is_full):
         return
     if outcome.code == _NO_SUCH_OBJECT:
         raise NoSuchEntry(f"there is no entry {base!r}: {describe(as_mapping(outcome))}")

@@ -277,6 +277,17 @@ def test_what_is_wrong_with_the_question_is_not_the_servers_fault(house):
         assert client.servers.all[0].is_up
 
 
+def test_a_servers_own_limit_is_told_and_a_part_is_not_taken_for_the_whole(house):
+    server = house.server(answering(lambda number: entry(number) * 3 + done(number, code=4)))
+    client = house.client(server.uri)
+    assert ask(client, limit=3) == [ALICE] * 3, "as many as were asked for"
+    for limit in (4, PAGE_ENTRIES + 1):
+        refused = ask(client, limit=limit)
+        assert isinstance(refused, RequestTrouble)
+        assert "sizeLimitExceeded" in str(refused)
+    assert client.servers.all[0].is_up
+
+
 def test_the_circuit_is_open_after_the_last_and_one_probe_closes_it(house):
     # The first connection hangs, then so does the first probe.
     first = house.server(silent, silent, answering(good))
