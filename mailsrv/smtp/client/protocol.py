@@ -267,7 +267,7 @@ class SmtpClientProtocol(Protocol):
         self._flush()
         while (event := session.next_event()) is not Wait.NEED_DATA:
             self._dispatch(event)
-        self._flush()
+            self._flush()
         if self._room is not None and (session.wants_content() or session.phase is not Phase.DATA_BLOCK):
             self._make_room()
         self._watch()
