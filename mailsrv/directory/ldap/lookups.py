@@ -80,17 +80,18 @@ class LookUps:
         """Who logs in by this name."""
         found = await self._search(self._reader.by_login(address))
         mine = [entry for entry in found if self._reader.has_login(entry, address)]
-        self._check_alone(address, found, mine)
-        user = self._reader.user(mine[0]) if mine else None
-        if user is None:
-            await self.check_somebody_is_there()
-        return user
+        users = [user for entry in mine if (user := self._reader.user(entry)) is not None]
+        self._check_alone(address, found, len(users))
+        if users:
+            return users[0]
+        await self.check_somebody_is_there()
+        return None
 
     async def address(self, address: Address) -> Answer:
         """What a canonical address is."""
         found = await self._search(self._reader.by_address(address))
         entries = [entry for entry in found if address in self._reader.addresses(entry)]
-        self._check_alone(address, found, entries)
+        self._check_alone(address, found, len(entries))
         answer = await self._read(entries[0], address) if entries else NOBODY
         if not answer.is_known:
             await self.check_somebody_is_there()
@@ -192,9 +193,9 @@ class LookUps:
             self._base, what, self._reader.mapping.wanted(), seconds=self._seconds, limit=_ENTRIES_OF_A_NAME
         )
 
-    def _check_alone(self, address: Address, found: Sequence[LdapEntry], mine: Sequence[LdapEntry]) -> None:
+    def _check_alone(self, address: Address, found: Sequence[LdapEntry], matching: int) -> None:
         # Of many that are only spelled alike to the server some may be cut off: the right one, or its double.
-        if len(mine) > 1 or len(found) >= _ENTRIES_OF_A_NAME:
+        if matching > 1 or len(found) >= _ENTRIES_OF_A_NAME:
             raise self.ambiguous(address, [entry.dn for entry in found])
 
     def ambiguous(self, address: Address, dns: Sequence[str]) -> Ambiguous:

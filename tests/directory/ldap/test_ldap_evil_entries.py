@@ -107,6 +107,12 @@ def test_who_writes_the_boss_into_their_own_mail_does_not_log_in_as_the_boss(hou
     assert isinstance(now(house.directory.find_user(ex("boss"))), Unavailable)
 
 
+def test_an_entry_without_an_address_shuts_out_nobody_whose_address_has_its_name(house):
+    house.user("captain", mail=())
+    house.user("james", mail="captain@example.test")
+    assert now(house.directory.find_login(ex("captain"))).address == ex("captain")
+
+
 def test_a_log_in_does_not_put_the_bosss_mail_on_another_way(house):
     house.user("mallory", mail="boss@example.test", mailForwardingAddress="mallory@elsewhere.test")
     now(house.directory.find_login(ex("mallory")))
