@@ -5,7 +5,8 @@ One thread with a connection of its own for each directory and worker. A *source
 only makes us forget (what is not remembered is asked for anew) and look at sessions again; so nothing goes wrong when
 one is told twice, and what gets lost is caught by the time an answer may be remembered.
 
-While nothing can be followed, the log says so once, and the connection is tried again after 1, 2, 4 … seconds.
+While nothing can be followed, the log says so once, and the connection is tried again after 1, 2, 4 … seconds, a minute
+at most. Each time costs everything that is remembered: only who was followed for a minute is tried after 1 s again.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class ChangeFollower:
         self._is_stopped = threading.Event()
         self._uri = ""
         self._wait = FIRST_WAIT_SECONDS
+        self._followed_since: float | None = None
         self._was_told = ""
 
     def start(self) -> None:
@@ -130,6 +132,9 @@ class ChangeFollower:
                 # A bug of ours must not end it for good.
                 self._log.failure("changes of {directory}: following failed", directory=self._name)
                 self._note_trouble("a fault")
+            since, self._followed_since = self._followed_since, None
+            if since is not None and time.monotonic() - since >= LONGEST_WAIT_SECONDS:
+                self._wait = FIRST_WAIT_SECONDS
             if self._is_stopped.wait(self._wait):
                 return
             self._wait = min(self._wait * 2, LONGEST_WAIT_SECONDS)
@@ -192,7 +197,8 @@ class ChangeFollower:
             return
         self.state = FollowState.FOLLOWING
         self.how = f"{how} of {self._uri}"
-        self._wait = FIRST_WAIT_SECONDS
+        if self._followed_since is None:
+            self._followed_since = time.monotonic()
         if self._was_told != self.how:
             self._was_told = self.how
             self._log.info("Directory {name}: changes are followed by {how}", name=self._name, how=self.how)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mailsrv.address import Address
 from mailsrv.directory.ldap import changes_sync, messages
 from mailsrv.directory.ldap.answers import Answer, AnswerCache
-from mailsrv.directory.ldap.changes import Change, Changes, NotOffered
+from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes, Feed, NotOffered
 from mailsrv.directory.ldap.changes_poll import Concern, TimeStampPoll, UsnPoll, former_dn
 from mailsrv.directory.ldap.changes_sync import (
     ENTRY_CHANGE,
@@ -454,3 +454,31 @@ def test_sessions_outlive_changes_that_are_no_new_password_where_these_can_be_to
     assert end(user(early, early), user(late, early)) is SessionEnd.CHANGED
     # Without such an attribute any change counts.
     assert end(user(early, early, "cn"), user(early, late, "cn")) is SessionEnd.CHANGED
+
+
+def test_a_server_that_lets_us_go_again_and_again_is_left_alone_for_longer_and_longer() -> None:
+    """Each connection costs all that is remembered."""
+    waits: list[float] = []
+
+    class Stopped:
+        def is_set(self) -> bool:
+            return len(waits) >= 5
+
+        def wait(self, seconds: float) -> bool:
+            waits.append(seconds)
+            return False
+
+    class Brief:
+        def follow(self, connection: object, feed: Feed) -> None:
+            feed.following("a way")
+            raise ConnectionLost("over")
+
+    servers = SimpleNamespace(usable=lambda: [SimpleNamespace(uri="ldap://one")])
+    opened = SimpleNamespace(close=lambda: None)
+    attempts: Any = SimpleNamespace(servers=servers, open=lambda *_, **more: opened)
+    follower: Any = ChangeFollower(
+        "x", attempts, Brief(), lambda _changes: None, call_from_thread=lambda call: call(), attempt_seconds=1.0
+    )
+    follower._is_stopped = Stopped()
+    follower._run()
+    assert waits == [1, 2, 4, 8, 16]
