@@ -49,8 +49,7 @@ EMPTY_PAGES = 20
 RANGE_VALUES = 200_000
 """Most values of one attribute that a server shows in parts."""
 _READ_OCTETS = 65_536
-_ENTRIES_IN_ONE_GO = 16
-_PAUSE_SECONDS = 0.0001
+_ENTRIES_IN_ONE_GO, _PAUSE_SECONDS = 16, 0.0001
 _TIME_LIMIT_SECONDS = 60
 _RANGE = re.compile(r"(.+);range=(\d{1,9})-(\d{1,9}|\*)")
 _ANY_ENTRY = messages.encode_filter("(objectClass=*)")
@@ -178,19 +177,15 @@ class LdapConnection:
 
     def bind(self, credentials: Credentials, deadline: float) -> BindOutcome:
         """Be somebody. Never with an empty password, which every name could be had with (R-AUTH-1, RFC 4513 5.1.2)."""
-        if credentials.dn and not credentials.external:
+        if not credentials.external:
             return self._bind_simply(credentials, deadline)
         connection = self._ldap
-        if credentials.external:
-            connection.authentication, connection.sasl_mechanism = SASL, EXTERNAL
-            connection.sasl_credentials = ""
-        else:
-            connection.authentication, connection.user, connection.password = ANONYMOUS, None, None
+        connection.authentication, connection.sasl_mechanism, connection.sasl_credentials = SASL, EXTERNAL, ""
         return bind_outcome(self._ask(deadline, lambda: connection.bind(read_server_info=False))[1])
 
     def _bind_simply(self, credentials: Credentials, deadline: float) -> BindOutcome:
-        if not credentials.password:
-            return BindOutcome(False, "an empty password")
+        if not credentials.dn or not credentials.password:
+            return BindOutcome(False, "an empty name or password")
         number = self._next_number()
         request = messages.bind_request(number, credentials.dn, credentials.password)
         return bind_outcome(as_mapping(self._exchange(number, request, messages.BIND_RESPONSE, deadline)))
@@ -217,11 +212,15 @@ class LdapConnection:
         limit: int,
         whole_tree: bool = True,
         controls: tuple[bytes, ...] = (),
+        is_paged: bool = False,
     ) -> tuple[LdapEntry, ...]:
-        """Entries below (or at) ``base``, at most ``limit``; page by page where there may be many (RFC 2696)."""
+        """Entries below (or at) ``base``, at most ``limit``; page by page where there may be many (RFC 2696).
+
+        ``is_paged``: there are many, of which few are wanted. Samba does not heed the limit of a search.
+        """
         octets = messages.encode_filter(what.text)
         entries: list[LdapEntry] = []
-        paged = limit > PAGE_ENTRIES
+        paged = is_paged or limit > PAGE_ENTRIES
         empty_pages = 0
         cookie = b""
         while True:
@@ -258,7 +257,9 @@ class LdapConnection:
             answer = self._next_answer(number)
             if answer.tag == messages.SEARCH_ENTRY:
                 if len(entries) >= left:
-                    raise messages.MessageError("more entries than were asked for")
+                    # What comes yet is not waited for.
+                    self.is_spent = True
+                    raise RequestTrouble("there are more entries than were asked for")
                 entries.append(LdapEntry(*messages.read_entry(answer.content)))
                 if len(entries) % _ENTRIES_IN_ONE_GO == 0:
                     # A computing thread keeps the interpreter for a switch interval each time the reactor wants it.

@@ -11,6 +11,7 @@ is gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import sleep
 
 from attrs import evolve
@@ -25,7 +26,7 @@ from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import AliasEntry
-from mailsrv.directory.ldap.trouble import RequestTrouble
+from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
 
@@ -183,10 +184,20 @@ class LookUps:
         """Raise LdapTrouble where the directory shows no user at all."""
         if self._somebody_until is not None and self._clock() < self._somebody_until:
             return
-        found = await self._client.search(self._base, self._reader.users(), ("1.1",), seconds=self._seconds, limit=1)
-        if not found:
+        if not await self._client.with_connection(self._find_somebody, seconds=self._seconds):
             raise RequestTrouble("it shows no users at all: is it empty, or has the service account lost its rights?")
         self._somebody_until = self._clock() + SOMEBODY_SECONDS
+
+    def _find_somebody(self, connection: LdapConnection, deadline: float) -> Sequence[LdapEntry]:
+        """In a thread: any user."""
+        ask = partial(connection.search, self._base, self._reader.users(), ("1.1",), deadline, limit=1)
+        try:
+            return ask(is_paged=True)
+        except NoSuchEntry:
+            raise
+        except RequestTrouble:
+            # Not every server knows pages.
+            return ask()
 
     async def _search(self, what: Filter) -> Sequence[LdapEntry]:
         return await self._client.search(

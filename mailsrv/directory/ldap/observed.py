@@ -59,13 +59,16 @@ class _ObservedConnection:
         *,
         limit: int,
         whole_tree: bool = True,
+        is_paged: bool = False,
     ) -> tuple[LdapEntry, ...]:
         """As :meth:`LdapConnection.search`."""
         began = time.perf_counter()
         found: tuple[LdapEntry, ...] = ()
         trouble = ""
         try:
-            found = self._connection.search(base, what, attributes, deadline, limit=limit, whole_tree=whole_tree)
+            found = self._connection.search(
+                base, what, attributes, deadline, limit=limit, whole_tree=whole_tree, is_paged=is_paged
+            )
         except LdapTrouble as error:
             trouble = str(error)
             raise

@@ -44,6 +44,7 @@ class MemoryLdap:
         *,
         limit: int,
         whole_tree: bool = True,
+        is_paged: bool = False,
     ) -> tuple[LdapEntry, ...]:
         self.asked.append(what.text)
         wanted = {name.lower() for name in attributes}

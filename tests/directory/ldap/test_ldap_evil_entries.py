@@ -19,7 +19,7 @@ from mailsrv.directory.ldap.entry import MOST_OCTETS
 from mailsrv.directory.ldap.lookups import SOMEBODY_SECONDS
 from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.rights import NAMES_LIMIT
-from mailsrv.directory.ldap.trouble import ServerTrouble
+from mailsrv.directory.ldap.trouble import RequestTrouble, ServerTrouble
 from mailsrv.directory.resolve import AddressResolver, LocalAccounts
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings
 from mailsrv.errors import Unavailable
@@ -194,6 +194,18 @@ def test_whether_anybody_is_there_is_not_asked_for_every_name_that_is_guessed(ho
     house.clock.advance(SOMEBODY_SECONDS)
     assert now(house.directory.find_user(ex("another"))) is None
     assert len(house.server.asked) == 53
+
+
+def test_where_a_server_knows_no_pages_it_is_asked_without(house):
+    search = house.server.search
+
+    def without_pages(*args: Any, is_paged: bool = False, **more: Any) -> Any:
+        if is_paged:
+            raise RequestTrouble("unavailableCriticalExtension")
+        return search(*args, **more)
+
+    house.server.search = without_pages
+    assert now(house.directory.find_user(ex("nobody"))) is None
 
 
 class Bus:

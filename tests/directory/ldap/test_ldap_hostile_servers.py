@@ -198,7 +198,6 @@ HOSTILE = {
     "indefinite length": babbling(b"\x30\x80\x02\x01\x01\0\0"),
     "cut entry": answering(lambda number: message(number, messages.SEARCH_ENTRY, b"\x04\x7fcut")),
     "another's answer": answering(lambda number: good(number + 1)),
-    "more than asked for": answering(lambda number: entry(number) * 100 + done(number)),
     "answer to another operation": answering(lambda number: done(number, tag=messages.BIND_RESPONSE)),
     "busy": answering(lambda number: done(number, code=51)),
     "notice of disconnection": babbling(NOTICE),
@@ -275,6 +274,16 @@ def test_what_is_wrong_with_the_question_is_not_the_servers_fault(house):
         client = house.client(server.uri)
         assert isinstance(ask(client), kind)
         assert client.servers.all[0].is_up
+
+
+def test_a_server_that_does_not_heed_limits_is_not_down(house):
+    """Samba: it would be down for everybody as soon as some entries have the same address."""
+    server = house.server(answering(lambda number: entry(number) * 100 + done(number)), answering(good))
+    client = house.client(server.uri)
+    assert isinstance(ask(client), RequestTrouble)
+    assert client.servers.all[0].is_up
+    assert ask(client) == [ALICE]
+    assert server.connections == 2, "nobody reads the rest"
 
 
 def test_a_servers_own_limit_is_told_and_a_part_is_not_taken_for_the_whole(house):
