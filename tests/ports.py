@@ -1,6 +1,6 @@
 """Ports for the servers of the tests: free for TCP and UDP now, and still free when a server starts again.
 
-They lie below those that the system gives to connections. Of two test processes each has its own half.
+They lie below those that the system gives to connections. Each test process has its own share.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ _FIRST, _END = 12_000, 32_000
 _given: set[int] = set()
 
 
+def process_number() -> int:
+    """Of the processes that run tests side by side, from 0."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
 def lasting_port() -> int:
     """Another one each time."""
-    is_odd = os.environ.get("PYTEST_XDIST_WORKER", "gw0")[-1] in "13579"
+    step = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     while True:
-        port = random.randrange(_FIRST + is_odd, _END, 2)
+        port = random.randrange(_FIRST + process_number(), _END, step)
         if port in _given:
             continue
         with (

@@ -21,12 +21,13 @@ from attrs import define
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.interop.dns_server import DnsServers
+from tests.ports import process_number
 from tests.scenarios.server import ALICE, WholeServer
 from tests.tls.issued import CA, Issued, issue, tlsa
 
 pytestmark = pytest.mark.slow
 
-WEB_ADDRESS = "127.0.83.1"
+WEB_ADDRESS = f"127.0.83.{1 + process_number()}"
 """Port 443 of an address that nobody else uses (RFC 8461 3.3 knows no other port)."""
 BY_DANE, BY_STS = "bob@signed.test", "bob@plain.test"
 POLICY = "version: STSv1\r\nmode: enforce\r\nmx: {mx}\r\nmax_age: 86400\r\n"
