@@ -32,8 +32,6 @@ from mailsrv.coroutines import next_turn
 from mailsrv.delivery.local_submission import Admission, LocalPeers
 from mailsrv.delivery.queued import QueuedRecipients
 from mailsrv.delivery.receiver import MessageReceiver
-from mailsrv.delivery.recipients import RecipientPolicy
-from mailsrv.delivery.recipients import Service as DeliveryService
 from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.directory.address_rights import AddressRights
@@ -156,17 +154,30 @@ def make_policy(
         ),
     )
     signer = MessageSigner(settings.dkim, files.signing_keys, seconds=clock.seconds, run_in_thread=parts.run_in_thread)
-    queued = RecipientPolicy(
-        DeliveryService.SUBMISSION,
-        resolver,
-        routes,
-        rewriting=rewriting,
-        seconds=clock.seconds,
-        take_turns=take_turns,
-    )
     peers = LocalPeers(settings.sendmail, domain=default_domain(settings), may_send_as=senders.may_send_as)
     pipeline = FilterPipeline(files.filters, clock)
     storage = parts.storage
+    receivers = {
+        service: MessageReceiver(
+            settings.delivery,
+            service=service.value,
+            hostname=settings.hostname,
+            resolver=resolver,
+            filters=pipeline,
+            spool=storage.journal.spool,
+            journal=storage.journal,
+            store=storage.store,
+            clock=clock,
+            router=routes,
+            queue=storage.queue,
+            rewriting=rewriting,
+            signer=signer,
+            submission_rates=parts.submission_rates,
+            posting=posting,
+            run_in_thread=parts.run_in_thread,
+        )
+        for service in SmtpService
+    }
     return Policy(
         realm=MailRealm(
             storage.store, senders.may_send_as, parts.sessions, may_send_on_behalf=senders.may_send_on_behalf
@@ -175,31 +186,11 @@ def make_policy(
         mechanisms=offer,
         routes=routes,
         signer=signer,
-        queued_recipients=QueuedRecipients(queued),
+        queued_recipients=QueuedRecipients(receivers[SmtpService.SUBMISSION].policy),
         directory=directory,
         local_peers=peers,
         admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
-        receivers={
-            service.value: MessageReceiver(
-                settings.delivery,
-                service=service.value,
-                hostname=settings.hostname,
-                resolver=resolver,
-                filters=pipeline,
-                spool=storage.journal.spool,
-                journal=storage.journal,
-                store=storage.store,
-                clock=clock,
-                router=routes,
-                queue=storage.queue,
-                rewriting=rewriting,
-                signer=signer,
-                submission_rates=parts.submission_rates,
-                posting=posting,
-                run_in_thread=parts.run_in_thread,
-            )
-            for service in SmtpService
-        },
+        receivers={service.value: receiver for service, receiver in receivers.items()},
     )
 
 
