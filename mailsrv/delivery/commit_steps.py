@@ -34,18 +34,18 @@ class CommitSteps(TransactionState):
 
     async def _reserve_and_commit(self, content: Content) -> Sequence[Accepted | Refused]:
         parts = self._parts
-        targets = {} if self._is_held else self._targets()
         reservations = Reservations(parts.store, parts.clock)
         copies: list[Content] = []
         errors: dict[Address, MailError] = {}
         try:
             try:
+                targets = {} if self._is_held else await self._targets()
                 await reservations.reserve((target for target, _ in targets.values()), content.size)
                 self._check_abandoned()
                 if reservations.refused:
                     errors = self._quota_errors(reservations)
                     self._check_all_agree(errors)
-                    targets = self._targets(errors)
+                    targets = await self._targets(errors)
                 if sum(len(recipient.onward) for recipient in self._known.values()) > TARGETS_IN_ONE_GO:
                     plan = await parts.run_in_thread(lambda: self._plan_onward(errors))
                     self._check_abandoned()

@@ -52,7 +52,12 @@ class Reservations:
         return None
 
     def release(self) -> None:
-        """Give everything back. Safe to call twice."""
+        """Give everything back, a long list not all at once. Safe to call twice."""
         held, self._held = self._held, []
-        for give_back in held:
+        self._give_back(held)
+
+    def _give_back(self, held: list[Callable[[], None]]) -> None:
+        for give_back in held[:TARGETS_IN_ONE_GO]:
             give_back()
+        if rest := held[TARGETS_IN_ONE_GO:]:
+            self._clock.callLater(0, self._give_back, rest)

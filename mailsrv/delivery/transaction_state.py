@@ -11,12 +11,14 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailsrv.address import Address
+from mailsrv.coroutines import next_turn
 from mailsrv.delivery.added_fields import RunInThread
 from mailsrv.delivery.header_section import HeaderHold
 from mailsrv.delivery.history import TransactionHistory
 from mailsrv.delivery.onward import (
     SenderPolicy,
 )
+from mailsrv.delivery.quota import TARGETS_IN_ONE_GO
 from mailsrv.delivery.recipients import Found, OnwardTarget, Recipient, RecipientPolicy, Service
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner, SigningStream
@@ -183,13 +185,19 @@ class TransactionState:
             raise decision.refusal
         return decision
 
-    def _targets(self, without: Collection[Address] = ()) -> Targets:
-        """Every account once, with the forward-path it came by first; ``without`` these forward-paths."""
+    async def _targets(self, without: Collection[Address] = ()) -> Targets:
+        """Every account once, with the forward-path it came by first; ``without`` these forward-paths.
+
+        Others have their turn between the parts of a long list. Raises Abandoned.
+        """
         targets: Targets = {}
         for recipient in self._recipients:
             if without and recipient.forward_path in without:
                 continue
-            for target in self._targets_of(recipient):
+            for number, target in enumerate(self._targets_of(recipient), 1):
+                if number % TARGETS_IN_ONE_GO == 0:
+                    await next_turn(self._parts.clock)
+                    self._check_abandoned()
                 targets.setdefault(target.account, (target, recipient.forward_path))
         return targets
 
