@@ -83,10 +83,10 @@ step "$bin/mypy" --no-error-summary
 step "$bin/lint-imports" --no-cache --no-logo
 # Each test has a time limit of its own (pyproject.toml); this one is for whatever else could hang.
 if [ "$(id -u)" = 0 ]; then
-    step timeout --foreground -k 10 1800 "$bin/pytest" -q -n 3 --durations=30 --durations-min=5
+    step timeout --foreground -k 10 1800 "$bin/pytest" -q -n 3 --dist worksteal --durations=30 --durations-min=5
 else
     # What root writes into the checkout is given back.
     trap 'sudo -n chown -R --from=root "$(id -u):$(id -g)" .' EXIT
-    step sudo -n env "PATH=$PATH" "PYTHONPYCACHEPREFIX=$PYTHONPYCACHEPREFIX" timeout --foreground -k 10 1800 "$bin/pytest" -q -n 3 --durations=30 --durations-min=5
+    step sudo -n env "PATH=$PATH" "PYTHONPYCACHEPREFIX=$PYTHONPYCACHEPREFIX" timeout --foreground -k 10 1800 "$bin/pytest" -q -n 3 --dist worksteal --durations=30 --durations-min=5
 fi
 step "$bin/sphinx-build" -q -W --keep-going -b html docs docs/_build/html
