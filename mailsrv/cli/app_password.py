@@ -14,20 +14,16 @@ from datetime import time as time_of_day
 from typing import Any, NoReturn
 
 import click
-from twisted.internet.defer import execute
-from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from mailsrv.address import Address
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase, AppPasswordRefused, database_path
 from mailsrv.auth.app_passwords.record import AppPassword, Scope
 from mailsrv.auth.rules import find_login
+from mailsrv.cli.directory import make_directory_in_place
 from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
-from mailsrv.directory.build import make_directory
 from mailsrv.directory.names import parse_account_name
-from mailsrv.directory.passwords.hashing import HashingPool
-from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.errors import MailError
 from mailsrv.interfaces.directory import DirectoryUser
 
@@ -205,17 +201,7 @@ def _existing(context: CommandContext, text: str) -> Address:
 
 def _find(context: CommandContext, text: str) -> DirectoryUser | Failure | None:
     """Who logs in by this name."""
-    settings = context.settings
-    # No time passes, no thread is needed: everything is asked and read here and now.
-    clock: Any = Clock()
-    directory = make_directory(
-        settings.directory,
-        hashing=HashingPool(settings.passwords, reactor=clock),
-        clock=clock,
-        run_in_thread=execute,
-        default_domain=settings.auth.default_domain,
-        resolver=make_blocking_resolver(settings.dns),
-    )
+    directory = make_directory_in_place(context.settings)
     answers: list[DirectoryUser | Failure | None] = []
     find_login(directory, _address(context, text)).addBoth(answers.append)
     return answers[0] if answers else Failure(RuntimeError("no answer"))

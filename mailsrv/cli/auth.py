@@ -30,12 +30,10 @@ from mailsrv.auth.offer import MechanismOffer
 from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.shared_failures import SharedFailures
 from mailsrv.auth.throttle import LoginThrottle
+from mailsrv.cli.directory import make_directory_in_place
 from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
-from mailsrv.directory.build import make_directory
-from mailsrv.directory.passwords.hashing import HashingPool
-from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.networks import NetworkSet
@@ -142,15 +140,7 @@ def _explain(settings: Settings, credentials: PasswordCredentials) -> list[Step]
     clock = Clock()
     clock.advance(now)
     auth = settings.auth
-    directory = make_directory(
-        settings.directory,
-        hashing=HashingPool(settings.passwords, reactor=None, run_in_thread=execute),  # type: ignore[arg-type]
-        clock=clock,
-        run_in_thread=execute,
-        default_domain=auth.default_domain,
-        tells_groups=True,
-        resolver=make_blocking_resolver(settings.dns),
-    )
+    directory = make_directory_in_place(settings, tells_groups=True, clock=clock)
     judge = AppPasswordJudge(
         AppPasswordDatabase(database_path(settings.state_dir)), auth, run_in_thread=execute, seconds=time.time
     )

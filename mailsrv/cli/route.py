@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import click
 from attrs import define, field
-from twisted.internet.defer import Deferred, execute
-from twisted.internet.task import Clock
+from twisted.internet.defer import Deferred
 from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import provider
 
 from mailsrv.address import Address, AddressError, parse_mailbox
+from mailsrv.cli.directory import make_directory_in_place
 from mailsrv.cli.output import say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
@@ -26,15 +25,12 @@ from mailsrv.delivery.onward import SenderPolicy
 from mailsrv.delivery.recipients import Found, OnwardTarget, RecipientPolicy, Service
 from mailsrv.delivery.srs_secret import read_rewriting
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.build import make_directory
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address
-from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import Poster, PostingPolicy, describe
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.resolve_steps import Step, StepKind
 from mailsrv.directory.send_as import SendAsPolicy
-from mailsrv.dns.blocking import make_blocking_resolver
 from mailsrv.errors import MailError
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SrsError, is_srs
@@ -77,17 +73,7 @@ class Explainer:
         self._domains = LocalDomains(settings.domain)
         self._routes = settings.route
         self._router = TransportRules(settings.route, self._domains.all_names)
-        # No time passes, and no thread is needed.
-        clock: Any = Clock()
-        directory = make_directory(
-            settings.directory,
-            hashing=HashingPool(settings.passwords, reactor=clock),
-            clock=clock,
-            # Files are read here and now.
-            run_in_thread=execute,
-            default_domain=settings.auth.default_domain,
-            resolver=make_blocking_resolver(settings.dns),
-        )
+        directory = make_directory_in_place(settings)
         self._resolver = AddressResolver(self._domains, directory, target_limit=settings.delivery.alias_targets)
         self._delivery = settings.delivery
         rights = AddressRights(self._domains, directory, settings.list)
