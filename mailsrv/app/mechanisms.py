@@ -42,9 +42,7 @@ def make_deciders(
 ) -> dict[str, SaslDecider]:
     """By mechanism. Does not wait. ``tokens`` None: no issuer is configured."""
     rules = LoginRules(settings.auth, clock, access)
-    deciders: dict[str, SaslDecider] = {
-        EXTERNAL: ExternalChecker(directory, settings.auth, rules, clock=clock, throttle=throttle)
-    }
+    deciders: dict[str, SaslDecider] = {EXTERNAL: ExternalChecker(directory, settings.auth, rules, throttle=throttle)}
     if tokens is not None:
         bearer = BearerChecker(directory, rules, tokens, clock=clock, throttle=throttle, seconds=time.time)
         deciders |= dict.fromkeys(BEARER_MECHANISMS, bearer)
@@ -57,7 +55,6 @@ def make_deciders(
             rules,
             threads=ticket_threads,
             make_acceptor=TicketAcceptor,
-            clock=clock,
             throttle=throttle,
         )
     return deciders

@@ -11,7 +11,6 @@ import time
 from typing import NoReturn
 
 from cryptography.hazmat.primitives import hashes
-from twisted.internet.interfaces import IReactorTime
 
 from mailsrv.address import Address
 from mailsrv.auth.certificate_names import certificate_accounts
@@ -19,7 +18,7 @@ from mailsrv.auth.names import parse_user_name
 from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
-from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
+from mailsrv.interfaces.account import SaslCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.sessions import LastingProof, Login
 from mailsrv.sasl.external import parse_external
@@ -36,13 +35,11 @@ class ExternalChecker:
         settings: AuthSettings,
         rules: LoginRules,
         *,
-        clock: IReactorTime,
         throttle: LoginThrottle,
     ) -> None:
         self._directory = directory
         self._settings = settings
         self._rules = rules
-        self._clock = clock
         self._throttle = throttle
 
     async def __call__(self, credentials: SaslCredentials) -> DirectoryUser | Login:
@@ -71,7 +68,4 @@ class ExternalChecker:
         return accounts[0] if len(accounts) == 1 else None
 
     async def _refuse(self, credentials: SaslCredentials, name: str, proof: str, reason: str) -> NoReturn:
-        started = self._clock.seconds()
-        attempt = self._throttle.begin(name, credentials.client_address, proof)
-        await self._rules.refuse(attempt, credentials, name=name, reason=reason, started=started)
-        raise InvalidCredentials(cause=reason)
+        await self._rules.refuse_proof(self._throttle, credentials, name=name, proof=proof, reason=reason)

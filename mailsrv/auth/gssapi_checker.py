@@ -10,7 +10,6 @@ import functools
 import time
 from typing import NoReturn
 
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from mailsrv.auth.gssapi_settings import GssapiSettings
@@ -21,7 +20,7 @@ from mailsrv.auth.second_factor import TICKET_NOT_ENOUGH
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.auth.tickets import Acceptor, KeytabUnusable, MakeAcceptor, TicketRefused
 from mailsrv.errors import Unavailable
-from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
+from mailsrv.interfaces.account import SaslCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.sessions import LastingProof, Login
 from mailsrv.sasl.errors import SaslError
@@ -44,7 +43,6 @@ class GssapiChecker:
         *,
         threads: TicketThreads,
         make_acceptor: MakeAcceptor,
-        clock: IReactorTime,
         throttle: LoginThrottle,
     ) -> None:
         self._directory = directory
@@ -52,7 +50,6 @@ class GssapiChecker:
         self._rules = rules
         self._threads = threads
         self._make_acceptor = make_acceptor
-        self._clock = clock
         self._throttle = throttle
 
     async def __call__(self, credentials: SaslCredentials) -> DirectoryUser | Login:
@@ -98,7 +95,4 @@ class GssapiChecker:
         raise SaslError(cause="no end to the tokens")
 
     async def _refuse(self, credentials: SaslCredentials, name: str, proof: str, reason: str) -> NoReturn:
-        started = self._clock.seconds()
-        attempt = self._throttle.begin(name, credentials.client_address, proof)
-        await self._rules.refuse(attempt, credentials, name=name, reason=reason, started=started)
-        raise InvalidCredentials(cause=reason)
+        await self._rules.refuse_proof(self._throttle, credentials, name=name, proof=proof, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -15,8 +16,8 @@ from mailsrv.auth.access import AccessDecision, AccessRules
 from mailsrv.auth.impersonation import Claim, objection_to, read_claim, read_proven_claim
 from mailsrv.auth.second_factor import SecondFactorRule
 from mailsrv.auth.settings import AuthSettings
-from mailsrv.auth.throttle import Attempt
-from mailsrv.interfaces.account import PasswordCredentials, SaslCredentials
+from mailsrv.auth.throttle import Attempt, LoginThrottle
+from mailsrv.interfaces.account import InvalidCredentials, PasswordCredentials, SaslCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
 from mailsrv.interfaces.sessions import DirectoryProof, IProof, Login
 from mailsrv.wire.networks import NetworkSet
@@ -155,6 +156,18 @@ class LoginRules:
         )
         if wait > 0:
             await deferLater(self._clock, wait, lambda: None)
+
+    async def refuse_proof(
+        self, throttle: LoginThrottle, credentials: SaslCredentials, *, name: str, proof: str, reason: str
+    ) -> NoReturn:
+        """Refuse a certificate or a ticket, which counts only now: nobody can guess one that is good.
+
+        The same ``proof`` again is one failure (R-NAT-1). Raises InvalidCredentials, as late as the failure deserves.
+        """
+        started = self._clock.seconds()
+        attempt = throttle.begin(name, credentials.client_address, proof)
+        await self.refuse(attempt, credentials, name=name, reason=reason, started=started)
+        raise InvalidCredentials(cause=reason)
 
 
 def find_login(directory: IDirectory, address: Address) -> Deferred[DirectoryUser | None]:

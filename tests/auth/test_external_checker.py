@@ -54,7 +54,6 @@ class Case:
             self.directory,
             self.settings,
             LoginRules(self.settings, self.clock, AccessRules()),
-            clock=self.clock,
             throttle=self.throttle,
         )
 

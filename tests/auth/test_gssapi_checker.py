@@ -87,7 +87,6 @@ class Case:
             LoginRules(auth, self.clock, AccessRules()),
             threads=AtOnce(),  # type: ignore[arg-type]
             make_acceptor=Believer,
-            clock=self.clock,
             throttle=self.throttle,
         )
 
