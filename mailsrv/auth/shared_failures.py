@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from mailsrv.auth.failure_table import FailureFile, FailureRecord, FailureRecords, FailureTable
+from mailsrv.auth.failure_table import FailureRecord, FailureRecords, FailureTable
 from mailsrv.auth.settings import AuthSettings
+from mailsrv.wire.mapped_file import LateTable
 from mailsrv.wire.rates import Rate
 
 HOUR, DAY = 3600.0, 86_400.0
@@ -22,7 +23,7 @@ _LEVEL_LIMIT = 8.0
 class SharedFailures:
     """Counts of failures by account, network, and pair of both; and which passwords were right where."""
 
-    def __init__(self, file: FailureFile, settings: AuthSettings) -> None:
+    def __init__(self, file: LateTable[FailureTable], settings: AuthSettings) -> None:
         self._file = file
         self._settings = settings
         self.per_pair = Rate(settings.failures_per_user, HOUR, settings.failures_per_user)

@@ -24,9 +24,10 @@ from collections.abc import Iterable
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from mailsrv.auth.failure_table import FailureFile
+from mailsrv.auth.failure_table import FailureFile, FailureTable
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.shared_failures import ALMOST, SharedFailures
+from mailsrv.wire.mapped_file import LateTable
 from mailsrv.wire.networks import NetworkSet, network_key
 
 
@@ -120,7 +121,7 @@ class LoginThrottle:
         *,
         clock: IReactorTime,
         exempt_networks: Iterable[str] = (),
-        failures: FailureFile | None = None,
+        failures: LateTable[FailureTable] | None = None,
     ) -> None:
         """``failures``: what all workers share; ``clock`` has to be the wall clock then."""
         self._settings = settings

@@ -49,8 +49,7 @@ def show(context: CommandContext, user: str, as_json: bool) -> None:
     """Show what one user has used."""
     name = _user(context, user)
     table = _table(context)
-    slot = table.find(name) if table is not None else None
-    record = UserRecord(name, (0.0,) * 4, 0.0, 0) if table is None or slot is None else table.record(slot)
+    record = UserRecord(name) if table is None else table.get(name)
     _show(context, [rates_of(record, context.settings.submission, time.time())], as_json=as_json)
 
 

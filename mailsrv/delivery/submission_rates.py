@@ -19,6 +19,7 @@ from mailsrv.delivery.submission_settings import SubmissionSettings
 from mailsrv.delivery.submission_table import SubmissionTable, UserRecord
 from mailsrv.errors import MailError
 from mailsrv.status import POLICY_DELAY
+from mailsrv.wire.mapped_file import LateTable
 
 HOUR, DAY = 3600.0, 86400.0
 _QUIET_SECONDS = 600.0
@@ -83,34 +84,23 @@ class SubmissionRates:
         Where that fails, and without a path, this process counts alone.
         """
         self._seconds = seconds
-        self._path = path
-        self._users = settings.users_remembered
-        self._table: SubmissionTable | None = None
+        users = settings.users_remembered
+        self._file = LateTable(
+            path,
+            SubmissionTable.what,
+            lambda path: SubmissionTable.open(path, users),
+            lambda: SubmissionTable.in_memory(users),
+        )
         self.replace_settings(settings)
 
     def start(self) -> None:
-        """Open the file. It waits for the disk, and must come after root was given up: the file is the user's own."""
-        self._table = self._open()
+        """Open the file; waits for the disk."""
+        self._file.start()
 
     @property
     def table(self) -> SubmissionTable:
-        """What is counted; opened now if nobody did before."""
-        if self._table is None:
-            self._table = self._open()
-        return self._table
-
-    def _open(self) -> SubmissionTable:
-        path, users = self._path, self._users
-        if path is not None:
-            try:
-                return SubmissionTable.open(path, users)
-            except OSError as error:
-                self._log.error(
-                    "{path} cannot be used ({reason}): what users send is counted in this process only",
-                    path=path,
-                    reason=error.strerror or str(error),
-                )
-        return SubmissionTable.in_memory(users)
+        """What is counted."""
+        return self._file.table
 
     def replace_settings(self, settings: SubmissionSettings) -> None:
         """Use these limits from now on; what was used is kept. ``users_remembered`` is settled at the start."""

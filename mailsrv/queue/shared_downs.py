@@ -19,8 +19,8 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from mailsrv.interfaces.queue import Destination
-from mailsrv.wire.rates import SET_OCTETS, WAYS, hash_position
-from mailsrv.wire.shared_table import HEADER_OCTETS, key_of, map_file
+from mailsrv.wire.mapped_file import HEADER_OCTETS, key_of, map_file
+from mailsrv.wire.rates import SET_OCTETS, WAYS, hash_position, sets_for
 
 _FAILURE_BITS = 8
 _MOST_FAILURES = (1 << _FAILURE_BITS) - 1
@@ -42,8 +42,7 @@ class SharedDowns:
     def __init__(self, path: str, run_id: bytes, entries: int) -> None:
         self._path = path
         self._run_id = run_id
-        # As much room again: hashes do not fill sets evenly.
-        self._sets = -(-2 * entries // WAYS)
+        self._sets = sets_for(entries)
         self._key = b""
         self._words: memoryview | None = None
 

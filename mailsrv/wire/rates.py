@@ -162,6 +162,11 @@ class Buckets:
         return hash_position(self._key, f"{kind}\0{name}", self._sets)
 
 
+def sets_for(entries: int) -> int:
+    """Sets for this many entries with as much room again: hashes do not fill sets evenly."""
+    return -(-2 * entries // WAYS)
+
+
 def hash_position(key: bytes, name: str, sets: int) -> Position:
     """Where ``name`` belongs in a table of this many sets."""
     digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=key, digest_size=16).digest()

@@ -178,7 +178,7 @@ def test_a_clock_that_was_set_back_refuses_no_longer_than_the_period():
     clock = Clock()
     clock.advance(START - 10 * DAY)
     earlier = SubmissionRates(sender.settings, None, clock.seconds)
-    earlier._table = sender.rates.table
+    earlier._file = sender.rates._file
     assert earlier.check(ALICE, 0) is not None
     [rates] = all_rates(earlier.table, sender.settings, clock.seconds())
     assert rates.wait_seconds <= HOUR
@@ -194,11 +194,11 @@ def test_garbage_in_the_file_harms_nobody_for_long(garbage):
     sender = Sender(messages_per_hour=2)
     sender.send(1)
     table = sender.rates.table
-    slot: Any = table.find("alice@example.test")
+    slot = table.find_or_make("alice@example.test")
     for limit in range(4):
         table.set_arrival(slot, limit, garbage)
     sender.rates.check(ALICE, 0)
-    rates = rates_of(table.record(slot), sender.settings, START)
+    rates = rates_of(table.get("alice@example.test"), sender.settings, START)
     assert 0 <= rates.used["messages_per_hour"] <= 2
     assert 0 <= rates.wait_seconds <= HOUR
 

@@ -14,7 +14,7 @@ import pytest
 from mailsrv.wire.connection_limits import ConnectionTable, RateKind, TooManyConnections
 from mailsrv.wire.rates import Rate
 from mailsrv.wire.settings import LimitsSettings
-from mailsrv.wire.shared_table import HEADER_OCTETS, NoColumn, SharedTable, key_of, label_of, map_existing, map_file
+from mailsrv.wire.shared_table import NoColumn, SharedTable
 
 NOW = 1_700_000_000.0
 RUN = b"r" * 16
@@ -81,29 +81,6 @@ def test_a_foreign_or_broken_file_is_replaced(tmp_path):
     shared(tmp_path).publish("n", 1)
     assert not path.is_symlink()
     assert target.read_bytes() == b"precious"
-
-
-def test_keys_differ(tmp_path):
-    keys = set()
-    for number in range(3):
-        mapping, descriptor = map_file(str(tmp_path / "x"), b"label %d" % number, 64)
-        os.close(descriptor)
-        keys.add(key_of(mapping))
-        assert label_of(mapping).rstrip(b"\0") == b"label %d" % number
-        assert mapping[HEADER_OCTETS:] == bytes(64)
-    assert len(keys) == 3
-
-
-def test_an_existing_file_is_mapped_as_it_is(tmp_path):
-    assert map_existing(str(tmp_path / "none")) is None
-    (tmp_path / "short").write_bytes(b"x")
-    assert map_existing(str(tmp_path / "short")) is None
-    map_file(str(tmp_path / "x"), b"label", 64)
-    mapping = map_existing(str(tmp_path / "x"))
-    assert mapping is not None
-    assert len(mapping) == HEADER_OCTETS + 64
-    with pytest.raises(ValueError, match="label"):
-        map_file(str(tmp_path / "x"), b"x" * 129, 64)
 
 
 def test_there_is_room_for_all_workers_and_their_successors_and_then_no_more(tmp_path):
