@@ -4,8 +4,8 @@ The order, for an address in a local domain (whose other names mean the same):
 
 1. an alias of exactly this local part, then a user of exactly this local part;
 2. the same without the subaddress (``alice+lists`` → ``alice``, detail ``lists``; RFC 5233);
-3. for ``postmaster``: the domain's setting, the general one, the first user. Mail for postmaster
-   is never refused (RFC 5321 4.5.1);
+3. for ``postmaster``, also where an alias names it: the domain's setting, the general one, the first
+   user. Mail for postmaster is never refused (RFC 5321 4.5.1);
 4. the domain's catch-all.
 
 Where an alias leads elsewhere and a list owner is named (``owner-staff`` beside ``staff``), the owner
@@ -135,6 +135,13 @@ class _Expansion:
     def is_empty(self) -> bool:
         return not self.accounts and not self.forwards and not self.carried
 
+    def add(self, resolution: LocalAccounts) -> None:
+        for recipient in resolution.accounts:
+            self.accounts.setdefault(recipient.account, recipient)
+        for forward in resolution.forwards:
+            self.forwards.setdefault(forward.address, forward)
+        self.carried.update(dict.fromkeys(resolution.carried))
+
     def result(self) -> LocalAccounts:
         return LocalAccounts(
             tuple(self.accounts.values()), tuple(self.forwards.values()), tuple(self.carried), tuple(self.passed)
@@ -216,7 +223,7 @@ class AddressResolver:
         if base.local_part == POSTMASTER:
             return await self._resolve_postmaster(main, settings, detail, expansion)
         if settings.catch_all:
-            await self._follow_setting("catch_all", settings.catch_all, ours, expansion, detail)
+            await self._follow_setting("catch_all", settings.catch_all, expansion, detail, (ours,))
             expansion.tell(StepKind.CATCH_ALL, ours, settings.catch_all)
             if not expansion.is_empty():
                 return expansion.result()
@@ -301,6 +308,9 @@ class AddressResolver:
             if expansion.listener is not None:
                 expansion.tell(StepKind.SUBADDRESS, address, base, own_detail)
             await self._expand(base, settings, expansion, own_detail or detail, aliases)
+        elif aliases and address.local_part == POSTMASTER:
+            # Of `abuse: postmaster` in every file of aliases.
+            expansion.add(await self._resolve_postmaster(address.domain, settings, detail, expansion, aliases))
 
     async def _is_user(self, address: Address, known: Peeked | None) -> bool:
         try:
@@ -351,15 +361,15 @@ class AddressResolver:
         return owner
 
     async def _follow_setting(
-        self, name: str, configured: str, address: Address, expansion: _Expansion, detail: str
+        self, name: str, configured: str, expansion: _Expansion, detail: str, aliases: tuple[Address, ...]
     ) -> None:
-        """Follow an address of the settings as if ``address`` were an alias for it."""
+        """Follow an address of the settings as if the last of ``aliases`` were an alias for it."""
         try:
-            target = parse_account_name(configured, address.domain)
+            target = parse_account_name(configured, aliases[-1].domain)
         except ValueError as error:
             self._log.error("The {setting} setting cannot be used: {error}", setting=name, error=str(error))
             return
-        await self._follow((target,), expansion, detail, (address,))
+        await self._follow((target,), expansion, detail, aliases)
         if expansion.is_empty():
             self._log.error("The {setting} setting {value} names nobody", setting=name, value=configured)
 
@@ -368,7 +378,7 @@ class AddressResolver:
         return Unavailable(cause=f"alias {alias}: {what}")
 
     async def _resolve_postmaster(
-        self, main: str, settings: DomainSettings, detail: str, asked: _Expansion
+        self, main: str, settings: DomainSettings, detail: str, asked: _Expansion, aliases: tuple[Address, ...] = ()
     ) -> LocalAccounts:
         address = Address(POSTMASTER, main)
         for configured in (settings.postmaster, self._postmaster):
@@ -376,7 +386,7 @@ class AddressResolver:
                 continue
             expansion = _Expansion(asked.carries, asked.listener)
             expansion.tell(StepKind.POSTMASTER, address, configured)
-            await self._follow_setting("postmaster", configured, address, expansion, detail)
+            await self._follow_setting("postmaster", configured, expansion, detail, (*aliases, address))
             if not expansion.is_empty():
                 return _open_to_all(expansion.result())
         users = await self._directory.list_users()

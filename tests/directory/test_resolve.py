@@ -227,6 +227,23 @@ def test_postmaster_is_never_refused():
         assert house.accounts(Address("postmaster", "example.org")) == [("alice@example.test", "")]
 
 
+def test_an_alias_for_postmaster_reaches_whoever_is_postmaster(house):
+    house.directory.add_alias(here("abuse"), (here("postmaster"),))
+    assert house.accounts(here("abuse")) == [("alice@example.test", "")]
+    house.directory.add_alias(here("security"), (BOB, here("postmaster+x")))
+    assert [account for account, _ in house.accounts(here("security"))] == ["bob@example.test", "alice@example.test"]
+
+
+def test_an_alias_for_postmaster_follows_the_setting_and_ends_where_that_leads_back():
+    for setting, expected in (("bob", "bob@example.test"), ("abuse", "alice@example.test"), ("", "alice@example.test")):
+        house = House(DomainSettings("example.test", postmaster=setting))
+        house.directory.add_alias(here("abuse"), (here("postmaster"),))
+        assert [account for account, _ in house.accounts(here("abuse"))] == [expected], setting
+    outside = House(postmaster="carol@elsewhere.test")
+    outside.directory.add_alias(here("abuse"), (here("postmaster"),))
+    assert outside.forwards(here("abuse")) == ["carol@elsewhere.test"]
+
+
 def test_postmaster_without_any_user_is_told_to_wait():
     house = House()
     house.directory.remove_user(ALICE)
