@@ -24,11 +24,12 @@ from mailsrv.cli.output import printable, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
-from mailsrv.interfaces.queue import AT_ONCE, Destination
+from mailsrv.interfaces.queue import AT_ONCE
 from mailsrv.queue.admin import Command, QueueAdministration
 from mailsrv.queue.listing import ListedMessage, ListedRecipient
 from mailsrv.queue.reading import read_header_section
 from mailsrv.queue.selection import Selection, ShownState
+from mailsrv.routing.via import parse_destination
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "": 1}
 _NULL = "<>"
@@ -180,9 +181,9 @@ def _changing(command: Command, text: str, *extra: Callable[..., Any]) -> None:
         destination = None
         if command is Command.REROUTE:
             try:
-                destination = Destination.parse(to)
+                destination = parse_destination(to)
             except ValueError as error:
-                raise click.BadParameter(f"{to!r} is no destination", param_hint="--to") from error
+                raise click.BadParameter(f"{to!r} is no destination: {error}", param_hint="--to") from error
         with _opened(context) as administration:
             selection = _selection(administration, options)
             if selection.is_everything is not is_all:

@@ -18,6 +18,7 @@ import re
 from attrs import frozen
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.interfaces.queue import Destination, Transport
 
 REFUSAL = "Mail for this recipient is not accepted"
 _TEXT = re.compile(r"[ -~]{1,200}")
@@ -63,6 +64,20 @@ def parse_via(text: str) -> Via:
     if colon:
         raise ValueError(f'expected nothing after "{name}"')
     return Via(action)
+
+
+def parse_destination(text: str) -> Destination:
+    """One place of mail, named by the administrator: as ``str(Destination)``, in canonical form. Raises ValueError."""
+    name, _, argument = text.partition(":")
+    if name == Transport.MX.value and argument:
+        try:
+            return Destination(Transport.MX, parse_domain(argument))
+        except AddressError as error:
+            raise ValueError(f"expected mx:DOMAIN: {error.text}") from error
+    if name in {Transport.SMTP.value, Transport.LMTP.value, Transport.LOCAL.value}:
+        via = parse_via(text)
+        return Destination(Transport(via.action.value), via.argument)
+    raise ValueError("expected mx:DOMAIN, smtp:HOST:PORT, lmtp:ENDPOINT or local")
 
 
 def _parse_host_and_port(text: str) -> str:

@@ -114,6 +114,16 @@ def test_reroute_flush_and_requeue(queue: QueueSetting, run):
     assert run("flush", "--all")[0] == run("requeue", "--all")[0] == 0
 
 
+def test_mail_is_not_rerouted_to_what_cannot_be(queue: QueueSetting, run):
+    queue.enqueue(("u@a.test", A))
+    for nowhere in ("mx:", "mx:a..test", "smtp:relay.test:99999", "smtp:", "lmtp:here", "local:x", "reject:no"):
+        assert run("reroute", "--all", "--to", nowhere)[0] == 2, nowhere
+    assert queue.waiting() == {"mx:a.test": 1}
+    # As a rule that names it, with its password, writes it.
+    assert run("reroute", "--all", "--to", "smtp:Relay.Test")[0] == 0
+    assert queue.waiting() == {"smtp:relay.test:25": 1}
+
+
 def test_everything_is_dropped_only_when_confirmed(queue: QueueSetting, run, monkeypatch: pytest.MonkeyPatch):
     queue.enqueue(("u@a.test", A))
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
