@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -43,6 +43,7 @@ from mailsrv.sasl import Conversations
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
+from mailsrv.wire.deadline import Deadline
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ class Pop3Protocol(Protocol):
         self._drop: OpenMaildrop | None = None
         self._contents: ContentPrefetcher | None = None
         self._conversations = Conversations()
-        self._timer: IDelayedCall | None = None
-        self._deadline = 0.0
+        # RFC 1939 3: the autologout timer closes without a reply and deletes nothing.
+        self._deadline = Deadline(factory.clock, self.abort)
         self._writable: Deferred[None] | None = None
         self._is_choked = False
         self._is_reading = True
@@ -90,21 +91,19 @@ class Pop3Protocol(Protocol):
             transport.write(format_refusal(error))
             transport.loseConnection()
             self._is_closing = True
-            self._start_timer(self._settings.close_timeout_seconds)
+            self._deadline.set(self._settings.close_timeout_seconds)
             return
         transport.registerProducer(self, True)
         self._engine = self._shared.make_session(self.client_address, transport)
         self._shared.opened(self)
-        self._start_timer(self._settings.login_timeout_seconds)
+        self._deadline.set(self._settings.login_timeout_seconds)
         self._pump()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing that was marked is deleted: only QUIT does that (RFC 1939 6)."""
         self._is_lost = True
         self._conversations.end()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.stop()
         if self._writable is not None:
             waiting, self._writable = self._writable, None
             waiting.callback(None)
@@ -150,29 +149,6 @@ class Pop3Protocol(Protocol):
         if not self._is_lost:
             transport.abortConnection()
 
-    # Time
-
-    def _start_timer(self, seconds: float) -> None:
-        """One timer a connection; it is not moved with every command but looks at the deadline when it fires."""
-        self._deadline = self._shared.clock.seconds() + seconds
-        if self._timer is None:
-            self._timer = self._shared.clock.callLater(seconds, self._time_is_up)
-        elif self._timer.getTime() > self._deadline:
-            self._timer.reset(seconds)
-
-    def _time_is_up(self) -> None:
-        self._timer = None
-        left = self._deadline - self._shared.clock.seconds()
-        if left > 0:
-            self._timer = self._shared.clock.callLater(left, self._time_is_up)
-        else:
-            # RFC 1939 3: the autologout timer closes without a reply and deletes nothing.
-            self.abort()
-
-    def _note_activity(self) -> None:
-        if self._drop is not None and not self._is_closing:
-            self._deadline = self._shared.clock.seconds() + self._settings.idle_timeout_seconds
-
     # Octets
 
     def dataReceived(self, data: bytes) -> None:
@@ -182,6 +158,10 @@ class Pop3Protocol(Protocol):
         self._note_activity()
         self._engine.receive_octets(data)
         self._pump()
+
+    def _note_activity(self) -> None:
+        if self._drop is not None and not self._is_closing:
+            self._deadline.set(self._settings.idle_timeout_seconds)
 
     def pauseProducing(self) -> None:
         """The peer does not take our octets."""
@@ -247,7 +227,7 @@ class Pop3Protocol(Protocol):
         transport.loseConnection()
         # The maildrop is free as soon as the session is over, not when the peer has read the Bye.
         self._let_go()
-        self._start_timer(self._settings.close_timeout_seconds)
+        self._deadline.set(self._settings.close_timeout_seconds)
 
     # What the engine cannot do by itself
 

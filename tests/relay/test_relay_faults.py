@@ -173,7 +173,7 @@ def test_a_host_that_answers_octet_by_octet_does_not_get_more_time():
     world.network.hops["192.0.2.2"].is_up = False
     outcomes = world.begin(world.consign("mx:example.net", "bob@example.net"))
     (timer,) = world.clock.getDelayedCalls()
-    protocol: Any = timer.func.__self__  # type: ignore[attr-defined]
+    protocol: Any = timer.func.__self__._passed.__self__  # type: ignore[attr-defined]
     for _ in range(301):
         world.clock.advance(1)
         if not outcomes:

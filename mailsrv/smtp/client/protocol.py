@@ -12,7 +12,6 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
-    IDelayedCall,
     IHandshakeListener,
     IOpenSSLClientConnectionCreator,
     IPushProducer,
@@ -47,6 +46,7 @@ from mailsrv.smtp.client.session import SmtpClientSession
 from mailsrv.smtp.client.settings import SmtpClientSettings
 from mailsrv.smtp.client.streaming import BLOCK_OCTETS, stream_content
 from mailsrv.smtp.client.timeouts import TIMEOUTS
+from mailsrv.wire.deadline import Deadline
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
 
 log = Logger()
@@ -62,8 +62,7 @@ class SmtpClientProtocol(Protocol):
         self.session = session
         self._settings = settings
         self._clock = clock
-        self._timer: IDelayedCall | None = None
-        self._deadline = 0.0
+        self._deadline = Deadline(clock, self._time_passed)
         self._timed_phase = Phase.CLOSED
         self._is_connected = False
         self._is_in_handshake = False
@@ -223,36 +222,19 @@ class SmtpClientProtocol(Protocol):
 
     def _restart_phase(self) -> None:
         limit = TIMEOUTS.get(self._timed_phase)
-        if limit is None:
-            self._deadline = 0.0
-            if self._timed_phase is Phase.CLOSED:
-                self._stop_timer()
-            return
-        now = self._clock.seconds()
-        self._deadline = now + limit(self._settings)
-        timer = self._timer
-        if timer is None or timer.getTime() > self._deadline:
-            self._stop_timer()
-            self._timer = self._clock.callLater(self._deadline - now, self._time_passed)
+        if limit is not None:
+            self._deadline.set(limit(self._settings))
+        elif self._timed_phase is Phase.CLOSED:
+            self._deadline.stop()
+        else:
+            self._deadline.lift()
 
     def _time_passed(self) -> None:
-        self._timer = None
-        if not self._deadline:
-            return
-        left = self._deadline - self._clock.seconds()
-        if left > 0:
-            self._timer = self._clock.callLater(left, self._time_passed)
-            return
         if self._is_in_handshake:
             self._is_in_handshake = False
             self._fail_answer(TlsFailed("the TLS handshake timed out"))
         self.session.time_out()
         self._run()
-
-    def _stop_timer(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
 
     # -- the engine
 
