@@ -21,14 +21,13 @@ from mailsrv.auth.app_passwords.database import AppPasswordDatabase, AppPassword
 from mailsrv.auth.app_passwords.record import AppPassword, Scope
 from mailsrv.auth.rules import find_login
 from mailsrv.cli.directory import make_directory_in_place
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, moment_or_null, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.directory.names import parse_account_name
 from mailsrv.errors import MailError
 from mailsrv.interfaces.directory import DirectoryUser
 
 _UNITS = {"h": 3600, "d": 86_400, "w": 7 * 86_400, "y": 365 * 86_400}
-_as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -74,7 +73,7 @@ def app_password_group() -> None:
 )
 @click.option("--expires", type=Expiry(), metavar="WHEN", help="12h, 90d, 1y, or the last day: 2027-01-31 (UTC).")
 @click.option("--unchecked", is_flag=True, help="Do not ask the directories whether there is such an account.")
-@_as_json
+@json_option()
 @click.pass_obj
 def add(
     context: CommandContext,
@@ -110,7 +109,7 @@ def add(
 
 @app_password_group.command("list")
 @click.argument("address", required=False)
-@_as_json
+@json_option()
 @click.pass_obj
 def list_passwords(context: CommandContext, address: str | None, as_json: bool) -> None:
     """List those of a user, or of everybody."""
@@ -126,7 +125,7 @@ def list_passwords(context: CommandContext, address: str | None, as_json: bool) 
 @click.argument("address")
 @click.argument("names", nargs=-1)
 @click.option("--all", "is_all", is_flag=True, help="All of the user's.")
-@_as_json
+@json_option()
 @click.pass_obj
 def revoke(context: CommandContext, address: str, names: tuple[str, ...], is_all: bool, as_json: bool) -> None:
     """Take app passwords back, by NAMES (or numbers). From now on nobody logs in by them."""
@@ -207,21 +206,15 @@ def _find(context: CommandContext, text: str) -> DirectoryUser | Failure | None:
     return answers[0] if answers else Failure(RuntimeError("no answer"))
 
 
-def _moment(seconds: float | None) -> str | None:
-    if seconds is None:
-        return None
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def _row(one: AppPassword) -> dict[str, object]:
     return {
         "id": one.id,
         "account": one.account,
         "name": one.name,
         "scopes": sorted(scope.value for scope in one.scopes),
-        "created": _moment(one.created_at),
-        "expires": _moment(one.expires_at),
-        "last_used": _moment(one.used_at),
+        "created": moment_or_null(one.created_at),
+        "expires": moment_or_null(one.expires_at),
+        "last_used": moment_or_null(one.used_at),
         "last_service": one.used_service or None,
         "last_network": one.used_network or None,
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import sys
 import time
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import click
@@ -31,7 +30,7 @@ from mailsrv.auth.rules import LoginRules
 from mailsrv.auth.shared_failures import SharedFailures
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.cli.directory import make_directory_in_place
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, moment, moment_or_null, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
 from mailsrv.interfaces.account import PasswordCredentials
@@ -39,7 +38,6 @@ from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.networks import NetworkSet
 
 _PASSWORD_LINE_OCTETS = 8192
-_as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
 @click.group("auth")
@@ -48,7 +46,7 @@ def auth_group() -> None:
 
 
 @auth_group.command("blocks")
-@_as_json
+@json_option()
 @click.pass_obj
 def blocks_command(context: CommandContext, as_json: bool) -> None:
     """List accounts and networks that are blocked or delayed now."""
@@ -101,7 +99,7 @@ def unblock_command(context: CommandContext, name: str | None, is_all: bool) -> 
 @click.option("--service", type=click.Choice([each.value for each in LoginService]), default="imap", show_default=True)
 @click.option("--from", "client_address", default="127.0.0.1", metavar="IP", help="Where the client is.")
 @click.option("--authzid", default="", metavar="ADDRESS", help="Whom to act for, as clients say by SASL.")
-@_as_json
+@json_option()
 @click.pass_obj
 def test_command(
     context: CommandContext,
@@ -226,8 +224,8 @@ def _row(block: Block) -> dict[str, object]:
         "effect": block.effect.value,
         "account": block.account or None,
         "network": block.network or None,
-        "since": _moment(block.since),
-        "until": _moment(block.until),
+        "since": moment_or_null(block.since),
+        "until": moment_or_null(block.until),
         "failures": block.failures,
         "delay_seconds": round(block.delay_seconds, 1),
     }
@@ -240,15 +238,8 @@ def _line(block: Block) -> str:
         where = " by Unix sockets"
     what = "blocked" if block.effect is BlockEffect.BLOCKED else f"delayed by {block.delay_seconds:.0f} s"
     return (
-        f"{whose}{where}  {what}  since {_moment(block.since)}  until {_moment(block.until)}  {block.failures} failures"
+        f"{whose}{where}  {what}  since {moment(block.since)}  until {moment(block.until)}  {block.failures} failures"
     )
-
-
-def _moment(seconds: float) -> str | None:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def _fail(sentence: str) -> NoReturn:

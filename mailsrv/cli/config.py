@@ -6,6 +6,7 @@ import json
 
 import click
 
+from mailsrv.cli.output import json_option
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.load import load
 from mailsrv.config.sample import write_sample
@@ -41,7 +42,7 @@ def check(context: CommandContext, path: str | None, files: bool) -> None:
 
 
 @config_group.command("show")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@json_option("One JSON object.")
 @click.option("--changed", is_flag=True, help="Only what differs from the defaults.")
 @click.pass_obj
 def show(context: CommandContext, as_json: bool, changed: bool) -> None:

@@ -15,9 +15,10 @@ from typing import NoReturn
 import click
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.cli.output import json_option, moment_or_null
+from mailsrv.cli.domains import is_own_domain, where_domains_are
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.zone import quote_text, zone_line
-from mailsrv.directory.domains import LocalDomains
 from mailsrv.mailauth.key_store import KeyState, KeyStore, KeyStoreError, StoredKey, key_folder
 from mailsrv.mailauth.keys import MAXIMUM_RSA_BITS, MINIMUM_RSA_BITS, Algorithm, is_selector
 
@@ -39,14 +40,14 @@ def fail(sentence: str) -> NoReturn:
 
 
 def own_domain(context: CommandContext, text: str) -> str:
-    """A domain of the configuration, one of its other names, or the host name, for whose mail we are answerable."""
+    """A domain of the configuration or of a directory, one of its other names, or the host name, for whose mail we are answerable."""
     try:
         domain = parse_domain(text)
     except AddressError as error:
         raise click.BadParameter(f"{text} is not a domain name", param_hint="DOMAIN") from error
     settings = context.settings
-    if domain not in LocalDomains(settings.domain) and domain != settings.hostname.lower():
-        fail(f"{domain} is none of the domains in the configuration")
+    if domain != settings.hostname.lower() and not is_own_domain(settings, domain):
+        fail(f"{domain} is none of the domains {where_domains_are(settings)}")
     return domain
 
 
@@ -114,7 +115,7 @@ def _free_selector(store: KeyStore, domain: str, kind: Algorithm, now: int) -> s
 
 @dkim_group.command("list")
 @click.argument("domain", required=False)
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def list_keys(context: CommandContext, domain: str | None, as_json: bool) -> None:
     """List the keys, of one domain or of all."""
@@ -142,7 +143,7 @@ def _row(store: KeyStore, stored: StoredKey) -> dict[str, object]:
         "algorithm": key.algorithm.value,
         "bits": key.bits,
         "state": stored.state.value,
-        "created": datetime.fromtimestamp(stored.created, UTC).isoformat() if stored.created else None,
+        "created": moment_or_null(stored.created or None),
         "path": store.path(key.domain, key.selector),
         "record_name": key.record_name,
         "record": key.record,
@@ -152,7 +153,7 @@ def _row(store: KeyStore, stored: StoredKey) -> dict[str, object]:
 @dkim_group.command("show")
 @click.argument("domain")
 @click.option("--selector", default="", help="Only this key.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def show(context: CommandContext, domain: str, selector: str, as_json: bool) -> None:
     """Print the DNS records of a domain's keys, ready for a zone file."""

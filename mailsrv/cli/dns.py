@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from mailsrv.cli.dkim import fail, key_store, own_domain
 from mailsrv.cli.dns_check import DomainCheck, Finding, Outcome
 from mailsrv.cli.dns_records import DomainRecords, Need, RecordType, WantedRecord, wanted_records
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.zone import quote_text, zone_line
 from mailsrv.config.schema import Settings
@@ -52,7 +52,7 @@ _ADDRESSES = click.option(
 @dns_group.command("show")
 @click.argument("domain")
 @_ADDRESSES
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.option("--zone", "as_zone", is_flag=True, help="As lines of a zone file, without explanations.")
 @click.pass_obj
 def show(context: CommandContext, domain: str, *, addresses: tuple[str, ...], as_json: bool, as_zone: bool) -> None:
@@ -80,7 +80,7 @@ def show(context: CommandContext, domain: str, *, addresses: tuple[str, ...], as
 @dns_group.command("check")
 @click.argument("domain")
 @_ADDRESSES
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def check(context: CommandContext, domain: str, *, addresses: tuple[str, ...], as_json: bool) -> None:
     """Compare what a domain should have with what is published."""

@@ -6,11 +6,10 @@ Works on the files, whether the server runs or not. The server tries all of it a
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 
 import click
 
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, moment, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.journal.stuck import StuckDelivery, StuckFolder
@@ -22,7 +21,7 @@ def journal_group() -> None:
 
 
 @journal_group.command("stuck")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def stuck(context: CommandContext, as_json: bool) -> None:
     """List deliveries that were put aside, with the reason; a reload of the server tries them again."""
@@ -46,7 +45,7 @@ def stuck(context: CommandContext, as_json: bool) -> None:
 def _row(delivery: StuckDelivery) -> dict[str, object]:
     return {
         "name": delivery.name,
-        "date": datetime.fromtimestamp(delivery.internal_date, UTC).isoformat(),
+        "date": moment(delivery.internal_date),
         "account": str(delivery.account),
         "mailbox": delivery.mailbox,
         "recipient": delivery.recipient,

@@ -20,6 +20,7 @@ from twisted.internet.task import Clock
 from mailsrv.auth.names import parse_user_name
 from mailsrv.cli.checks import Check, result, tell, timed
 from mailsrv.cli.ldap_check import check_name
+from mailsrv.cli.output import json_option
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
@@ -79,7 +80,7 @@ def preset_command(name: str) -> None:
 @ldap_group.command("discover")
 @click.argument("uri")
 @click.option("--ca-file", default="", metavar="FILE", help="PEM file of the authority of the server's certificate.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 def discover_command(uri: str, ca_file: str, as_json: bool) -> None:
     """Ask the server at URI what it is, and write a table for the configuration."""
     try:
@@ -100,7 +101,7 @@ def discover_command(uri: str, ca_file: str, as_json: bool) -> None:
 
 
 @ldap_group.command("test")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def test_command(context: CommandContext, as_json: bool) -> None:
     """Try everything the configuration says about LDAP, server by server."""
@@ -184,7 +185,7 @@ def _test_groups(connection: LdapConnection, directory: DirectorySettings, group
 @click.argument("name", metavar="ADDRESS")
 @click.option("--password", "asks_password", is_flag=True, help="Ask for the password and try it, too.")
 @click.option("--password-stdin", is_flag=True, help="Take the password from the first line of standard input.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def check_command(context: CommandContext, name: str, asks_password: bool, password_stdin: bool, as_json: bool) -> None:
     """What the directory says about ADDRESS (or a name to log in with), query by query, and what follows from it."""

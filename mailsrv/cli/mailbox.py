@@ -11,7 +11,7 @@ from typing import NoReturn
 import apsw
 import click
 
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.directory.names import parse_account_name
 from mailsrv.disk import RealDisk
@@ -33,7 +33,7 @@ def mailbox_group() -> None:
 
 @mailbox_group.command("check")
 @click.argument("address")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def check(context: CommandContext, address: str, as_json: bool) -> None:
     """Compare the index of an account with its files."""

@@ -14,13 +14,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import attrs
 import click
 
-from mailsrv.cli.output import printable, say, to_json
+from mailsrv.cli.output import json_option, moment, printable, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
@@ -113,7 +112,7 @@ def queue_group() -> None:
 @queue_group.command("list")
 @_filters
 @click.option("--limit", type=click.IntRange(1), help="At most so many messages.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON, one message a line.")
+@json_option("As JSON, one message a line.")
 @click.pass_obj
 def list_(context: CommandContext, /, limit: int | None, as_json: bool, **options: Any) -> None:
     """List messages and those of their recipients that are meant."""
@@ -127,7 +126,7 @@ def list_(context: CommandContext, /, limit: int | None, as_json: bool, **option
 
 @queue_group.command("show")
 @click.argument("name", metavar="MESSAGE")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def show(context: CommandContext, name: str, as_json: bool) -> None:
     """Show a message: its recipients, what happened so far, its header section."""
@@ -154,7 +153,7 @@ def show(context: CommandContext, name: str, as_json: bool) -> None:
 
 @queue_group.command("stats")
 @click.option("--destinations", "most", type=click.IntRange(0), default=20, show_default=True, help="So many at most.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def stats(context: CommandContext, most: int, as_json: bool) -> None:
     """The queue in numbers."""
@@ -201,7 +200,7 @@ def _changing(command: Command, text: str, *extra: Callable[..., Any]) -> None:
     decorated: Callable[..., Any] = click.pass_obj(run)
     for option in (
         *extra,
-        click.option("--json", "as_json", is_flag=True, help="As JSON."),
+        json_option(),
         click.option("--all", "is_all", is_flag=True, help="Everything in the queue."),
     ):
         decorated = option(decorated)
@@ -238,9 +237,7 @@ _changing(
 
 
 def _time(seconds: float) -> str:
-    if seconds <= AT_ONCE:
-        return "now"
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return "now" if seconds <= AT_ONCE else moment(seconds)
 
 
 def _due(seconds: float) -> str:

@@ -7,17 +7,14 @@ workers.
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
 
 import click
 
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, moment_or_null, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.delivery.submission_rates import UserRates, all_rates, limits_of, rates_of, rates_path
 from mailsrv.delivery.submission_table import SubmissionTable, UserRecord
 from mailsrv.directory.names import parse_account_name
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 
 
 @click.group("rates")
@@ -26,7 +23,7 @@ def rates_group() -> None:
 
 
 @rates_group.command("list")
-@_as_json
+@json_option()
 @click.pass_obj
 def list_rates(context: CommandContext, as_json: bool) -> None:
     """List everybody who has used any of the limits."""
@@ -34,7 +31,7 @@ def list_rates(context: CommandContext, as_json: bool) -> None:
 
 
 @rates_group.command("blocked")
-@_as_json
+@json_option()
 @click.pass_obj
 def blocked(context: CommandContext, as_json: bool) -> None:
     """List users who are over a limit now."""
@@ -43,7 +40,7 @@ def blocked(context: CommandContext, as_json: bool) -> None:
 
 @rates_group.command("show")
 @click.argument("user")
-@_as_json
+@json_option()
 @click.pass_obj
 def show(context: CommandContext, user: str, as_json: bool) -> None:
     """Show what one user has used."""
@@ -108,7 +105,7 @@ def _row(context: CommandContext, rates: UserRates) -> dict[str, object]:
         "blocked_by": rates.blocked_by or None,
         "wait_seconds": round(rates.wait_seconds),
         "refusals": rates.refusals,
-        "last_refused": datetime.fromtimestamp(rates.refused_at, UTC).isoformat() if rates.refused_at > 0 else None,
+        "last_refused": moment_or_null(rates.refused_at or None),
     }
 
 

@@ -18,14 +18,15 @@ from zope.interface import provider
 
 from mailsrv.address import Address, AddressError, parse_mailbox
 from mailsrv.cli.directory import make_directory_in_place
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.domains import make_domains_in_place
+from mailsrv.cli.output import json_option, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.config.schema import Settings
 from mailsrv.delivery.onward import SenderPolicy
 from mailsrv.delivery.recipients import Found, OnwardTarget, RecipientPolicy, Service
 from mailsrv.delivery.srs_secret import read_rewriting
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.domains import STATIC_ORIGIN, LocalDomains
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.posting import Poster, PostingPolicy, describe
 from mailsrv.directory.resolve import AddressResolver
@@ -70,10 +71,10 @@ class Explainer:
     def __init__(self, settings: Settings, explanation: Explanation) -> None:
         self._now = time.time()
         self._told = explanation
-        self._domains = LocalDomains(settings.domain)
+        directory = make_directory_in_place(settings)
+        self._domains = make_domains_in_place(settings, directory)
         self._routes = settings.route
         self._router = TransportRules(settings.route, self._domains.all_names)
-        directory = make_directory_in_place(settings)
         self._resolver = AddressResolver(self._domains, directory, target_limit=settings.delivery.alias_targets)
         self._delivery = settings.delivery
         rights = AddressRights(self._domains, directory, settings.list)
@@ -97,7 +98,9 @@ class Explainer:
             told.add("relay", "only users who are logged in and delivery.relay_networks may send there")
         else:
             what = "" if ours.domain == address.domain else f", a name of {ours.domain}"
-            told.add("domain", f"{address.domain} is a domain of this server{what}", is_local=True)
+            origin = self._domains.table.origin(address.domain)
+            by = "" if origin == STATIC_ORIGIN else f" ({origin})"
+            told.add("domain", f"{address.domain} is a domain of this server{what}{by}", is_local=True, origin=origin)
             if is_srs(address):
                 self._explain_bounce(address)
             elif self._router.has_local_rules:
@@ -200,7 +203,7 @@ def _parse(text: str, hint: str) -> Address:
 @click.argument("address")
 @click.option("--from", "sender", default="", metavar="SENDER", help="The envelope sender; <> for a notice.")
 @click.option("--login", default="", metavar="USER", help="Sent by this user, logged in; else it comes from elsewhere.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def route_command(context: CommandContext, address: str, sender: str, login: str, as_json: bool) -> None:
     """Explain where mail for ADDRESS goes."""
@@ -208,7 +211,7 @@ def route_command(context: CommandContext, address: str, sender: str, login: str
     reverse_path = user if sender == "" else None if sender == "<>" else _parse(sender, "--from")
     if "@" not in address:
         # As local programs write it: root, postmaster.
-        domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).names[0]
+        domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).primary
         address = f"{address}@{domain}"
     explanation = Explanation(_parse(address, "ADDRESS"), reverse_path, user)
     refusal = run_explainer(Explainer(context.settings, explanation))

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from attrs import asdict
 
-from mailsrv.cli.output import say, to_json
+from mailsrv.cli.output import json_option, moment, moment_or_null, say, to_json
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.status_report import Condition, StatusReport, age_of, connections_of, make_report, number
 
@@ -23,7 +22,7 @@ _UNITS = ("octets", "KiB", "MiB", "GiB", "TiB")
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def status_command(context: CommandContext, as_json: bool) -> None:
     """Show how the server is: processes, connections, queue, directories, certificate, disk.
@@ -67,7 +66,7 @@ def _page(report: StatusReport) -> Iterator[str]:
     if report.certificate_ends is not None:
         ends = report.certificate_ends
         left = f"in {math.floor((ends - report.now) / 86400)} days" if ends > report.now else "ended"
-        yield f"certificate  ends {_moment(ends)}, {left}"
+        yield f"certificate  ends {moment(ends)}, {left}"
     for space in report.space:
         yield f"disk         {_size(space.free_octets)} free at {space.path}; floor {_size(space.floor_octets)}"
 
@@ -77,13 +76,13 @@ def _processes(report: StatusReport) -> Iterator[str]:
     if report.condition is Condition.NOT_RUNNING:
         if server is not None:
             last = max((each.modified_at for each in report.workers), default=0.0)
-            seen = f", last seen {_moment(last)}" if last else ""
-            yield f"last run     started {_moment(number(server.get('started_at')))}{seen}"
+            seen = f", last seen {moment(last)}" if last else ""
+            yield f"last run     started {moment(number(server.get('started_at')))}{seen}"
         return
     if server is None:
         return
     up = _span(report.now - number(server.get("started_at")))
-    yield f"up           {up}, since {_moment(number(server.get('started_at')))}, process {server.get('pid')}"
+    yield f"up           {up}, since {moment(number(server.get('started_at')))}, process {server.get('pid')}"
     yield f"workers      {len(report.workers)} of {report.workers_expected}"
     for worker in report.workers:
         content = worker.content
@@ -134,7 +133,7 @@ def _table(report: StatusReport) -> dict[str, Any]:
         "stuck_deliveries": report.stuck_deliveries,
         "directories": list(report.directories),
         "auth": {"blocked": report.blocked, "delayed": report.delayed},
-        "certificate_ends": None if report.certificate_ends is None else _moment(report.certificate_ends),
+        "certificate_ends": moment_or_null(report.certificate_ends),
         "space": [{**asdict(each), "is_low": each.is_low} for each in report.space],
     }
 
@@ -154,10 +153,3 @@ def _size(octets: float) -> str:
         octets /= 1024
         unit += 1
     return f"{octets:.0f} {_UNITS[unit]}" if unit == 0 else f"{octets:.1f} {_UNITS[unit]}"
-
-
-def _moment(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError, TypeError):
-        return "unknown"

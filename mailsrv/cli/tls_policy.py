@@ -17,7 +17,7 @@ from twisted.internet.task import react
 
 from mailsrv.address import parse_domain
 from mailsrv.address.errors import AddressError
-from mailsrv.cli.output import printable
+from mailsrv.cli.output import json_option, printable
 from mailsrv.dns.resolver import Resolver
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.tls.certificates import TlsError
@@ -59,7 +59,7 @@ class TlsPolicyContext(Protocol):
 @click.argument("domain")
 @click.option("--port", default=25, type=click.IntRange(1, 65535), show_default=True, help="Port of the hosts.")
 @click.option("--connect", is_flag=True, help="Try it: STARTTLS with each host, without sending mail.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option()
 @click.pass_obj
 def tls_policy_command(context: TlsPolicyContext, domain: str, port: int, *, connect: bool, as_json: bool) -> None:
     """Explain what TLS mail to DOMAIN needs: configured rules, MX, DANE, MTA-STS, and each host."""

@@ -15,8 +15,7 @@ import click
 from mailsrv.address import Address
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_path
 from mailsrv.auth.settings import AuthSettings
-from mailsrv.cli.output import say, to_json
-from mailsrv.directory.domains import LocalDomains
+from mailsrv.cli.output import json_option, say, to_json
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwd_edit import EditError, PasswdEditor, scram_fields
 from mailsrv.directory.passwd_line import parse_size
@@ -106,8 +105,8 @@ def add(context: UserContext, address: str, password_stdin: bool, name: str, quo
     """Add a user."""
     editor = _editor(context)
     user = _address(context, address)
-    if user.domain not in LocalDomains(context.settings.domain):
-        _fail(f"{user.domain} is none of the domains in the configuration")
+    if not is_own_domain(context.settings, user.domain):
+        _fail(f"{user.domain} is none of the domains {where_domains_are(context.settings)}")
     extra = ""
     if quota:
         try:
@@ -141,7 +140,7 @@ def passwd(context: UserContext, address: str, password_stdin: bool) -> None:
 
 
 @user_group.command("list")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@json_option()
 @click.pass_obj
 def list_users(context: UserContext, as_json: bool) -> None:
     """List the users."""
