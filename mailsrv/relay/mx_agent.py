@@ -47,21 +47,19 @@ class MxAgent(ConnectionAgent):
                 if failure.was_reached:
                     attempt.sessions += 1
                     attempt.hosts.add(hop.host)
-                last = _worse_known(last, failure)
+                last = failure if last is None else _hopeful(last, failure)
                 continue
             attempt.sessions += 1
             attempt.hosts.add(hop.host)
             await self._carry(attempt, connection, content)
         if attempt.waiting:
-            reason = last or route.failure
+            reason = last if route.failure is None else route.failure if last is None else _hopeful(route.failure, last)
             if reason is not None:
                 attempt.note_failure(reason)
             elif not attempt.outcomes:
                 raise HopFailed(ROUTING_FAILED, "No host could be tried", problem=AttemptProblem.DESTINATION)
 
 
-def _worse_known(known: HopFailed | None, failure: HopFailed) -> HopFailed:
-    """What to tell of several failures: a temporary one, for it says there is hope; of those the last."""
-    if known is not None and known.status.is_temporary and not failure.status.is_temporary:
-        return known
-    return failure
+def _hopeful(known: HopFailed, failure: HopFailed) -> HopFailed:
+    """What to tell of two failures: a temporary one, for it says there is hope; of those the last."""
+    return known if known.status.is_temporary and not failure.status.is_temporary else failure

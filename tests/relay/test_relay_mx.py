@@ -96,6 +96,14 @@ def test_r_dns_every_failure_of_the_dns_is_temporary():
     assert declined(world.send("mx:example.net", "bob@example.net"))[0] == "4.4.3"
 
 
+def test_r_dns_a_host_that_never_takes_mail_does_not_speak_for_one_the_dns_does_not_tell():
+    world = make_world()
+    world.add_domain("example.net", (10, "mx.example.net"), (20, "second.example.net"))
+    host(world).faults = [Fault("greeting", Kind.REPLY, b"521 no mail here\r\n", times=9)]
+    world.resolver.broken = {"second.example.net"}
+    assert declined(world.send("mx:example.net", "bob@example.net"))[0] == "4.4.3"
+
+
 @pytest.mark.parametrize(
     ("domain", "status"),
     [("nowhere.example", "5.1.2"), ("null.example", "5.1.10"), ("loop.example", "5.4.6"), ("bare.example", "5.4.4")],
