@@ -239,8 +239,20 @@ def test_a_host_that_refused_over_a_kept_connection_is_not_asked_again():
     assert world.network.dialled == ["192.0.2.1", "192.0.2.2"]
 
 
-def test_a_host_that_takes_a_message_too_slowly_is_left():
+def test_each_answer_has_its_time_to_itself():
+    # RFC 5321 4.5.3.2.3: minutes for every RCPT, however many there are.
     world = faulty_world({}, [])
+    world.network.latency = 50.0
+    recipients = [f"user{number}@example.net" for number in range(50)]
+    outcomes = world.begin(world.consign("mx:example.net", *recipients))
+    for _ in range(150):
+        world.clock.advance(50)
+    assert all(isinstance(outcome, Taken) for outcome in outcomes[0])
+    assert len(host(world).messages) == 1
+
+
+def test_a_host_that_takes_a_message_too_slowly_is_left():
+    world = faulty_world({"CHUNKING": ""}, [])
     world.network.latency = 90.0
     entry = world.entry(MemoryContent(CONTENT * 6, is_large=True))
     outcomes = world.begin(world.consign("mx:example.net", "bob@example.net", entry=entry))

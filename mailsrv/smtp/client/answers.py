@@ -24,6 +24,7 @@ class Answers(ClientState):
     """Takes the replies."""
 
     def _take(self, reply: ServerReply) -> None:
+        self.replies += 1
         if not self._asked:
             self._take_unasked(reply)
             return

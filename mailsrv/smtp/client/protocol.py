@@ -64,6 +64,7 @@ class SmtpClientProtocol(Protocol):
         self._clock = clock
         self._deadline = Deadline(clock, self._time_passed)
         self._timed_phase = Phase.CLOSED
+        self._timed_replies = 0
         self._is_connected = False
         self._is_in_handshake = False
         self._answer: Deferred[Any] | None = None
@@ -211,13 +212,12 @@ class SmtpClientProtocol(Protocol):
     # -- time
 
     def _watch(self) -> None:
-        """Set the deadline of the phase that began; one that goes on keeps its own."""
-        phase = self.session.phase
-        if self._is_in_handshake:
-            phase = Phase.TLS
-        if phase is self._timed_phase:
+        """Set the deadline of the phase that began; one that goes on without an answer keeps its own."""
+        session = self.session
+        phase = Phase.TLS if self._is_in_handshake else session.phase
+        if phase is self._timed_phase and session.replies == self._timed_replies:
             return
-        self._timed_phase = phase
+        self._timed_phase, self._timed_replies = phase, session.replies
         self._restart_phase()
 
     def _restart_phase(self) -> None:

@@ -27,6 +27,8 @@ class ClientState:
         self.is_closed = False
         self.messages = 0
         """Transactions whose content was answered."""
+        self.replies = 0
+        """That came so far: the next one has its time to itself (RFC 5321 4.5.3.2)."""
         self._settings = settings
         self._hostname = hostname
         self._reader = ReplyReader(settings)
