@@ -23,7 +23,9 @@ from mailsrv.interfaces.queue import Consignment
 from mailsrv.queue.conclusion import Conclusion
 from mailsrv.queue.recording import Recording
 from mailsrv.testing.queue import MemoryQueueJournal
-from mailsrv.testing.queue_simulation import LostAccount, SimulatedDisk, SimulatedHops, World
+from mailsrv.testing.queue_account import LostAccount
+from mailsrv.testing.queue_hops import SimulatedHops
+from mailsrv.testing.queue_simulation import SimulatedDisk, World
 
 RUNS = int(os.environ.get("MAILSRV_QUEUE_RUNS", "2000"))
 FIRST = int(os.environ.get("MAILSRV_QUEUE_FIRST_SEED", "0"))
@@ -44,8 +46,8 @@ def test_every_accepted_recipient_is_delivered_or_bounced_exactly_once(chunk):
     for seed in _seeds(chunk):
         world = World(seed).run()
         crashes += world.crashes
-        uncertain += world.uncertain.total()
-        delivered += world.delivered.total()
+        uncertain += world.account.uncertain.total()
+        delivered += world.account.delivered.total()
         bounced += len(world.kept.mailboxes)
     print(f"{crashes} crashes, {delivered} delivered, {uncertain} of them uncertain, {bounced} notices")  # noqa: T201
 

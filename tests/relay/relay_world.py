@@ -22,7 +22,8 @@ from mailsrv.relay.mx_agent import MxAgent
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
 from mailsrv.testing.next_hop_network import MemoryNetwork, MemoryTransport
-from mailsrv.testing.queue_simulation import DESTINATIONS, LostAccount, World
+from mailsrv.testing.queue_account import LostAccount
+from mailsrv.testing.queue_simulation import DESTINATIONS, World
 from tests.relay.relay_harness import MemoryClientTls, MemoryPolicies, MemoryResolver
 
 KEYWORDS: tuple[dict[str, str], ...] = (
@@ -171,9 +172,5 @@ class RelayWorld(World):
                     transaction_id = found[1].decode()
                     for recipient in message.recipients:
                         key = ids[transaction_id], self._addressees[transaction_id].index(recipient)
-                        self.delivered[key] += 1
-                        if number < conversation.told:
-                            self.unwritten.add(key)
-                        else:
-                            self.uncertain[key] += 1
+                        self.account.taken(key, is_reply_lost=number >= conversation.told)
             hop.conversations.clear()

@@ -17,7 +17,7 @@ from mailsrv.interfaces.queue import Declined, Taken
 from mailsrv.relay import carriage
 from mailsrv.relay.outcomes import Judged, judge
 from mailsrv.smtp.client.session import SmtpClientSession
-from mailsrv.testing.queue_simulation import LostAccount
+from mailsrv.testing.queue_account import LostAccount
 from tests.relay.relay_world import RelayWorld
 
 RUNS = int(os.environ.get("MAILSRV_RELAY_RUNS", "10000"))
@@ -39,8 +39,8 @@ def test_r_q_2_every_accepted_recipient_is_delivered_or_bounced_exactly_once(chu
     for seed in _seeds(chunk):
         world = RelayWorld(seed).run()
         crashes += world.crashes
-        uncertain += world.uncertain.total()
-        delivered += world.delivered.total()
+        uncertain += world.account.uncertain.total()
+        delivered += world.account.delivered.total()
         bounced += len(world.kept.mailboxes)
         events += world.events
     print(f"{events} events, {crashes} crashes, {delivered} delivered, {uncertain} uncertain, {bounced} notices")  # noqa: T201
@@ -54,7 +54,11 @@ def test_a_host_that_keeps_the_recipients_of_a_refused_message(seed):
 def test_a_seed_repeats_itself():
     for seed in range(20):
         first, second = RelayWorld(seed).run(), RelayWorld(seed).run()
-        assert (first.events, first.crashes, first.delivered) == (second.events, second.crashes, second.delivered)
+        assert (first.events, first.crashes, first.account.delivered) == (
+            second.events,
+            second.crashes,
+            second.account.delivered,
+        )
 
 
 # That the account would show it: mistakes made on purpose.
