@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from mailsrv.disk import IDisk
 from mailsrv.interfaces.mailbox import LimitReached, NoSuchMailbox
 from mailsrv.store.index import reservation
+from mailsrv.store.index.folder_times import FolderTimes
 from mailsrv.store.index.rows import (
     INSERT_MESSAGE,
     INSERT_SUMMARY,
@@ -79,7 +80,7 @@ class Transaction:
         """Directories to sync before the commit."""
         self._by_name: dict[str, MailboxRow] = {}
         self._by_id: dict[int, MailboxRow] = {}
-        self._written: dict[int, tuple[MailboxRow, bool]] = {}
+        self._times = FolderTimes(disk, root)
         self._dirty: set[int] = set()
         self._undo: list[str] = []
         self._after: list[Callable[[], None]] = []
@@ -170,7 +171,7 @@ class Transaction:
         """The row was deleted."""
         self._by_id.pop(row.id, None)
         self._by_name.pop(row.name, None)
-        self._written.pop(row.id, None)
+        self._times.forget(row)
         self.changed[row.id] = row.mod_seq + 1
 
     def renamed(self, row: MailboxRow, name: str) -> None:
@@ -295,14 +296,8 @@ class Transaction:
     # Files
 
     def will_write(self, row: MailboxRow) -> None:
-        """Call before the first change of names in the mailbox's folder.
-
-        Remembers whether anybody else changed the folder since we last did: only if nobody did
-        may the time stamps after our change be recorded as ours.
-        """
-        if row.id not in self._written:
-            times = layout.modified_times(self.disk, self.path(row))
-            self._written[row.id] = (row, times == (row.new_mtime, row.cur_mtime))
+        """Call before the first change of names in the mailbox's folder."""
+        self._times.will_write(row)
 
     def make_mailbox(self, row: MailboxRow) -> None:
         """The folder, where it is missing."""
@@ -339,7 +334,8 @@ class Transaction:
     def cancel_operation(self) -> None:
         """Take back what the operation did; others are not concerned."""
         self._messages, self._summaries = [], []
-        self._by_id, self._by_name, self._written = {}, {}, {}
+        self._by_id, self._by_name = {}, {}
+        self._times.clear()
         self._dirty.clear()
         undo, after, self.changed, self.is_list_changed = self._operation_start
         self._unlink_made(self._undo[undo:])
@@ -366,7 +362,7 @@ class Transaction:
         try:
             for directory in self.to_sync:
                 self.disk.sync_directory(directory)
-            self._record_times()
+            self._dirty.update(self._times.record())
             self.flush()
             self.connection.execute("COMMIT")
         except BaseException:
@@ -378,39 +374,8 @@ class Transaction:
             except Exception:
                 # What was committed is true; what could not be done after it is done at the next open or scan.
                 self._log.failure("something to be done after a commit failed")
-        if self._written and self._after:
-            self._record_times_later()
-
-    def _record_times(self) -> None:
-        for row, is_ours in self._written.values():
-            if is_ours:
-                times = layout.modified_times(self.disk, self.path(row))
-                if times != (row.new_mtime, row.cur_mtime):
-                    row.new_mtime, row.cur_mtime = times
-                    row.is_settled = 0
-                    self._dirty.add(row.id)
-
-    def _record_times_later(self) -> None:
-        """After unlinks. Loss of this record costs a scan, nothing else, so it need not be durable."""
-        rows = []
-        for row, is_ours in self._written.values():
-            if is_ours:
-                new, cur = layout.modified_times(self.disk, self.path(row))
-                if (new, cur) != (row.new_mtime, row.cur_mtime):
-                    rows.append((new, cur, row.id, row.new_mtime, row.cur_mtime))
-        if rows:
-            with contextlib.suppress(apsw.Error):
-                if self.is_durable:
-                    self.connection.execute("PRAGMA synchronous=NORMAL")
-                try:
-                    self.connection.executemany(
-                        "UPDATE mailbox SET new_mtime=?, cur_mtime=?, is_settled=0"
-                        " WHERE id=? AND new_mtime=? AND cur_mtime=?",
-                        rows,
-                    )
-                finally:
-                    if self.is_durable:
-                        self.connection.execute("PRAGMA synchronous=FULL")
+        if self._after:
+            self._times.record_later(self.connection, is_durable=self.is_durable)
 
     def roll_back(self) -> None:
         """Nothing happened: files made go, rows stay as they were."""
