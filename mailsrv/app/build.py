@@ -153,6 +153,7 @@ class MailServer:
             StatusParts(
                 listening=lambda: [(listen.service.value, factory) for listen, factory in self._listening],
                 directory=lambda: self._policy.directory,
+                domains=lambda: self._policy.supplied_domains,
                 journal=storage.journal.status,
                 certificate_ends=lambda: None if self._tls is None else self._tls.expires.timestamp(),
                 refused_logins=lambda: self._throttle.refused,
@@ -243,6 +244,7 @@ class MailServer:
         policy = make_policy(
             self._settings, self._files, self._parts, self._throttle, rewriting, decoy_secret=decoy_secret
         )
+        await policy.supplied_domains.load()
         self._use(policy, self._settings)
         self._sessions.start()
         self._outbound.start()
@@ -254,6 +256,7 @@ class MailServer:
 
     async def _stop(self) -> None:
         self._sessions.stop()
+        self._policy.supplied_domains.stop()
         try:
             await self._pickup.stop()
             await self._outbound.stop()
@@ -290,7 +293,11 @@ class MailServer:
         self._submission_rates.replace_settings(settings.submission)
         self._app_passwords.judge.replace_settings(settings.auth)
         self._sessions.watch.replace_settings(settings.sessions)
-        self._use(make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret), settings)
+        policy = make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret)
+        # Asked before they are used: the old ones know domains, and nobody is to be put off for a reload.
+        await policy.supplied_domains.load()
+        await policy.supplied_domains.ask_all()
+        self._use(policy, settings)
         self._outbound.tls_policies.replace_rules(settings.tls_policy)
         if settings.limits != self._settings.limits:
             # Only then: the rates are counted anew.
@@ -301,7 +308,9 @@ class MailServer:
 
     def _use(self, policy: Policy, settings: Settings) -> None:
         """From now on this decides. Sessions that are under way keep what they have begun with."""
+        self._policy.supplied_domains.stop()
         self._policy = policy
+        policy.supplied_domains.start()
         # Not waited for: directories that are files are read at the first question, and tell then what can be offered.
         policy.directory.find_user(_NOBODY).addErrback(lambda failure: failure.trap(MailError))
         self._sessions.follow(policy.directory)

@@ -223,8 +223,8 @@ class OwnMail:
 
 
 def postmaster_of(settings: Settings) -> Address:
-    """Who notices are from: postmaster of the first domain, or of the host where there is none."""
-    for name in (*(domain.name for domain in settings.domain), settings.hostname):
+    """Who notices are from: postmaster of the first domain, else of the default one, or of the host."""
+    for name in (*(domain.name for domain in settings.domain), settings.auth.default_domain, settings.hostname):
         try:
             return Address("postmaster", parse_domain(name))
         except AddressError:

@@ -13,6 +13,7 @@ from typing import Any
 from attrs import field, frozen
 from twisted.cred.checkers import ICredentialsChecker
 
+from mailsrv.app.local_domains import make_local_domains, make_supplied_domains
 from mailsrv.app.mechanisms import make_deciders, offered_under_tls
 from mailsrv.app.oauth import Issuers
 from mailsrv.app.policy_files import PolicyFiles
@@ -36,11 +37,11 @@ from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.build import make_directory
-from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.send_as import SendAsPolicy
+from mailsrv.directory.supplied_domains import SuppliedDomains
 from mailsrv.filters.pipeline import FilterPipeline
 from mailsrv.interfaces.delivery import IMessageReceiver
 from mailsrv.interfaces.directory import IDirectory
@@ -83,6 +84,8 @@ class Policy:
     queued_recipients: QueuedRecipients
     """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
     directory: IDirectory
+    supplied_domains: SuppliedDomains
+    """Keeps the domains that directories list; loaded and started by who uses the policy."""
     local_peers: LocalPeers
     """Who programs on this machine are when they submit mail."""
     admission: Admission
@@ -110,13 +113,16 @@ def make_policy(
         tells_groups=asks_for_groups(settings),
         resolver=parts.resolver,
     )
-    domains = LocalDomains(settings.domain)
+    domains = make_local_domains(settings, directory)
     take_turns = functools.partial(next_turn, clock)
     resolver = AddressResolver(domains, directory, target_limit=settings.delivery.alias_targets, take_turns=take_turns)
     rights = AddressRights(domains, directory, settings.list)
     senders = SendAsPolicy(resolver, rights)
     posting = PostingPolicy(resolver, rights, believes_senders=settings.delivery.believe_list_senders)
     routes = TransportRules(settings.route, domains.all_names)
+    supplied = make_supplied_domains(
+        settings, domains, directory, routes, clock=clock, run_in_thread=parts.run_in_thread
+    )
     auth = settings.auth
     access = AccessRules(settings.access)
     checker = PasswordChecker(
@@ -188,6 +194,7 @@ def make_policy(
         signer=signer,
         queued_recipients=QueuedRecipients(receivers[SmtpService.SUBMISSION].policy),
         directory=directory,
+        supplied_domains=supplied,
         local_peers=peers,
         admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),
         receivers={service.value: receiver for service, receiver in receivers.items()},

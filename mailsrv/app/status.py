@@ -6,6 +6,7 @@ writes every few seconds how it is: connections, directories, journal. All of it
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections import Counter
@@ -22,6 +23,7 @@ from twisted.python.failure import Failure
 from mailsrv import __version__
 from mailsrv.app.status_file import SERVER, StatusFile, clear_statuses, status_folder
 from mailsrv.config.schema import Settings
+from mailsrv.directory.supplied_domains import SourceState, SuppliedDomains
 from mailsrv.interfaces.directory_state import IReportsState
 from mailsrv.journal import JournalStatus
 
@@ -90,6 +92,7 @@ class StatusParts:
     listening: Callable[[], Iterable[tuple[str, HasConnections]]]
     """Services and factories, one for each listener."""
     directory: Callable[[], object]
+    domains: Callable[[], SuppliedDomains]
     journal: Callable[[], JournalStatus]
     certificate_ends: Callable[[], float | None]
     """In seconds since the epoch; None where there is none."""
@@ -171,6 +174,7 @@ class WorkerStatus:
             "certificate_ends": parts.certificate_ends(),
             "journal": asdict(journal),
             "directories": _directories(parts.directory()),
+            "domains": _domains(parts.domains().states()),
         }
 
 
@@ -187,3 +191,16 @@ def _directories(directory: object) -> list[dict[str, Any]]:
         ]
         told.append(row)
     return told
+
+
+def _domains(states: Iterable[SourceState]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": state.name[:_MOST_TEXT],
+            "knowledge": state.knowledge.value,
+            "domains": state.domains,
+            "age_seconds": state.age_seconds,
+            "trouble": state.trouble[:_MOST_TEXT],
+        }
+        for state in itertools.islice(states, _MOST_DIRECTORIES)
+    ]

@@ -15,8 +15,8 @@ from typing import NoReturn
 import click
 
 from mailsrv.address import AddressError, parse_domain
-from mailsrv.cli.output import json_option, moment_or_null
 from mailsrv.cli.domains import is_own_domain, where_domains_are
+from mailsrv.cli.output import json_option, moment_or_null
 from mailsrv.cli.root import CommandContext
 from mailsrv.cli.zone import quote_text, zone_line
 from mailsrv.mailauth.key_store import KeyState, KeyStore, KeyStoreError, StoredKey, key_folder
@@ -40,7 +40,7 @@ def fail(sentence: str) -> NoReturn:
 
 
 def own_domain(context: CommandContext, text: str) -> str:
-    """A domain of the configuration or of a directory, one of its other names, or the host name, for whose mail we are answerable."""
+    """A domain of ours, one of its other names, or the host name, for whose mail we are answerable."""
     try:
         domain = parse_domain(text)
     except AddressError as error:

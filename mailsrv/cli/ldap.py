@@ -26,7 +26,9 @@ from mailsrv.config.schema import Settings
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.connection import LdapConnection
 from mailsrv.directory.ldap.discover import discover
+from mailsrv.directory.ldap.domains import LdapDomains
 from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.lookups import MANY_SECONDS
 from mailsrv.directory.ldap.mapping import preset_names, preset_text
 from mailsrv.directory.ldap.service_records import SCHEME
 from mailsrv.directory.ldap.trouble import LdapTrouble
@@ -34,6 +36,8 @@ from mailsrv.directory.ldap.workers import Lane
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.dns.blocking import make_blocking_resolver
+
+_SHOWN = 10
 
 
 def _fail(sentence: str) -> NoReturn:
@@ -145,6 +149,8 @@ def _test(settings: Settings, directory: DirectorySettings) -> Iterator[Check]:
                 f"{server.uri}, groups",
                 partial(_test_groups, connection, directory, groups),
             )
+        if parts.domains is not None:
+            yield timed(f"{server.uri}, domains", partial(_test_domains, connection, parts.domains))
         lane.close()
 
 
@@ -179,6 +185,16 @@ def _test_users(connection: LdapConnection, directory: DirectorySettings, parts:
 def _test_groups(connection: LdapConnection, directory: DirectorySettings, groups: Filter) -> str:
     found = connection.search(directory.base, groups, ("objectClass",), _deadline(directory), limit=100)
     return f"{len(found)}{' or more' if len(found) == 100 else ''}"
+
+
+def _test_domains(connection: LdapConnection, domains: LdapDomains) -> str:
+    found = domains.reader.read(connection, time.monotonic() + MANY_SECONDS)
+    if not found.domains:
+        raise LdapTrouble(f"none is found by {domains.reader.what}")
+    shown = ", ".join(each.name for each in found.domains[:_SHOWN])
+    more = f" and {len(found.domains) - _SHOWN} more" if len(found.domains) > _SHOWN else ""
+    useless = f"; {len(found.complaints)} of no use, such as: {found.complaints[0]}" if found.complaints else ""
+    return f"{len(found.domains)}: {shown}{more}{useless}"
 
 
 @ldap_group.command("check")

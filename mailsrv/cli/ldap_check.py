@@ -14,10 +14,12 @@ from twisted.internet.defer import Deferred
 
 from mailsrv.address import Address
 from mailsrv.cli.checks import Check, result, timed
+from mailsrv.cli.directory import make_directory_in_place
+from mailsrv.cli.domains import make_domains_in_place
 from mailsrv.cli.route import Explainer, Explanation, run_explainer, told_lines
 from mailsrv.config.schema import Settings
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.domains import Knowledge, LocalDomains
 from mailsrv.directory.ldap.build import LdapParts
 from mailsrv.directory.ldap.observed import Asked
 from mailsrv.directory.posting import describe
@@ -155,13 +157,18 @@ def check_name(
     settings: Settings, directories: Sequence[LdapParts], address: Address, password: str | None
 ) -> Iterator[Check]:
     """Everything; the name is an address, or a name to log in with in the default domain."""
-    domains = LocalDomains(settings.domain)
+    domains = make_domains_in_place(settings, make_directory_in_place(settings))
     found = domains.find(address.domain)
-    if found is None:
+    if found is None and domains.knowledge is not Knowledge.ALL:
+        yield Check(
+            "domain", False, f"whether {address.domain} is delivered here is not known: mail for it waits (451)"
+        )
+    elif found is None:
         yield Check("domain", True, f"{address.domain} is none of this server's: good for log-ins, not for mail")
     else:
         other = "" if found[0] == address.domain else f", as another name of {found[0]}"
-        yield Check("domain", True, f"{address.domain} is delivered here ([[domain]]){other}")
+        origin = domains.table.origin(address.domain)
+        yield Check("domain", True, f"{address.domain} is delivered here ({origin}){other}")
         address = Address(address.local_part, found[0])
     doctors = [_Doctor(settings, parts, domains, address) for parts in directories]
     for doctor in doctors:

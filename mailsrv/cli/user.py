@@ -7,7 +7,6 @@ second. Every failure is one sentence on standard error and exit status 1; wrong
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import NoReturn, Protocol
 
 import click
@@ -15,6 +14,7 @@ import click
 from mailsrv.address import Address
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_path
 from mailsrv.auth.settings import AuthSettings
+from mailsrv.cli.domains import is_own_domain, where_domains_are
 from mailsrv.cli.output import json_option, say, to_json
 from mailsrv.directory.names import parse_account_name
 from mailsrv.directory.passwd_edit import EditError, PasswdEditor, scram_fields
@@ -32,9 +32,9 @@ class UserSettings(Protocol):
     @property
     def state_dir(self) -> str: ...
     @property
-    def directory(self) -> Sequence[DirectorySettings]: ...
+    def directory(self) -> tuple[DirectorySettings, ...]: ...
     @property
-    def domain(self) -> Sequence[DomainSettings]: ...
+    def domain(self) -> tuple[DomainSettings, ...]: ...
     @property
     def auth(self) -> AuthSettings: ...
     @property

@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from mailsrv.address import parse_domain, parse_mailbox
+from mailsrv.address import AddressError, parse_domain, parse_mailbox
 from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
@@ -129,8 +129,10 @@ def _check_tls(settings: Settings) -> Iterator[Problem]:
 
 
 def _check_domains(settings: Settings) -> Iterator[Problem]:
-    if not settings.domain:
+    if not settings.domain and not _has_supplied_domains(settings):
         yield Problem("domain", "missing; expected at least one [[domain]]")
+    if not settings.domain and _has_supplied_domains(settings) and not settings.auth.default_domain:
+        yield Problem("auth.default_domain", "missing; without [[domain]], expected the domain of names without one")
     seen: dict[str, str] = {}
     for index, domain in enumerate(settings.domain):
         names = [(f"domain[{index}].name", domain.name)]
@@ -142,8 +144,23 @@ def _check_domains(settings: Settings) -> Iterator[Problem]:
             found = _shown(domain.subaddress_delimiter)
             yield Problem(f"domain[{index}].subaddress_delimiter", "expected one character, or none", found)
     default = settings.auth.default_domain
-    if default and settings.domain and default.lower() not in seen:
+    if default and _has_supplied_domains(settings):
+        yield from _check_domain_name("auth.default_domain", default)
+    elif default and settings.domain and default.lower() not in seen:
         yield Problem("auth.default_domain", "expected one of the domains in [[domain]]", _shown(default))
+
+
+def _check_domain_name(key: str, name: str) -> Iterator[Problem]:
+    """Whether it may be one of a directory's."""
+    try:
+        parse_domain(name)
+    except AddressError:
+        yield Problem(key, "expected a domain", _shown(name))
+
+
+def _has_supplied_domains(settings: Settings) -> bool:
+    """Whether a directory has domains, too, so that nobody knows here which there are."""
+    return any(directory.type is DirectoryType.LDAP and directory.domains for directory in settings.directory)
 
 
 def _check_directories(settings: Settings) -> Iterator[Problem]:
@@ -154,7 +171,8 @@ def _check_directories(settings: Settings) -> Iterator[Problem]:
             yield from _check_ldap(directory, f"directory[{index}]")
         elif not directory.path:
             yield Problem(f"directory[{index}].path", "missing; expected the path of the file")
-        if directory.domain and directory.domain.lower() not in {each.name.lower() for each in settings.domain}:
+        known = {each.name.lower() for each in settings.domain}
+        if directory.domain and not _has_supplied_domains(settings) and directory.domain.lower() not in known:
             expected = "expected the name of one of the domains in [[domain]]"
             yield Problem(f"directory[{index}].domain", expected, _shown(directory.domain))
 
@@ -183,7 +201,7 @@ def _check_store(settings: Settings) -> Iterator[Problem]:
             yield Problem("store.type", "memory is not shared by workers; expected workers = 1", _shown("memory"))
         return
     for placeholder in ("{domain}", "{local}"):
-        if placeholder == "{domain}" and len(settings.domain) < 2:
+        if placeholder == "{domain}" and len(settings.domain) < 2 and not _has_supplied_domains(settings):
             continue
         if placeholder not in settings.store.path:
             expected = f"expected {placeholder} in it, or accounts would share a folder"
@@ -216,6 +234,8 @@ def _check_lists(settings: Settings) -> Iterator[Problem]:
     for index, one in enumerate(settings.list):
         address = parse_mailbox(one.address)
         found = domains.find(address.domain) if domains is not None else (address.domain, None)
+        if found is None and _has_supplied_domains(settings):
+            found = (address.domain, None)
         if found is None:
             yield Problem(f"list[{index}].address", "expected an address of one of [[domain]]", _shown(one.address))
             continue
@@ -226,7 +246,7 @@ def _check_lists(settings: Settings) -> Iterator[Problem]:
 
 def _check_routes(settings: Settings) -> Iterator[Problem]:
     local_domains = {name for domain in settings.domain for name in map(parse_domain, (domain.name, *domain.aliases))}
-    for found in find_contradictions(settings.route, local_domains):
+    for found in find_contradictions(settings.route, local_domains, may_be_more=_has_supplied_domains(settings)):
         value = getattr(settings.route[found.route], found.key)
         shown = value.value if isinstance(value, enum.Enum) else value
         yield Problem(f"route[{found.route}].{found.key}", found.expected, _shown(shown) if shown else "")
@@ -234,5 +254,8 @@ def _check_routes(settings: Settings) -> Iterator[Problem]:
 
 def _check_delivery(settings: Settings) -> Iterator[Problem]:
     own = settings.delivery.srs_domain
+    if own and _has_supplied_domains(settings):
+        yield from _check_domain_name("delivery.srs_domain", own)
+        return
     if own and own.lower() not in {name.lower() for each in settings.domain for name in (each.name, *each.aliases)}:
         yield Problem("delivery.srs_domain", "expected one of [[domain]]: bounces come back there", _shown(own))

@@ -178,12 +178,11 @@ class CommitSteps(TransactionState):
         told = reported(recipient for recipient in self._known.values() if recipient.forward_path not in errors)
         if not told:
             return None
-        names = parts.senders.domains.names
         return await format_notice(
             told,
             # Resolved when its turn comes: the way of a notice may be ours, or elsewhere.
             to=OnwardRecipient(sender, LOCAL),
-            author=Address(POSTMASTER, names[0] if names else parts.hostname),
+            author=Address(POSTMASTER, parts.senders.domains.primary or parts.hostname),
             hostname=parts.hostname,
             transaction_id=self.transaction_id,
             header=self._given_header,

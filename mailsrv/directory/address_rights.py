@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twisted.logger import Logger
+
 from mailsrv.address import Address, parse_mailbox
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.list_settings import ListSettings
@@ -15,21 +17,43 @@ from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights
 class AddressRights:
     """Addresses it is asked about are canonical. Both questions raise Unavailable."""
 
+    _log = Logger()
+
     def __init__(self, domains: LocalDomains, directory: IDirectory, lists: Sequence[ListSettings] = ()) -> None:
         """Raises ValueError where two tables are about the same list."""
         self._domains = domains
         self._directory = IRightsDirectory(directory) if IRightsDirectory.providedBy(directory) else None
+        self._lists = tuple(lists)
         self._posting: dict[Address, PostingRule] = {}
         self._sending: dict[Address, SendRights] = {}
-        for one in lists:
+        twice = self._read()
+        if twice:
+            raise ValueError(f"the list {twice[0]} is named twice")
+
+    def _read(self) -> Sequence[Address]:
+        """Take the tables by the domains there are now; answers with those that are about the same list."""
+        self._table = self._domains.table
+        self._posting.clear()
+        self._sending.clear()
+        twice: list[Address] = []
+        for one in self._lists:
             address = self._canonical(one.address)
             if address in self._posting:
-                raise ValueError(f"the list {address} is named twice")
+                twice.append(address)
+                continue
             posters, senders = self._all(one.posters), self._all(one.send_as)
             self._posting[address] = PostingRule(
                 one.post, frozenset(posters), posters, frozenset(self._all(one.refused))
             )
             self._sending[address] = SendRights(one.members_send_as, frozenset(senders), named_lists=senders)
+        return twice
+
+    def _keep_up(self) -> None:
+        """A directory may have given a domain another name."""
+        if self._table is self._domains.table:
+            return
+        for address in self._read():
+            self._log.error("Two [[list]] tables are about {address}: the first counts", address=str(address))
 
     @property
     def has_rules(self) -> bool:
@@ -46,6 +70,7 @@ class AddressRights:
 
     async def posting_rule(self, address: Address) -> PostingRule | None:
         """Who may send to the list; None where the address is none, or nothing is said."""
+        self._keep_up()
         rule = self._posting.get(address)
         if rule is not None or self._directory is None or not self._directory.has_rights:
             return rule
@@ -53,6 +78,7 @@ class AddressRights:
 
     async def send_rights(self, address: Address) -> SendRights | None:
         """Who may send as the address; None where nothing is said."""
+        self._keep_up()
         rights = self._sending.get(address)
         if rights is not None or self._directory is None or not self._directory.has_rights:
             return rights

@@ -20,6 +20,7 @@ from mailsrv.directory.scram import joint_standings
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory, IScramDirectory, ScramStanding
 from mailsrv.interfaces.directory_changes import IFollowDirectory
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
+from mailsrv.interfaces.domain_source import IDomainSource, ISuppliesDomains
 from mailsrv.interfaces.rights import IRightsDirectory, PostingRule, SendRights, SharedMailbox
 from mailsrv.interfaces.sessions import IReviewDirectory
 
@@ -33,6 +34,7 @@ from mailsrv.interfaces.sessions import IReviewDirectory
     IReviewDirectory,
     IRightsDirectory,
     IScramDirectory,
+    ISuppliesDomains,
 )
 class DirectoryChain:
     """One directory made of several.
@@ -147,6 +149,11 @@ class DirectoryChain:
         """Of all that tell."""
         telling = [IReportsState(each) for each in self._directories if IReportsState.providedBy(each)]
         return [state for each in telling for state in each.states()]
+
+    def domain_sources(self) -> Sequence[IDomainSource]:
+        """Of all that list domains."""
+        supplying = [ISuppliesDomains(each) for each in self._directories if ISuppliesDomains.providedBy(each)]
+        return [source for each in supplying for source in each.domain_sources()]
 
     def scram_standings(self) -> Sequence[ScramStanding]:
         return joint_standings(self._with_users)

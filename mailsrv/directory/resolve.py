@@ -30,7 +30,7 @@ from twisted.logger import Logger
 
 from mailsrv.address import Address, AddressError
 from mailsrv.coroutines import run_coroutine
-from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.domains import Knowledge, LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.resolve_steps import Listener, Step, StepKind
@@ -100,6 +100,8 @@ class ForeignDomain:
     """The domain is not ours: whether it may be relayed is for the caller to decide."""
 
     domain: str
+    is_certain: bool = True
+    """False while a directory that lists domains cannot be asked: it may have become ours meanwhile."""
 
 
 @frozen
@@ -193,8 +195,8 @@ class AddressResolver:
 
     def is_foreign(self, address: Address) -> bool:
         """Whether :meth:`resolve` would answer with :class:`ForeignDomain`."""
-        domain = address.domain or next(iter(self._domains.names), "")
-        return self._domains.find(domain) is None
+        domain = address.domain or self._domains.primary
+        return self._domains.find(domain) is None and self._domains.knowledge is not Knowledge.NONE
 
     async def resolve(
         self, address: Address, *, carries: Carries | None = None, listener: Listener | None = None
@@ -203,12 +205,10 @@ class AddressResolver:
         domain = address.domain
         if not domain:
             # <Postmaster> (RFC 5321 4.1.1.3): of the first domain.
-            if not self._domains.names:
-                return ForeignDomain("")
-            domain = self._domains.names[0]
-        found = self._domains.find(domain)
+            domain = self._domains.primary
+        found = self._find_domain(domain)
         if found is None:
-            return ForeignDomain(domain)
+            return ForeignDomain(domain, self._domains.knowledge is Knowledge.ALL)
         main, settings = found
         ours = canonical_address(Address(address.local_part, main))
         expansion = _Expansion(carries, listener)
@@ -230,9 +230,15 @@ class AddressResolver:
         expansion.tell(StepKind.NOBODY, ours)
         return UnknownRecipient(address)
 
+    def _find_domain(self, domain: str) -> tuple[str, DomainSettings] | None:
+        found = self._domains.find(domain)
+        if found is None and self._domains.knowledge is Knowledge.NONE:
+            raise Unavailable(cause=f"whether {domain} is ours is not known: no directory has told its domains yet")
+        return found
+
     def canonical(self, address: Address) -> Address | None:
         """The address in the main name of its domain, as directories are asked for it; None where it is not ours."""
-        found = self._domains.find(address.domain)
+        found = self._find_domain(address.domain)
         return None if found is None else canonical_address(Address(address.local_part, found[0]))
 
     def without_detail(self, address: Address) -> Address:
@@ -332,7 +338,7 @@ class AddressResolver:
         for number, target in enumerate(targets, 1):
             if self._take_turns is not None and number % _TARGETS_IN_ONE_GO == 0:
                 await self._take_turns()
-            found = self._domains.find(target.domain)
+            found = self._find_domain(target.domain)
             if found is None:
                 elsewhere.append(target)
                 continue

@@ -202,6 +202,17 @@ class DirectorySettings:
         "for other users where auth.impersonation allows it.",
         example=["mail-admins"],
     )
+    domains: bool = setting(
+        False,
+        "ldap: mail for the domains that the directory lists is delivered here, beside those of [[domain]]; where they "
+        "stand is said by domain_base, domain_filter, domain, domain_alias and domain_alias_of of attributes.",
+    )
+    domains_seconds: float = setting(
+        30.0, "ldap: how often it is asked for its domains.", at_least=1, at_most=3600, unit="s"
+    )
+    domains_limit: int = setting(
+        10_000, "ldap: a longer list of domains (other names included) is not taken.", at_least=1, at_most=1_000_000
+    )
     attributes: Mapping[str, Any] = setting(
         Factory(_empty), "ldap: what differs from the preset, by its keys.", check=_mapping
     )

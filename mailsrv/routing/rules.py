@@ -17,6 +17,7 @@ from attrs import frozen
 from mailsrv.address import Address
 from mailsrv.interfaces.queue import Destination, Transport
 from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.routing.local_names import LocalNames
 from mailsrv.routing.pattern import Pattern, PatternKind, keys_of, parse_pattern
 from mailsrv.routing.settings import RouteSettings
 from mailsrv.routing.via import Action, Via, parse_via, split_host_and_port
@@ -64,24 +65,29 @@ class _Rule:
 
 
 class TransportRules:
-    """The ``[[route]]`` tables. ``local_domains``: all names of our domains, canonical."""
+    """The ``[[route]]`` tables. ``local_domains``: all names of our domains, canonical, until others are told."""
 
     def __init__(self, routes: Sequence[RouteSettings], local_domains: Collection[str]) -> None:
         """Raises ValueError for what is malformed or contradicts itself; see :func:`find_contradictions`."""
-        self._is_local = frozenset(local_domains).__contains__
         self._by_key: dict[str, list[_Rule]] = {}
         smarthosts: dict[Destination, Smarthost] = {}
-        self.has_local_rules = False
-        """Whether a rule may match an address of a local domain: nobody has to be asked otherwise."""
+        self._rules: list[_Rule] = []
         for number, route in enumerate(routes):
             rule = _parse_rule(number, route)
+            self._rules.append(rule)
             self._by_key.setdefault(rule.to.key, []).append(rule)
             if rule.smarthost is not None:
                 place = Destination(Transport.SMTP, rule.via.argument)
                 if smarthosts.setdefault(place, rule.smarthost) != rule.smarthost:
                     raise ValueError(f"route[{number}]: {place} is there already with another log-in or TLS level")
-            self.has_local_rules |= _names_one_of(rule.to, local_domains)
         self.smarthosts: Mapping[Destination, Smarthost] = smarthosts
+        self.use_local_names(LocalNames(local_domains))
+
+    def use_local_names(self, names: LocalNames) -> None:
+        """From now on these are our domains."""
+        self._is_local = names.__contains__
+        self.has_local_rules = any(names.may_match(rule.to) for rule in self._rules)
+        """Whether a rule may match an address of a local domain: nobody has to be asked otherwise."""
 
     def find(self, sender: Address | None, recipient: Address) -> Route:
         """The way for a recipient; ``sender`` None is the null reverse-path."""
@@ -124,12 +130,6 @@ def _lead(via: Via, recipient: Address, rule: int | None) -> Route:
     return Route(via.action, Destination(transport, target), "", rule)
 
 
-def _names_one_of(pattern: Pattern, domains: Collection[str]) -> bool:
-    if pattern.kind is PatternKind.BELOW:
-        return any(domain.endswith(pattern.key[1:]) for domain in domains)
-    return pattern.domain in domains
-
-
 @frozen
 class Contradiction:
     """A key of one ``[[route]]`` that cannot stand as it does."""
@@ -139,15 +139,21 @@ class Contradiction:
     expected: str
 
 
-def find_contradictions(routes: Sequence[RouteSettings], local_domains: Collection[str]) -> Sequence[Contradiction]:
-    """What is wrong with well-formed rules, for the check of the configuration."""
+def find_contradictions(
+    routes: Sequence[RouteSettings], local_domains: Collection[str], *, may_be_more: bool = False
+) -> Sequence[Contradiction]:
+    """What is wrong with well-formed rules, for the check of the configuration.
+
+    ``may_be_more``: a directory has local domains, too, and only it knows which.
+    """
+    names = LocalNames(local_domains)
     found: list[Contradiction] = []
     smarthosts: dict[str, tuple[int, Smarthost]] = {}
     for number, route in enumerate(routes):
         rule = _parse_rule(number, route)
         if rule.to.kind is PatternKind.NULL:
             found.append(Contradiction(number, "to", "expected recipients; <> is a sender"))
-        if rule.via.action is Action.LOCAL and not _names_one_of(rule.to, local_domains):
+        if rule.via.action is Action.LOCAL and not may_be_more and not names.may_match(rule.to):
             found.append(Contradiction(number, "to", "local needs a domain of [[domain]], or an address in one"))
         if rule.smarthost is None:
             for key in ("username", "password_file", "tls"):

@@ -14,6 +14,9 @@ from mailsrv import __version__
 from mailsrv.app.status import ServerMark, StatusParts, WorkerIdentity, WorkerStatus
 from mailsrv.app.status_file import read_statuses, status_folder
 from mailsrv.config.load import parse
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.kept_domains import KeptDomains
+from mailsrv.directory.supplied_domains import SuppliedDomains
 from mailsrv.interfaces.directory_state import DirectoryServerState, DirectoryState, IReportsState
 from mailsrv.journal import JournalStatus
 
@@ -38,12 +41,17 @@ class Case:
         self.clock.advance(1000)
         self.folder = str(folder)
         self.directory: object = Directory(DirectoryState("passwd-file users"))
+        domains = LocalDomains(())
+        self.domains = SuppliedDomains(
+            domains, (), (), KeptDomains(str(folder)), clock=self.clock, run_in_thread=maybeDeferred
+        )
         self.threads: list[tuple[Deferred[Any], Any]] | None = None
         self.status = WorkerStatus(
             self.folder,
             WorkerIdentity(2, 5),
             StatusParts(
                 listening=lambda: [("imap", Factory(3)), ("imap", Factory(4)), ("mx", Factory(0))],
+                domains=lambda: self.domains,
                 directory=lambda: self.directory,
                 journal=lambda: JournalStatus(True, 1, 2, 3, 4, 5, 6),
                 certificate_ends=lambda: 2000.0,

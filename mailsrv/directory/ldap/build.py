@@ -17,6 +17,7 @@ from mailsrv.directory.ldap.changes_build import follower_maker
 from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, TlsFiles
 from mailsrv.directory.ldap.directory import LdapDirectory
+from mailsrv.directory.ldap.domains import DomainReader, LdapDomains
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.kept import KeepingTimes
@@ -97,6 +98,12 @@ class LdapSettings(Protocol):
     def administrator_groups(self) -> tuple[str, ...]: ...
     @property
     def attributes(self) -> Mapping[str, Any]: ...
+    @property
+    def domains(self) -> bool: ...
+    @property
+    def domains_seconds(self) -> float: ...
+    @property
+    def domains_limit(self) -> int: ...
 
 
 @frozen(eq=False)
@@ -114,6 +121,8 @@ class LdapParts:
     rights: RightsReader
     questions: RightsQuestions
     directory: LdapDirectory
+    domains: LdapDomains | None = None
+    """Where it is asked for domains."""
 
 
 def make_mapping(settings: LdapSettings) -> LdapMapping:
@@ -219,6 +228,15 @@ def make_ldap_directory(
         clock=clock.seconds,
         take_turns=take_turns,
     )
+    domains = None
+    if settings.domains:
+        domains = LdapDomains(
+            name,
+            client,
+            DomainReader(mapping, settings.base, settings.domains_limit),
+            seconds=settings.domains_seconds,
+            deadline_seconds=settings.deadline_seconds,
+        )
     directory = LdapDirectory(
         name,
         client,
@@ -234,8 +252,11 @@ def make_ldap_directory(
         tells_groups=tells_groups,
         administrator_groups=settings.administrator_groups,
         make_follower=follower_maker(settings, mapping, name, attempts, call_from_thread=call_from_thread),
+        domains=domains,
     )
-    return LdapParts(name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory)
+    return LdapParts(
+        name, mapping, group, attempts, client, reader, groups, memberships, rights, questions, directory, domains
+    )
 
 
 def _make_check(settings: LdapSettings, client: LdapClient, hashing: HashingPool | None, name: str) -> IPasswordCheck:

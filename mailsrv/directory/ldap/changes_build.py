@@ -10,7 +10,7 @@ from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.changes_poll import Concern, PollSource
 from mailsrv.directory.ldap.changes_sync import BestSource, PersistentSearchSource, SyncSource
 from mailsrv.directory.ldap.client import Attempts
-from mailsrv.directory.ldap.filters import any_of, equal
+from mailsrv.directory.ldap.filters import any_of, configured, equal
 from mailsrv.directory.ldap.mapping import LdapMapping
 
 
@@ -24,21 +24,36 @@ class ChangesSettings(Protocol):
     @property
     def changes_seconds(self) -> float: ...
     @property
+    def domains(self) -> bool: ...
+    @property
     def attempt_seconds(self) -> float: ...
     @property
     def deadline_seconds(self) -> float: ...
 
 
-def concern_of(mapping: LdapMapping, base: str, answer_seconds: float) -> Concern:
-    """All entries that are, or have been, users, groups or aliases: who has come to be none has changed, too."""
+def concern_of(mapping: LdapMapping, base: str, answer_seconds: float, *, domains: bool = False) -> Concern:
+    """All entries that are, or have been, users, groups or aliases: who has come to be none has changed, too.
+
+    ``domains``: and those that are domains, where they stand below ``base``, too.
+    """
     classes = [*mapping.user_classes, *mapping.group_classes, *(each.object_class for each in mapping.alias_entry)]
     what = any_of(equal("objectClass", each) for each in dict.fromkeys(classes))
-    return Concern(base, what, mapping.wanted(), answer_seconds)
+    wanted = mapping.wanted()
+    if domains and mapping.domain_filter and _is_below(mapping.domain_base, base):
+        what = any_of([what, configured(mapping.domain_filter)])
+        wanted = (*wanted, *mapping.domain, *mapping.domain_alias, *mapping.domain_alias_of)
+    return Concern(base, what, tuple(dict.fromkeys(wanted)), answer_seconds)
+
+
+def _is_below(domain_base: str, base: str) -> bool:
+    """As far as it can be told without asking a server; what is not noticed at once is asked for now and then."""
+    place = (domain_base or "{base}").replace("{base}", base).lower()
+    return place == base.lower() or place.endswith("," + base.lower())
 
 
 def make_source(settings: ChangesSettings, mapping: LdapMapping) -> Source | None:
     """As the settings say; None where nothing is to be followed."""
-    concern = concern_of(mapping, settings.base, settings.deadline_seconds)
+    concern = concern_of(mapping, settings.base, settings.deadline_seconds, domains=settings.domains)
     match settings.changes:
         case ChangesMode.POLL:
             return PollSource(concern, settings.changes_seconds)

@@ -23,6 +23,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.ldap.answers import NOBODY, Answer, AnswerCache
 from mailsrv.directory.ldap.changes import Change, ChangeFollower, Changes
 from mailsrv.directory.ldap.client import LdapClient
+from mailsrv.directory.ldap.domains import LdapDomains
 from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.filters import dn_from_template
 from mailsrv.directory.ldap.lookups import MANY_PATIENCE_SECONDS, MANY_SECONDS, Ambiguous, LookUps
@@ -37,6 +38,7 @@ from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
 from mailsrv.interfaces.directory_changes import IFollowDirectory
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
+from mailsrv.interfaces.domain_source import IDomainSource, ISuppliesDomains
 from mailsrv.interfaces.sessions import IReviewDirectory
 
 T = TypeVar("T")
@@ -44,7 +46,9 @@ T = TypeVar("T")
 _NOBODY = "cn=nobody at all"
 
 
-@implementer(IDirectory, IFollowDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory)
+@implementer(
+    IDirectory, IFollowDirectory, ILoginDirectory, IPeekable, IReportsState, IReviewDirectory, ISuppliesDomains
+)
 class LdapDirectory(RightsInLdap):
     """``base`` is where everything is searched below; ``seconds``: how long one question may take.
 
@@ -70,6 +74,7 @@ class LdapDirectory(RightsInLdap):
         tells_groups: bool = False,
         administrator_groups: Collection[str] = (),
         make_follower: Callable[[Callable[[Changes], None]], ChangeFollower] | None = None,
+        domains: LdapDomains | None = None,
     ) -> None:
         self.name = name
         self._client = client
@@ -81,6 +86,7 @@ class LdapDirectory(RightsInLdap):
         self._base = base
         self._seconds = seconds
         self._make_follower = make_follower
+        self._domains = domains
         self._clock = clock
         self._list_seconds = list_seconds
         self._listed: tuple[float, Sequence[DirectoryUser]] | None = None
@@ -220,6 +226,10 @@ class LdapDirectory(RightsInLdap):
     def _drop(self, address: Address) -> None:
         self._cache.drop(address)
 
+    def domain_sources(self) -> Sequence[IDomainSource]:
+        """See :class:`~mailsrv.interfaces.domain_source.ISuppliesDomains`."""
+        return () if self._domains is None else (self._domains,)
+
     # IFollowDirectory
 
     def follow_changes(self, changed: Callable[[Sequence[Address] | None], None]) -> Callable[[], None]:
@@ -228,6 +238,8 @@ class LdapDirectory(RightsInLdap):
             return lambda: None
 
         def hear(changes: Changes) -> None:
+            if self._domains is not None:
+                self._domains.heard(changes)
             changed(self.forget(changes))
 
         follower = self._make_follower(hear)

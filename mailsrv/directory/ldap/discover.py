@@ -63,6 +63,7 @@ class Discovery:
             '#bind_dn = "…"                           # the account that searches are made with',
             '#bind_password_file = "/etc/mailsrv/ldap.secret"',
         ]
+        lines.append("#domains = true                           # mail for the domains it lists is delivered here")
         return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -42,6 +43,17 @@ def _rules(record: object, attribute: Attribute[Any], value: tuple[str, ...]) ->
 def _filter(record: object, attribute: Attribute[Any], value: str) -> None:
     if value:
         configured(value)
+
+
+_PLACES = re.compile(r"\{(\w*)\}")
+
+
+def _place(record: object, attribute: Attribute[Any], value: str) -> None:
+    unknown = [name for name in _PLACES.findall(value) if name not in ("base", "suffix", "configuration")]
+    if unknown or "\0" in value:
+        raise ValueError(
+            f"{attribute.name}: expected the DN of an entry; {{base}}, {{suffix}}, {{configuration}} in it"
+        )
 
 
 def _dn_template(record: object, attribute: Attribute[Any], value: str) -> None:
@@ -164,6 +176,17 @@ class LdapMapping:
     """DNs and addresses of those who may read the mailbox of this user or group."""
     shared_write: tuple[str, ...] = field(default=(), validator=_attributes)
     """Those who may read and change it."""
+    domain_base: str = field(default="", validator=_place)
+    """Where domains stand: {base} is that of users, {suffix} the whole tree, {configuration} that of Active Directory's
+    configuration; empty: {base}."""
+    domain_filter: str = field(default="", validator=_filter)
+    """Entries that are domains, or have some."""
+    domain: tuple[str, ...] = field(default=("associatedDomain",), validator=_attributes)
+    """Domains of ours, or addresses in them: of each entry the first attribute that has a value."""
+    domain_alias: tuple[str, ...] = field(default=(), validator=_attributes)
+    """Further names of the domain of the same entry."""
+    domain_alias_of: tuple[str, ...] = field(default=(), validator=_attributes)
+    """The domain that those of the same entry are other names of."""
 
     def __attrs_post_init__(self) -> None:
         if self.locked_seconds < 0 or self.quota_unit < 1:

@@ -1,0 +1,304 @@
+"""Keeps the domains that directories list: asks again and again, remembers the last list on disk, tells what is new.
+
+Each worker does it for itself; the list on disk is shared. A source that does not answer keeps the domains it had: they
+are served for as long as it takes, and other domains are then not known *not* to be ours (:class:`Knowledge`), so that
+mail for them waits (451) and is never refused. Tables are made in a thread and replaced whole; what the reactor thread
+does is a look into memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from attrs import define, field, frozen
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from mailsrv.coroutines import run_coroutine
+from mailsrv.directory.domains import DomainTable, Knowledge, LocalDomains
+from mailsrv.directory.kept_domains import KeptDomains
+from mailsrv.directory.settings import DomainSettings
+from mailsrv.directory.threads import RunInThread
+from mailsrv.errors import MailError
+from mailsrv.interfaces.domain_source import IDomainSource, SuppliedDomain
+
+RETRY_SECONDS = 5.0
+"""A source that did not answer is asked again after so long, or earlier where its own interval is shorter."""
+HURRY_SECONDS = 1.0
+"""At most so often for changes that are told."""
+_TOUCH_SECONDS = 3600.0
+"""How often a list that stays the same is marked as told again."""
+_SHOWN = 20
+_TROUBLE_CHARACTERS = 300
+
+
+@frozen
+class SourceState:
+    """How it stands with one source, for ``mailsrvctl status``."""
+
+    name: str
+    knowledge: Knowledge
+    domains: int
+    age_seconds: float | None
+    """Since the list was told; None where there is none."""
+    trouble: str = ""
+    """Why it does not answer, as far as is known."""
+
+
+@define(eq=False)
+class _Kept:
+    """What is known of one source."""
+
+    source: IDomainSource
+    domains: tuple[SuppliedDomain, ...] = ()
+    knowledge: Knowledge = Knowledge.NONE
+    heard_at: float | None = None
+    trouble: str = ""
+    written: tuple[SuppliedDomain, ...] | None = None
+    touched_at: float = 0.0
+    call: IDelayedCall | None = None
+    asking: Deferred[None] | None = None
+    is_asked_again: bool = False
+    asked_at: float | None = None
+    complaints: tuple[str, ...] = field(default=())
+
+
+Prepared = Callable[[], None]
+
+
+class SuppliedDomains:
+    """Keeps ``domains`` up to date. Without sources there is nothing to do, and nothing is done.
+
+    ``prepare`` is called in a thread with each new table, and what it answers in the reactor thread once the table is
+    used: others may have to make something of it, too.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        domains: LocalDomains,
+        static: Sequence[DomainSettings],
+        sources: Sequence[IDomainSource],
+        kept: KeptDomains,
+        *,
+        clock: IReactorTime,
+        run_in_thread: RunInThread,
+        prepare: Callable[[DomainTable], Prepared] | None = None,
+        seconds: Callable[[], float] = time.time,
+    ) -> None:
+        """``seconds`` tells the time of day."""
+        self._domains = domains
+        self._static = tuple(static)
+        self._kept = [_Kept(source) for source in sources]
+        self._files = kept
+        self._clock = clock
+        self._run_in_thread = run_in_thread
+        self._prepare = prepare
+        self._seconds = seconds
+        self._news = 0
+        self._is_running = False
+        self._complaints: tuple[str, ...] = ()
+
+    # Life
+
+    def load(self) -> Deferred[None]:
+        """Take up what is kept on disk. Never fails: what cannot be read is not there."""
+        return run_coroutine(self._load())
+
+    async def _load(self) -> None:
+        if not self._kept:
+            return
+        for each in self._kept:
+            source = each.source
+            try:
+                found = await self._run_in_thread(partial(self._files.read, source.key, source.limit))
+            except (OSError, ValueError) as error:
+                self._log.error(
+                    "{directory}: the kept list of domains cannot be used: {error}",
+                    directory=source.name,
+                    error=str(error),
+                )
+                continue
+            if found is not None and each.knowledge is Knowledge.NONE:
+                each.domains = each.written = found.domains
+                each.knowledge, each.heard_at = Knowledge.LAST_HEARD, found.heard_at
+        await self._publish(is_news=False)
+
+    def start(self) -> None:
+        """From now on. Asks at once."""
+        self._is_running = True
+        for each in self._kept:
+            each.source.follow_domains(partial(self._ask_soon, each))
+            self._begin(each)
+
+    def stop(self) -> None:
+        """No more; the table stays as it is."""
+        self._is_running = False
+        for each in self._kept:
+            if each.call is not None and each.call.active():
+                each.call.cancel()
+
+    def ask_all(self) -> Deferred[None]:
+        """Ask every source once, now. Never fails."""
+        return gatherResults([self._asked(each) for each in self._kept]).addCallback(lambda _: None)
+
+    def states(self) -> Sequence[SourceState]:
+        """From memory."""
+        now = self._seconds()
+        return [
+            SourceState(
+                each.source.name,
+                each.knowledge,
+                len(each.domains),
+                None if each.heard_at is None else max(0.0, now - each.heard_at),
+                each.trouble,
+            )
+            for each in self._kept
+        ]
+
+    # Asking
+
+    def _begin(self, each: _Kept) -> None:
+        each.call = None
+        if self._is_running:
+            self._asked(each)
+
+    def _ask_soon(self, each: _Kept) -> None:
+        """Something has changed."""
+        if not self._is_running:
+            return
+        if each.asking is not None:
+            each.is_asked_again = True
+            return
+        since = self._clock.seconds() - (each.asked_at if each.asked_at is not None else -HURRY_SECONDS)
+        self._schedule(each, max(0.0, HURRY_SECONDS - since))
+
+    def _schedule(self, each: _Kept, seconds: float) -> None:
+        if each.call is not None and each.call.active():
+            if each.call.getTime() <= self._clock.seconds() + seconds:
+                return
+            each.call.cancel()
+        each.call = self._clock.callLater(seconds, self._begin, each)
+
+    def _asked(self, each: _Kept) -> Deferred[None]:
+        """Fires when the question is answered, or not; one is under way at a time."""
+        waiter: Deferred[None] = Deferred()
+        if each.asking is not None:
+            each.asking.chainDeferred(waiter)
+            return waiter
+        each.asking = Deferred()
+        each.asking.chainDeferred(waiter)
+        each.asked_at = self._clock.seconds()
+        run_coroutine(self._ask(each)).addErrback(self._failed, each).addBoth(self._done, each)
+        return waiter
+
+    def _failed(self, failure: Failure, each: _Kept) -> None:
+        self._log.failure("{directory}: the list of domains cannot be kept", failure, directory=each.source.name)
+
+    def _done(self, _: object, each: _Kept) -> None:
+        asking, each.asking = each.asking, None
+        if self._is_running:
+            interval = each.source.seconds
+            if each.is_asked_again:
+                interval = min(interval, HURRY_SECONDS)
+            elif each.knowledge is not Knowledge.ALL:
+                interval = min(interval, RETRY_SECONDS)
+            each.is_asked_again = False
+            self._schedule(each, interval)
+        if asking is not None:
+            asking.callback(None)
+
+    async def _ask(self, each: _Kept) -> None:
+        try:
+            found = tuple(await each.source.find_domains())
+        except MailError as error:
+            await self._note_trouble(each, error.cause or str(error))
+            return
+        had, each.domains = each.domains, found
+        before, each.knowledge = each.knowledge, Knowledge.ALL
+        each.heard_at = self._seconds()
+        if each.trouble:
+            self._log.info("{directory} tells its domains again", directory=each.source.name)
+            each.trouble = ""
+        if found != had or before is not Knowledge.ALL:
+            await self._publish(is_news=before is not Knowledge.NONE)
+        await self._keep(each)
+
+    async def _note_trouble(self, each: _Kept, cause: str) -> None:
+        if not each.trouble:
+            what = "mail for unknown domains waits" if each.knowledge is Knowledge.NONE else "the last list is used"
+            self._log.error(
+                "{directory} does not tell its domains, {what}: {cause}",
+                directory=each.source.name,
+                what=what,
+                cause=cause,
+            )
+        each.trouble = cause[:_TROUBLE_CHARACTERS]
+        if each.knowledge is Knowledge.ALL:
+            each.knowledge = Knowledge.LAST_HEARD
+            self._domains.use(self._domains.table, self._knowledge())
+
+    # What is known
+
+    def _knowledge(self) -> Knowledge:
+        """As good as that of the source that is known least."""
+        known = {each.knowledge for each in self._kept}
+        return next((worst for worst in (Knowledge.NONE, Knowledge.LAST_HEARD) if worst in known), Knowledge.ALL)
+
+    async def _publish(self, *, is_news: bool) -> None:
+        """Use what all sources have told by now; ``is_news``: it was known before, so that what differs is told."""
+        self._news += 1
+        news = self._news
+        table, prepared = await self._run_in_thread(partial(self._make, [each.domains for each in self._kept]))
+        if news != self._news:
+            # Another source has answered meanwhile, and its table has this answer, too.
+            return
+        old = self._domains.table
+        self._domains.use(table, self._knowledge())
+        if prepared is not None:
+            prepared()
+        self._tell(old, table, is_news=is_news)
+
+    def _make(self, supplied: Sequence[Sequence[SuppliedDomain]]) -> tuple[DomainTable, Prepared | None]:
+        """In a thread."""
+        table = DomainTable(self._static, supplied)
+        return table, None if self._prepare is None else self._prepare(table)
+
+    def _tell(self, old: DomainTable, new: DomainTable, *, is_news: bool) -> None:
+        complaints = tuple(new.complaints)
+        if complaints != self._complaints:
+            self._complaints = complaints
+            for sentence in complaints[:_SHOWN]:
+                self._log.error("A domain of a directory cannot be used: {what}", what=sentence)
+        if not is_news:
+            self._log.info("{count} names of domains are delivered here", count=len(new))
+            return
+        added, removed = new.found.keys() - old.found.keys(), old.found.keys() - new.found.keys()
+        for names, what in ((added, "is delivered here from now on"), (removed, "is no longer delivered here")):
+            table = new if names is added else old
+            for name in sorted(names)[:_SHOWN]:
+                self._log.info("{domain} {what} ({origin})", domain=name, what=what, origin=table.origin(name))
+            if len(names) > _SHOWN:
+                self._log.info("{count} more domains: each {what}", count=len(names) - _SHOWN, what=what)
+
+    async def _keep(self, each: _Kept) -> None:
+        """On disk, for the next start. A failure costs an outage's service, no more."""
+        now, source = self._seconds(), each.source
+        try:
+            if each.written != each.domains:
+                await self._run_in_thread(partial(self._files.write, source.key, source.name, each.domains))
+                each.written, each.touched_at = each.domains, now
+            elif abs(now - each.touched_at) > _TOUCH_SECONDS:
+                await self._run_in_thread(partial(self._files.touch, source.key))
+                each.touched_at = now
+        except OSError as error:
+            if each.written is not None or not each.touched_at:
+                self._log.error(
+                    "{directory}: the list of domains cannot be kept: {error}", directory=source.name, error=str(error)
+                )
+            each.written, each.touched_at = None, now
