@@ -16,7 +16,7 @@ from mailsrv.auth.login_cache import LoginCache
 from mailsrv.auth.sessions import SessionRegistry
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
-from mailsrv.interfaces.account import IAccount, IDelegate
+from mailsrv.interfaces.account import IAccount, IDelegate, ISharedWith
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailStore
 from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, Login
@@ -30,14 +30,20 @@ def _nobody(_account: Address, _address: Address) -> Deferred[bool]:
     return succeed(False)
 
 
-@implementer(IAccount, IDelegate)
+OpenMailboxes = Callable[[DirectoryUser], Deferred[IAccountMailboxes]]
+"""A user's mailboxes, with those of others that are shared with them."""
+
+
+@implementer(IAccount, IDelegate, ISharedWith)
 class Account:
     """A logged-in user. Holds no resource itself: ``open_mailboxes`` does, until released."""
 
     __slots__ = (
         "_may_send_as",
         "_may_send_on_behalf",
+        "_open_with_shared",
         "_store",
+        "_user",
         "address",
         "administrator",
         "display_name",
@@ -52,17 +58,23 @@ class Account:
         *,
         administrator: Address | None = None,
         may_send_on_behalf: MaySendAs = _nobody,
+        open_with_shared: OpenMailboxes | None = None,
     ) -> None:
         self.address = user.address
         self.administrator = administrator
         self.display_name = user.display_name
         self.quota_octets = user.quota_octets
+        self._user = user
         self._store = store
         self._may_send_as = may_send_as
         self._may_send_on_behalf = may_send_on_behalf
+        self._open_with_shared = open_with_shared
 
     def open_mailboxes(self) -> Deferred[IAccountMailboxes]:
         return self._store.open_account(self.address, self.quota_octets)
+
+    def open_with_shared(self) -> Deferred[IAccountMailboxes]:
+        return self.open_mailboxes() if self._open_with_shared is None else self._open_with_shared(self._user)
 
     def may_send_as(self, address: Address) -> Deferred[bool]:
         return self._may_send_as(self.address, address)
@@ -85,7 +97,9 @@ class MailRealm:
         sessions: SessionRegistry | None = None,
         *,
         may_send_on_behalf: MaySendAs = _nobody,
+        open_with_shared: OpenMailboxes | None = None,
     ) -> None:
+        self._open_with_shared = open_with_shared
         self._store = store
         self._may_send_as = may_send_as
         self._may_send_on_behalf = may_send_on_behalf
@@ -105,6 +119,7 @@ class MailRealm:
             self._may_send_as,
             administrator=administrator,
             may_send_on_behalf=self._may_send_on_behalf,
+            open_with_shared=self._open_with_shared,
         )
         leave: Callable[[], None] = _nothing_to_do
         if self._sessions is not None and IUserSession.providedBy(mind):

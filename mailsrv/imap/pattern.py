@@ -34,6 +34,12 @@ class Pattern:
         self.literal_count = position
         self._final = 1 << position
 
+    @property
+    def beginning(self) -> str:
+        """What stands before the first wildcard; of INBOX in any case nothing is said."""
+        end = min((place for place in map(self.text.find, "*%") if place >= 0), default=len(self.text))
+        return self.text[:end]
+
     def matches(self, name: str) -> bool:
         """Whether the whole of ``name`` matches."""
         if len(name) < self.literal_count:

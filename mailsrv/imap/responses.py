@@ -16,6 +16,7 @@ from mailsrv.interfaces.mailbox import (
     MailboxExists,
     MailboxInUse,
     NoSuchMailbox,
+    NotPermitted,
     OverQuota,
 )
 from mailsrv.wire.connection_limits import TooManyConnections
@@ -57,6 +58,7 @@ _CODES: tuple[tuple[type[MailError], bytes], ...] = (
     (MailboxInUse, b"INUSE"),
     (OverQuota, b"OVERQUOTA"),
     (LimitReached, b"LIMIT"),
+    (NotPermitted, b"NOPERM"),
     (TooManyConnections, b"LIMIT"),
     (MailboxError, b"CANNOT"),
     (Unavailable, b"UNAVAILABLE"),
@@ -72,6 +74,11 @@ def refusal_code(error: MailError) -> bytes:
         if isinstance(error, kind):
             return code
     return b"UNAVAILABLE" if error.is_temporary else b""
+
+
+def no_destination(error: NoSuchMailbox) -> CommandRefused:
+    """The mailbox that messages were to go to is not there: CREATE may help, or cannot (RFC 3501 6.3.11, 6.4.7)."""
+    return CommandRefused(error.text, code=b"TRYCREATE" if error.may_be_created else b"NONEXISTENT")
 
 
 _FETCH_PREFIXES: list[bytes] = [b"* 0 FETCH ("]

@@ -52,15 +52,19 @@ class SelectedMailbox:
         "_quiet",
         "_recent",
         "_stop_watching",
-        "is_read_only",
+        "is_examined",
         "mailbox",
         "numbering",
         "told_mod_seq",
+        "told_read_only",
     )
 
-    def __init__(self, mailbox: IMailbox, *, is_read_only: bool, watcher: Callable[[], None]) -> None:
+    def __init__(self, mailbox: IMailbox, *, is_examined: bool, watcher: Callable[[], None]) -> None:
         self.mailbox = mailbox
-        self.is_read_only = is_read_only
+        self.is_examined = is_examined
+        """By EXAMINE: nothing is changed, whatever the user may do."""
+        self.told_read_only = self.is_read_only
+        """What the client believes."""
         self.numbering = Numbering(mailbox.uids, len(mailbox.uids))
         self.told_mod_seq = mailbox.highest_mod_seq
         self._keywords_told: FlagSet = mailbox.keywords()
@@ -73,6 +77,11 @@ class SelectedMailbox:
         self._stop_watching()
         self.mailbox.close()
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing may be changed now; a right may come and go meanwhile."""
+        return self.is_examined or not self.mailbox.may_write
+
     def has_news(self) -> bool:
         """Whether there is anything the client was not told."""
         mailbox = self.mailbox
@@ -81,6 +90,7 @@ class SelectedMailbox:
             or len(mailbox.uids) != self.numbering.count
             or mailbox.highest_mod_seq > self.told_mod_seq
             or mailbox.is_gone
+            or self.told_read_only is not self.is_read_only
         )
 
     # What is \Recent
@@ -202,6 +212,9 @@ class SelectedMailbox:
         if not self.has_news():
             self._quiet = None
             return
+        if mailbox.is_gone:
+            return  # BYE follows; what is told now could only make the client forget what it has
+        self._tell_access(teller)
         if mailbox.uids and mailbox.uids[-1] > self.numbering.last_uid and not self.is_read_only:
             await self.claim_recent()
         known_uid = self.numbering.last_uid
@@ -212,6 +225,14 @@ class SelectedMailbox:
             if changed:
                 await self.tell_flags(teller, changed, with_uid=with_uid)
         self._quiet = None
+
+    def _tell_access(self, teller: Teller) -> None:
+        """RFC 3501 7.1: the access to the selected mailbox has changed."""
+        if self.told_read_only is not self.is_read_only:
+            self.told_read_only = self.is_read_only
+            code = b"READ-ONLY" if self.told_read_only else b"READ-WRITE"
+            teller.send(b"* OK [%b] The right to the mailbox has changed\r\n" % code)
+            teller.send(self.permanent_flags_line())
 
     def _tell_numbers(self, teller: Teller, *, may_renumber: bool) -> None:
         now = self.mailbox.uids

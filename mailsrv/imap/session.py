@@ -29,7 +29,7 @@ from mailsrv.imap.services import Services
 from mailsrv.imap.state import State
 from mailsrv.imap.streaming import is_message_of_append
 from mailsrv.interfaces.account import IAccount
-from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailbox
+from mailsrv.interfaces.mailbox import IAccountMailboxes, IMailbox, NotPermitted
 
 Work = Coroutine[Any, Any, None]
 
@@ -209,6 +209,8 @@ class Session:
     def writable_mailbox(self) -> SelectedMailbox:
         """The selected mailbox if it may be changed."""
         selected = self.selected_mailbox()
+        if not selected.mailbox.may_write:
+            raise NotPermitted
         if selected.is_read_only:
             raise CommandRefused("The mailbox is selected read-only", code=b"READ-ONLY")
         return selected
@@ -221,9 +223,9 @@ class Session:
         self.state = State.AUTHENTICATED
         self.reader.budget = self.services.after_login
 
-    def enter_mailbox(self, mailbox: IMailbox, *, is_read_only: bool) -> SelectedMailbox:
+    def enter_mailbox(self, mailbox: IMailbox, *, is_examined: bool) -> SelectedMailbox:
         """SELECT and EXAMINE."""
-        self.selected = SelectedMailbox(mailbox, is_read_only=is_read_only, watcher=self._mailbox_changed)
+        self.selected = SelectedMailbox(mailbox, is_examined=is_examined, watcher=self._mailbox_changed)
         self.state = State.SELECTED
         return self.selected
 
@@ -266,9 +268,12 @@ class Session:
     # What else carrying them out needs
 
     def end_where_mailbox_is_gone(self) -> None:
-        """The selected mailbox may have been deleted by somebody else: then nothing the client knows holds any more."""
+        """The selected mailbox was deleted by somebody else, or is not shared any more: nothing the client knows holds.
+
+        RFC 2180 3.3 has BYE for it; no response says "no mailbox is selected now" ([CLOSED] belongs to SELECT).
+        """
         if self.selected is not None and self.selected.mailbox.is_gone and not self.is_over:
-            self.bye("The selected mailbox was deleted")
+            self.bye("The selected mailbox is there no more")
 
     def count_error(self) -> None:
         """The client said something that is no command."""

@@ -92,6 +92,13 @@ class IAccount(Interface):
         """
 
 
+class ISharedWith(Interface):
+    """An account whose user may have rights to mailboxes of others."""
+
+    def open_with_shared() -> Deferred[IAccountMailboxes]:
+        """As ``IAccount.open_mailboxes``, with those of others among them (``others_prefix``)."""
+
+
 class IDelegate(Interface):
     """An account whose user may write on behalf of others; what may do so for nobody does not provide it."""
 

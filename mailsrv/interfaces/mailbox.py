@@ -59,6 +59,20 @@ class NoSuchMailbox(MailboxError):
     """IMAP ``NO [NONEXISTENT]``, and ``[TRYCREATE]`` where a message was to go there."""
 
     default_text = "No such mailbox"
+    may_be_created = True
+    """Whether CREATE could help."""
+
+
+class NoSuchSharedMailbox(NoSuchMailbox):
+    """Nothing of that name is shared with the user, or there is nothing: the two cannot be told apart."""
+
+    may_be_created = False
+
+
+class NotPermitted(MailboxError):
+    """``NO [NOPERM]``: a mailbox of somebody else, and the right does not go so far."""
+
+    default_text = "You may not do that in this mailbox"
 
 
 class MailboxExists(MailboxError):
@@ -105,6 +119,8 @@ class MailboxInfo:
     exists: bool = True
     """False for a subscription without a mailbox (``\\NonExistent``)."""
     special_use: SpecialUse | None = None
+    may_write: bool = True
+    """Whether the user may put messages in, change and remove them."""
 
 
 @frozen
@@ -225,6 +241,8 @@ class IMailbox(Interface):
     sessions that agree share it. Entries of the other two change in place.
     """
 
+    account: Address = Attribute("Whose it is: mailboxes of two accounts may have the same numbers.")
+    may_write: bool = Attribute("Whether the user may change anything in it now; watchers are told when that changes.")
     name: str = Attribute("Its name now (RENAME changes it).")
     mailbox_id: int = Attribute("Stable over RENAME.")
     uid_validity: int = Attribute("UIDVALIDITY.")
@@ -233,7 +251,9 @@ class IMailbox(Interface):
     uids: array[int] = Attribute("array('I')")
     flag_set_numbers: array[int] = Attribute("array('I'): index for flag_set()")
     mod_seqs: array[int] = Attribute("array('Q')")
-    is_gone: bool = Attribute("True once the mailbox was deleted: sessions should be told BYE or deselected.")
+    is_gone: bool = Attribute(
+        "True once the mailbox was deleted, or may not be read any more: sessions should be told BYE or deselected."
+    )
 
     def flag_set(number: int) -> FlagSet:
         """The flags a number in ``flag_set_numbers`` stands for; numbers are never reused while open."""
@@ -300,9 +320,13 @@ class IAccountMailboxes(Interface):
     """All mailboxes of one account. Names that are refused raise :class:`MailboxError`."""
 
     account: Address = Attribute("Whose.")
+    others_prefix: str = Attribute('What names of other users\' mailboxes begin with; "" where there are none.')
 
-    def list_mailboxes() -> Deferred[Sequence[MailboxInfo]]:
-        """Everything LIST and LSUB may speak of, sorted by name, INBOX first."""
+    def list_mailboxes(prefix: str = "") -> Deferred[Sequence[MailboxInfo]]:
+        """Everything LIST and LSUB may speak of, sorted by name, INBOX first.
+
+        Only names that begin with ``prefix`` are asked for: others may be left out.
+        """
 
     def create(name: str, special_use: SpecialUse | None = None) -> Deferred[None]:
         """With the parents it needs. Durable."""
@@ -325,8 +349,14 @@ class IAccountMailboxes(Interface):
     def append(name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:
         """All or none (RFC 3502). Durable (DESIGN: record synced, applied, noted). Takes over file content."""
 
-    def quota() -> Deferred[QuotaUsage]:
-        """Usage as of now."""
+    def copy_from(source: IMailbox, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
+        """Copy from a mailbox of another account of the same store; otherwise as ``IMailbox.copy``."""
+
+    def quota_root(name: str) -> str:
+        """The quota root that a mailbox counts for (RFC 9208 section 3): "" is the account's own."""
+
+    def quota(root: str = "") -> Deferred[QuotaUsage]:
+        """Usage as of now. Fails with NoSuchMailbox where there is no such quota root."""
 
     def lock_maildrop() -> Deferred[Callable[[], None]]:
         """The POP3 exclusive lock, over all workers; fails with MailboxInUse. The answer releases it."""

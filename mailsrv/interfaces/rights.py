@@ -89,9 +89,21 @@ class SharedMailbox:
         return f"{self.address} ({', '.join(right.value for right in MailboxRight if right in self.rights)})"
 
 
+@frozen
+class SharedAccount:
+    """An account of somebody else whose mailboxes a user may open."""
+
+    address: Address
+    """Canonical."""
+    may_write: bool
+    quota_octets: int | None = None
+    """The account's own, as its directory names it."""
+
+
 class IRightsDirectory(Interface):
     """A directory that knows groups and rights."""
 
+    has_shared_mailboxes: bool = Attribute("Whether it may let somebody open mailboxes of others.")
     has_rights: bool = Attribute("Whether any rule is there to be found; where not, nobody has to ask.")
 
     def find_groups(user: DirectoryUser) -> Deferred[tuple[str, ...]]:

@@ -63,6 +63,8 @@ class StoredMailbox(ViewedMailbox):
     _log = Logger()
 
     def __init__(self, owner: AccountMailboxes, row: MailboxRow, view: MailboxView) -> None:
+        self.account = owner.account
+        self.may_write = True
         self.name = row.name
         self.mailbox_id = row.id
         self.uid_validity = row.uid_validity
@@ -82,6 +84,12 @@ class StoredMailbox(ViewedMailbox):
     def path(self) -> str:
         """Its folder."""
         return layout.join(self._owner.files.root, self.directory)
+
+    @property
+    def place(self) -> copying.Elsewhere:
+        """For copies to other accounts."""
+        files = self._owner.files
+        return copying.Elsewhere(files.index_path, files.root, self.mailbox_id, self.uid_validity)
 
     # Keeping up
 

@@ -22,6 +22,7 @@ from mailsrv.interfaces.changes import ChangeNotice
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import (
     AppendedMessages,
+    CopiedMessages,
     IAccountMailboxes,
     IMailbox,
     MailboxInfo,
@@ -30,6 +31,7 @@ from mailsrv.interfaces.mailbox import (
     NoSuchMailbox,
     QuotaUsage,
     SpecialUse,
+    Uid,
 )
 from mailsrv.store.account import Account
 from mailsrv.store.account_table import AccountTable
@@ -46,7 +48,7 @@ from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import layout
 from mailsrv.store.maildrop_lock import lock_maildrop
 from mailsrv.store.operation import mailboxes as mailbox_operation
-from mailsrv.store.operation.copying import check_quota, usage
+from mailsrv.store.operation.copying import check_quota, copy_from, usage
 from mailsrv.store.operation.removal import count_tombstones, purge_tombstones
 from mailsrv.store.rebuild import discover, has_undiscovered
 from mailsrv.store.recent import count_recent
@@ -76,6 +78,7 @@ class AccountMailboxes:
         released: Callable[[AccountMailboxes], None],
     ) -> None:
         self.account = account
+        self.others_prefix = ""
         self.files: Account = table.account(account)
         self.settings = table.settings
         self.threads = threads
@@ -198,7 +201,7 @@ class AccountMailboxes:
 
     # Mailboxes
 
-    def list_mailboxes(self) -> Deferred[Sequence[MailboxInfo]]:
+    def list_mailboxes(self, prefix: str = "") -> Deferred[Sequence[MailboxInfo]]:
         return Deferred.fromCoroutine(self._list_mailboxes())
 
     async def _list_mailboxes(self) -> Sequence[MailboxInfo]:
@@ -317,12 +320,35 @@ class AccountMailboxes:
             self.cache.drop(mailbox)
             self.on_close(mailbox)
 
-    # APPEND and quota
+    # APPEND, copies and quota
 
     def append(self, name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:
         return Deferred.fromCoroutine(append(self, self._journal, canonical_name(name), list(messages)))
 
-    def quota(self) -> Deferred[QuotaUsage]:
+    def copy_from(self, source: IMailbox, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
+        if not isinstance(source, StoredMailbox):
+            raise TypeError("only mailboxes of the same store can be copied from")
+        place, wanted = source.place, list(uids)
+        octet_limit, message_limit = self.allowance.room()
+        return self.write(
+            lambda transaction: copy_from(
+                transaction,
+                place,
+                wanted,
+                destination,
+                octet_limit=octet_limit,
+                message_limit=message_limit,
+                live_segments=self.live_segments,
+            )
+        )
+
+    def quota_root(self, name: str) -> str:
+        return ""
+
+    def quota(self, root: str = "") -> Deferred[QuotaUsage]:
+        if root:
+            return fail(NoSuchMailbox())
+
         def answer(used: tuple[int, int]) -> QuotaUsage:
             return QuotaUsage(used[0], self.allowance.octets, used[1], self.allowance.messages)
 

@@ -529,3 +529,47 @@ class StoreContract(SynchronousTestCase):
         assert self.flags_of(other) == {1: SEEN}
         other.close()
         assert self.flags_of(self.select()) == {1: SEEN}
+
+    # Between accounts
+
+    def test_mailboxes_say_whose_they_are(self):
+        assert self.select().account == ALICE
+        assert self.select("INBOX", self.open(BOB)).account == BOB
+        assert self.select().may_write
+
+    def test_copies_between_accounts_keep_flags_dates_and_octets(self):
+        self.append("INBOX", numbered(1), numbered(2), flags=frozenset({"\\Seen", "$Work"}), internal_date=1000)
+        bob = self.open(BOB)
+        self.done(bob.append("Sent", [NewMessage(InlineContent(PLAIN))]))
+        copied = self.done(bob.copy_from(self.select(), [1, 2, 77], "Sent"))
+        assert (list(copied.source), list(copied.destination)) == ([1, 2], [2, 3])
+        sent = self.select("Sent", bob)
+        assert copied.uid_validity == sent.uid_validity
+        assert self.flags_of(sent)[3] == {"\\Seen", "$Work"}
+        assert self.octets_of(sent, 2, 3) == [numbered(1), numbered(2)]
+        assert list(self.done(sent.internal_dates([2])).seconds) == [1000]
+        assert b"n1" in self.done(sent.summaries([2]))[0].imap_envelope
+        assert list(self.select().uids) == [1, 2]
+        self.done(self.select().delete_messages([1, 2]))
+        assert self.octets_of(sent, 2, 3) == [numbered(1), numbered(2)]
+
+    def test_copies_between_accounts_are_all_or_none(self):
+        self.append("INBOX", numbered(1), numbered(2))
+        self.fails(NoSuchMailbox, self.open(BOB).copy_from(self.select(), [1], "Nowhere"))
+        bob = self.done(self.store.open_account(BOB, len(numbered(1)) + 1))
+        self.fails(OverQuota, bob.copy_from(self.select(), [1, 2], "INBOX"))
+        assert self.done(bob.status("INBOX")).messages == 0
+        assert list(self.done(bob.copy_from(self.select(), [2], "INBOX")).destination) == [1]
+
+    def test_copies_from_a_mailbox_that_is_gone_are_none(self):
+        self.done(self.mail.create("Old"))
+        self.append("Old", numbered(1))
+        old = self.select("Old")
+        self.done(self.mail.delete("Old"))
+        copied = self.done(self.open(BOB).copy_from(old, [1], "INBOX"))
+        assert not copied.source
+        assert not copied.destination
+
+    def test_there_is_one_quota_root(self):
+        assert self.mail.quota_root("INBOX") == ""
+        self.fails(NoSuchMailbox, self.mail.quota("other"))

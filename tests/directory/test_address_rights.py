@@ -38,6 +38,7 @@ class Rights(MemoryDirectory):
     """A directory in memory with the same rules for all its addresses."""
 
     has_rights = True
+    has_shared_mailboxes = True
 
     def __init__(self, name: str, posting: PostingRule, sending: SendRights) -> None:
         super().__init__(name)

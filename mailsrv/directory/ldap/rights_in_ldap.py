@@ -40,6 +40,7 @@ class RightsInLdap(ABC):
         tells_groups: bool,
     ) -> None:
         self.has_rights = mapping.has_rights
+        self.has_shared_mailboxes = bool(mapping.shared_read or mapping.shared_write)
         self._members_send_as = mapping.members_send_as
         self.administrator_groups = tuple(administrator_groups)
         self._rights = rights

@@ -56,8 +56,9 @@ class RightsQuestions:
     async def groups_of(self, dn: str) -> Memberships:
         """The groups of an entry."""
         known = self._groups.fresh(dn)
-        if known is not None:
-            return known
+        return known if known is not None else await self._ask_groups(dn)
+
+    async def _ask_groups(self, dn: str) -> Memberships:
         found = await self._client.with_connection(
             lambda connection, deadline: self._memberships.of(connection, dn, deadline), seconds=self._seconds
         )
@@ -97,8 +98,11 @@ class RightsQuestions:
         return None if entry is None else self._rights.of(connection, entry, deadline)
 
     async def shared_with(self, dn: str, addresses: Sequence[Address]) -> tuple[SharedMailbox, ...]:
-        """The mailboxes of others that the user of this entry, with these addresses, may open."""
-        groups = await self.groups_of(dn)
+        """The mailboxes of others that the user of this entry, with these addresses, may open.
+
+        Past what is remembered of their groups: who is asked about has sessions whose rights may have ended.
+        """
+        groups = await self._ask_groups(dn)
         return await self._client.with_connection(
             lambda connection, deadline: self._rights.shared_with(connection, dn, addresses, groups, deadline),
             seconds=self._seconds,

@@ -16,11 +16,11 @@ from mailsrv.imap.dates import parse_date_time
 from mailsrv.imap.errors import BadCommand, CommandRefused
 from mailsrv.imap.flags import parse_flag_list
 from mailsrv.imap.grammar import Cursor
-from mailsrv.imap.responses import Ok
+from mailsrv.imap.responses import Ok, no_destination
 from mailsrv.imap.sequence_set import format_uid_set
 from mailsrv.imap.streaming import begin_stream, line_after_literal, next_slice
 from mailsrv.interfaces.content import Content, ISpoolWriter
-from mailsrv.interfaces.mailbox import FlagSet, NewMessage, NoSuchMailbox
+from mailsrv.interfaces.mailbox import FlagSet, NewMessage, NoSuchMailbox, NotPermitted
 from mailsrv.wire.line_breaks import has_bare_line_break
 
 if TYPE_CHECKING:
@@ -65,14 +65,22 @@ class Append:
         try:
             appended = await mailboxes.append(self.mailbox, messages)
         except NoSuchMailbox as error:
-            raise CommandRefused(error.text, code=b"TRYCREATE") from None
+            raise no_destination(error) from None
         return Ok(code=b"APPENDUID %d %b" % (appended.uid_validity, format_uid_set(appended.uids)))
 
     async def _check_mailbox(self, session: Session) -> None:
-        """Before the client is asked for 50 MiB: is there such a mailbox?"""
-        listed = await session.account_mailboxes().list_mailboxes()
-        if not any(info.name == self.mailbox and info.is_selectable for info in listed):
-            raise CommandRefused("No such mailbox", code=b"TRYCREATE")
+        """Before the client is asked for 50 MiB: is there such a mailbox, and may anything be put there?"""
+        mailboxes = session.account_mailboxes()
+        for info in await mailboxes.list_mailboxes(self.mailbox):
+            if info.name == self.mailbox and info.is_selectable:
+                if not info.may_write:
+                    raise NotPermitted
+                return
+        try:
+            await mailboxes.status(self.mailbox)
+        except NoSuchMailbox as error:
+            raise no_destination(error) from None
+        raise no_destination(NoSuchMailbox())
 
     async def _next_head(self, session: Session, before: MessageHead) -> MessageHead | None:
         """What follows a literal: the end of the command, or the next message."""

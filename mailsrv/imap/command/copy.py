@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from mailsrv.imap.command.spec import ParseContext
-from mailsrv.imap.errors import CommandRefused
 from mailsrv.imap.grammar import Cursor
-from mailsrv.imap.responses import Ok, status_line
+from mailsrv.imap.responses import Ok, no_destination, status_line
 from mailsrv.imap.sequence_set import SequenceSet, format_uid_set
 from mailsrv.interfaces.mailbox import CopiedMessages, NoSuchMailbox
 
@@ -40,7 +39,7 @@ class Copy:
             else:
                 copied = await mailbox.copy(wanted, self.destination)  # type: ignore[arg-type]
         except NoSuchMailbox as error:
-            raise CommandRefused(error.text, code=b"TRYCREATE") from None
+            raise no_destination(error) from None
         code = _copy_uid(copied)
         if self.moves and code:
             # RFC 6851 4.3: an untagged OK before the EXPUNGE responses.

@@ -81,11 +81,7 @@ class _Answer:
         self._plan = plan
         self._settings = session.services.settings
         mailbox = selected.mailbox
-        self._key: MailboxKey = (
-            str(session.account.address) if session.account is not None else "",
-            mailbox.mailbox_id,
-            mailbox.uid_validity,
-        )
+        self._key: MailboxKey = (str(mailbox.account), mailbox.mailbox_id, mailbox.uid_validity)
         # Where flags end a row they bring its end with them.
         self._after_flags = b" " if plan.wants_mod_seq or plan.wants_uid or not plan.is_array_only else b")\r\n"
         self._plain = FlagTemplates(mailbox.flag_set, is_recent=False, after=self._after_flags)

@@ -63,7 +63,7 @@ class List:
         if self.patterns is None:
             session.send(b'* LIST (\\Noselect) "/" ""\r\n')
             return Ok()
-        infos = await session.account_mailboxes().list_mailboxes()
+        infos = await session.account_mailboxes().list_mailboxes(common_beginning(self.patterns))
         parents = _parents_of(info.name for info in infos if info.exists)
         subscribed_below = _parents_of(info.name for info in infos if info.is_subscribed)
         special_below = _parents_of(info.name for info in infos if info.special_use is not None)
@@ -142,6 +142,17 @@ def _parents_of(names: Iterable[str]) -> frozenset[str]:
             parents.add(parent)
             end = name.rfind(DELIMITER, 0, end)
     return frozenset(parents)
+
+
+def common_beginning(patterns: Sequence[Pattern]) -> str:
+    """What every name begins with that one of these matches, as far as that can be seen."""
+    beginnings = [pattern.beginning for pattern in patterns]
+    if not beginnings:
+        return ""
+    first, last = min(beginnings), max(beginnings)
+    return first[
+        : next((place for place, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    ]
 
 
 def parse_patterns(octets: Sequence[bytes], reference: bytes, *, is_utf8: bool) -> tuple[Pattern, ...]:

@@ -10,7 +10,7 @@ from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused, ConnectionOver
 from mailsrv.imap.grammar import Cursor
 from mailsrv.imap.responses import Ok, status_line
-from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials, SaslCredentials
+from mailsrv.interfaces.account import IAccount, InvalidCredentials, ISharedWith, PasswordCredentials, SaslCredentials
 
 if TYPE_CHECKING:
     from mailsrv.imap.session import Session
@@ -74,7 +74,8 @@ async def enter(session: Session, credentials: PasswordCredentials | SaslCredent
     account = cast(IAccount, avatar)  # an interface has no type of its own
     try:
         peer.logged_in(account)
-        mailboxes = await account.open_mailboxes()
+        with_shared = ISharedWith(account).open_with_shared if ISharedWith.providedBy(account) else None
+        mailboxes = await (with_shared or account.open_mailboxes)()
     except BaseException:
         logout()
         raise

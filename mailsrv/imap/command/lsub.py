@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from mailsrv.imap.command.list import parse_patterns
+from mailsrv.imap.command.list import common_beginning, parse_patterns
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.grammar import Cursor
 from mailsrv.imap.pattern import Pattern
@@ -28,7 +28,8 @@ class Lsub:
             session.send(b'* LSUB (\\Noselect) "/" ""\r\n')
             return Ok()
         listed: dict[str, bytes] = {}
-        infos = [info for info in await session.account_mailboxes().list_mailboxes() if info.is_subscribed]
+        listed_infos = await session.account_mailboxes().list_mailboxes(common_beginning(self.patterns))
+        infos = [info for info in listed_infos if info.is_subscribed]
         for info in infos:
             if any(pattern.matches(info.name) for pattern in self.patterns):
                 listed[info.name] = b"" if info.exists and info.is_selectable else b"\\Noselect"

@@ -1,4 +1,4 @@
-"""NAMESPACE (RFC 2342): one personal namespace, nothing of others."""
+"""NAMESPACE (RFC 2342): one personal namespace, and that of other users where something of theirs is shared."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 @frozen
 class Namespace:
-    """Where are my mailboxes?"""
+    """Where are my mailboxes, and those of others?"""
 
     async def run(self, session: Session) -> Ok:
-        session.send(b'* NAMESPACE (("" "/")) NIL NIL\r\n')
+        prefix = session.account_mailboxes().others_prefix
+        others = b'((%b "/"))' % session.format_name(prefix) if prefix else b"NIL"
+        session.send(b'* NAMESPACE (("" "/")) %b NIL\r\n' % others)
         return Ok()
 
 

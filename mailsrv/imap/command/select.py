@@ -28,10 +28,12 @@ class Select:
     async def run(self, session: Session) -> Ok:
         session.leave_mailbox()
         mailboxes = session.account_mailboxes()
-        recent = (await mailboxes.status(self.mailbox)).recent if self.is_read_only else 0
-        selected = session.enter_mailbox(await mailboxes.open_mailbox(self.mailbox), is_read_only=self.is_read_only)
+        recent = (await mailboxes.status(self.mailbox)).recent if self.is_read_only else None
+        selected = session.enter_mailbox(await mailboxes.open_mailbox(self.mailbox), is_examined=self.is_read_only)
         try:
-            if self.is_read_only:
+            if selected.is_read_only and recent is None:
+                recent = (await mailboxes.status(self.mailbox)).recent
+            if recent is not None:
                 selected.show_recent(recent)
             else:
                 await selected.claim_recent()
@@ -41,9 +43,9 @@ class Select:
         if self.has_condstore:
             session.has_condstore = True
         session.send(_describe(selected))
-        if self.is_read_only:
-            return Ok("EXAMINE completed", code=b"READ-ONLY")
-        return Ok("SELECT completed", code=b"READ-WRITE")
+        # RFC 3501 6.3.1: READ-ONLY also where the user may not change anything.
+        code = b"READ-ONLY" if selected.told_read_only else b"READ-WRITE"
+        return Ok("EXAMINE completed" if self.is_read_only else "SELECT completed", code=code)
 
 
 def _describe(selected: SelectedMailbox) -> bytes:

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface import implementer
 
 from mailsrv.address import Address
@@ -15,6 +15,7 @@ from mailsrv.interfaces.content import Content, InlineContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey
 from mailsrv.interfaces.mailbox import (
     AppendedMessages,
+    CopiedMessages,
     FlagSet,
     IAccountMailboxes,
     IMailbox,
@@ -29,6 +30,7 @@ from mailsrv.interfaces.mailbox import (
     OverQuota,
     QuotaUsage,
     SpecialUse,
+    Uid,
 )
 from mailsrv.store.listeners import Listeners
 from mailsrv.store.mailbox_name import (
@@ -53,6 +55,7 @@ class MemoryAccount:
 
     def __init__(self, account: Address, settings: StoreSettings, bus: IChangeBus) -> None:
         self.account = account
+        self.others_prefix = ""
         self.settings = settings
         self.quota_octets = settings.quota_octets
         self.reserved_octets = 0
@@ -106,10 +109,13 @@ class MemoryAccount:
             message_limit=self.settings.quota_messages,
         )
 
-    def quota(self) -> Deferred[QuotaUsage]:
-        return succeed(self.usage())
+    def quota_root(self, name: str) -> str:
+        return ""
 
-    def list_mailboxes(self) -> Deferred[Sequence[MailboxInfo]]:
+    def quota(self, root: str = "") -> Deferred[QuotaUsage]:
+        return fail(NoSuchMailbox()) if root else succeed(self.usage())
+
+    def list_mailboxes(self, prefix: str = "") -> Deferred[Sequence[MailboxInfo]]:
         names = {parent for name in self._mailboxes for parent in parents(name)} | set(self._mailboxes)
         listed = []
         for name in sorted(names | self._subscriptions, key=list_order):
@@ -225,6 +231,11 @@ class MemoryAccount:
             for message, content in zip(messages, octets, strict=True)
         ]
         return AppendedMessages(mailbox.uid_validity, mailbox.add(made))
+
+    def copy_from(self, source: IMailbox, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
+        if not isinstance(source, MemoryMailbox):
+            raise TypeError("only mailboxes of the same store can be copied from")
+        return maybeDeferred(lambda: source.copy_to(self, uids, destination))
 
     def lock_maildrop(self) -> Deferred[Callable[[], None]]:
         def lock() -> Callable[[], None]:

@@ -68,6 +68,8 @@ class MemoryMailbox(ViewedMailbox):
     """A mailbox; the same object for all who open it."""
 
     def __init__(self, owner: MemoryAccount, name: str, mailbox_id: int, uid_validity: int) -> None:
+        self.account = owner.account
+        self.may_write = True
         self.name = name
         self.mailbox_id = mailbox_id
         self.uid_validity = uid_validity
@@ -190,13 +192,16 @@ class MemoryMailbox(ViewedMailbox):
         self._view.notify()
 
     def copy(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
-        return maybeDeferred(self._copy, uids, destination)
+        return maybeDeferred(self.copy_to, self._owner, uids, destination)
 
-    def _copy(self, uids: Sequence[Uid], destination: str, *, is_move: bool = False) -> CopiedMessages:
-        target = self._owner.find(destination)
-        source = sorted(uid for uid in set(uids) if uid in self._messages)
+    def copy_to(
+        self, account: MemoryAccount, uids: Sequence[Uid], destination: str, *, is_move: bool = False
+    ) -> CopiedMessages:
+        """Copy to a mailbox of any account."""
+        target = account.find(destination)
+        source = [] if self.is_gone else sorted(uid for uid in set(uids) if uid in self._messages)
         if not is_move:
-            self._owner.check_quota(sum(self._messages[uid].summary.size_octets for uid in source), len(source))
+            account.check_quota(sum(self._messages[uid].summary.size_octets for uid in source), len(source))
         copies = [
             MemoryMessage(
                 octets=message.octets,
@@ -214,7 +219,7 @@ class MemoryMailbox(ViewedMailbox):
 
     def move(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
         def move() -> CopiedMessages:
-            copied = self._copy(uids, destination, is_move=True)
+            copied = self.copy_to(self._owner, uids, destination, is_move=True)
             self.remove(copied.source)
             return copied
 

@@ -11,21 +11,25 @@ scan removes it, for its octets are in the source.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import apsw
+from attrs import frozen
 
 from mailsrv.disk import opened
-from mailsrv.errors import MailError
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.mailbox import CopiedMessages, OverQuota, Uid
-from mailsrv.store.index.rows import SUMMARY_COLUMNS, UID_MASK, MailboxRow, MessageRow, SummaryRow
+from mailsrv.store.index.connection import open_connection
+from mailsrv.store.index.rows import SUMMARY_COLUMNS, UID_MASK, MailboxRow, MessageRow, SummaryRow, mailbox_by_id
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import filename, keywords, layout
-from mailsrv.store.operation.selection import selected
+from mailsrv.store.operation.selection import read_messages, selected
 
 _CANNOT_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP})
 _CHUNK = 1 << 20
@@ -72,15 +76,76 @@ def copy(
     target = transaction.mailbox(canonical_name(destination))
     messages = selected(transaction, source, uids)
     if not is_move:
-        transaction.flush()
-        check_quota(
-            transaction.connection,
-            sum(message.size for message in messages),
-            len(messages),
-            octet_limit,
-            message_limit,
-        )
+        _check_room(transaction, messages, octet_limit, message_limit)
     return copy_rows(transaction, source, target, messages, is_move=is_move, live_segments=live_segments)
+
+
+@frozen
+class Elsewhere:
+    """A mailbox of another account."""
+
+    index_path: str
+    root: str
+    mailbox_id: int
+    uid_validity: int
+
+
+def copy_from(
+    transaction: Transaction,
+    source: Elsewhere,
+    uids: Sequence[int],
+    destination: str,
+    *,
+    octet_limit: int | None = None,
+    message_limit: int | None = None,
+    live_segments: Callable[[], Collection[bytes]] | None = None,
+) -> CopiedMessages:
+    """As :func:`copy`, into the account of the transaction from another one.
+
+    The other index is read by a connection of our own: to wait for that account's locks while holding ours could
+    last for ever, should somebody copy the other way. Its damage is no damage of ours: it is Unavailable.
+    """
+    target = transaction.mailbox(canonical_name(destination))
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = open_connection(source.index_path, transaction.settings.busy_seconds)
+            stack.callback(connection.close)
+            connection.execute("BEGIN")
+            row = mailbox_by_id(connection, source.mailbox_id)
+            if row is None or row.uid_validity != source.uid_validity:
+                return CopiedMessages(target.uid_validity, [], [])
+            messages = read_messages(connection, row, uids)
+        except apsw.Error as error:
+            raise Unavailable(cause=f"{source.index_path}: {error}") from error
+
+        def summary_of(message: MessageRow) -> SummaryRow:
+            try:
+                return read_summary(connection, message)
+            except apsw.Error as error:
+                raise Unavailable(cause=f"{source.index_path}: {error}") from error
+
+        _check_room(transaction, messages, octet_limit, message_limit)
+        path = layout.join(source.root, row.directory)
+        copied, made = _copy_into(
+            transaction, path, target, messages, summary_of=summary_of, live_segments=live_segments
+        )
+    return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
+
+
+def read_summary(connection: apsw.Connection, message: MessageRow) -> SummaryRow:
+    """What is known of a message; every one has a row."""
+    found = connection.execute(_SUMMARY, (message.id,)).fetchone()
+    if found is None:
+        raise apsw.CorruptError(f"message {message.id} has no summary")
+    return SummaryRow(*found)
+
+
+def _check_room(
+    transaction: Transaction, messages: Sequence[MessageRow], octet_limit: int | None, message_limit: int | None
+) -> None:
+    transaction.flush()
+    octets = sum(message.size for message in messages)
+    check_quota(transaction.connection, octets, len(messages), octet_limit, message_limit)
 
 
 def copy_rows(
@@ -93,6 +158,30 @@ def copy_rows(
     live_segments: Callable[[], Collection[bytes]] | None = None,
 ) -> CopiedMessages:
     """The copies, with flags, dates and what is known of their structure."""
+    path = transaction.path(source)
+    copied, made = _copy_into(
+        transaction,
+        path,
+        target,
+        messages,
+        summary_of=partial(read_summary, transaction.connection),
+        live_segments=live_segments,
+    )
+    if is_move and copied:
+        transaction.remove_messages(source, copied, is_unlinked=False)
+    return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
+
+
+def _copy_into(
+    transaction: Transaction,
+    source_path: str,
+    target: MailboxRow,
+    messages: list[MessageRow],
+    *,
+    summary_of: Callable[[MessageRow], SummaryRow],
+    live_segments: Callable[[], Collection[bytes]] | None,
+) -> tuple[list[MessageRow], list[Uid]]:
+    """What was copied and the UIDs it got."""
     unsynced = _unsynced(messages, live_segments)
     copied: list[MessageRow] = []
     made: list[Uid] = []
@@ -104,7 +193,7 @@ def copy_rows(
         uid = transaction.take_uid(target)
         file = _link(
             transaction,
-            source,
+            source_path,
             target,
             message,
             uid=uid,
@@ -117,19 +206,14 @@ def copy_rows(
             with opened(transaction.disk.open(f"{transaction.path(target)}/{file}")) as linked:
                 linked.sync()
         new_id = target.first_id | uid
-        found = transaction.connection.execute(_SUMMARY, (message.id,)).fetchone()
-        if found is None:
-            raise apsw.CorruptError(f"message {message.id} has no summary")
         transaction.add_message(
             target,
             message._replace(id=new_id, mod_seq=mod_seq, file=file, delivery_key=None),
-            SummaryRow(*found)._replace(id=new_id),
+            summary_of(message)._replace(id=new_id),
         )
         copied.append(message)
         made.append(Uid(uid))
-    if is_move and copied:
-        transaction.remove_messages(source, copied, is_unlinked=False)
-    return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
+    return copied, made
 
 
 def _unsynced(messages: list[MessageRow], live_segments: Callable[[], Collection[bytes]] | None) -> frozenset[int]:
@@ -152,7 +236,7 @@ def _keywords_for(transaction: Transaction, target: MailboxRow, messages: list[M
 
 def _link(
     transaction: Transaction,
-    source: MailboxRow,
+    source_path: str,
     target: MailboxRow,
     message: MessageRow,
     *,
@@ -168,7 +252,7 @@ def _link(
         int(seconds) if seconds.isascii() and seconds.isdigit() else 0, token, message.stored, message.size, uid
     )
     file = filename.format_file(base, message.flags, letters)
-    target_path, source_path = transaction.path(target), transaction.path(source)
+    target_path = transaction.path(target)
     for attempt in range(3):
         try:
             _link_or_copy(transaction, f"{source_path}/{message.file}", target_path, file)

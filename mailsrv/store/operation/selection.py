@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import apsw
+
 from mailsrv.store.index.rows import MESSAGE_COLUMNS, MailboxRow, MessageRow
 from mailsrv.store.index.transaction import Transaction
 
@@ -15,12 +17,16 @@ _FEW = 16
 
 
 def selected(transaction: Transaction, row: MailboxRow, uids: Sequence[int]) -> list[MessageRow]:
-    """Those of ``uids`` that are there, ascending. Many are read as one range."""
+    """Those of ``uids`` that are there, ascending."""
     transaction.flush_messages()
+    return read_messages(transaction.connection, row, uids)
+
+
+def read_messages(connection: apsw.Connection, row: MailboxRow, uids: Sequence[int]) -> list[MessageRow]:
+    """The same from any connection. Many are read as one range."""
     wanted = set(uids)
     if not wanted:
         return []
-    connection = transaction.connection
     if len(wanted) <= _FEW:
         rows = []
         for uid in sorted(wanted):

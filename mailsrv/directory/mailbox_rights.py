@@ -1,0 +1,94 @@
+"""The accounts of others a user may open: by the settings' ``[[shared]]`` tables and by the directory.
+
+A right counts where it leads to a user of a local domain. Groups have no mailboxes; whether the other user may log in
+themselves is of no concern, for the accounts of teams often may not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from mailsrv.address import Address, parse_mailbox
+from mailsrv.coroutines import run_coroutine
+from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.names import canonical_address
+from mailsrv.directory.shared_settings import SharedSettings
+from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.rights import IRightsDirectory, MailboxRight, SharedAccount
+
+
+class MailboxRights:
+    """``limit``: accounts one user may open; 0 is none, and nobody is asked."""
+
+    _log = Logger()
+
+    def __init__(
+        self, domains: LocalDomains, directory: IDirectory, shared: Sequence[SharedSettings], *, limit: int
+    ) -> None:
+        """Raises ValueError where two tables are about the same account."""
+        self._domains = domains
+        self._directory = directory
+        self._rights = IRightsDirectory(directory) if IRightsDirectory.providedBy(directory) else None
+        self._limit = limit
+        self._told: set[Address] = set()
+        self._by_user: dict[Address, dict[Address, bool]] = {}
+        """User → account → whether they may write."""
+        accounts: set[Address] = set()
+        for one in shared:
+            account = self._canonical(parse_mailbox(one.account))
+            if account in accounts:
+                raise ValueError(f"the mailboxes of {account} are shared twice")
+            accounts.add(account)
+            for may_write, users in ((False, one.readers), (True, one.writers)):
+                for user in users:
+                    granted = self._by_user.setdefault(self._canonical(parse_mailbox(user)), {})
+                    granted[account] = may_write or granted.get(account, False)
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether anybody may have a right; where not, nobody has to ask."""
+        return bool(self._limit) and (
+            bool(self._by_user) or (self._rights is not None and self._rights.has_shared_mailboxes)
+        )
+
+    def find(self, user: DirectoryUser) -> Deferred[Sequence[SharedAccount]]:
+        """Sorted by address. Fails with Unavailable."""
+        return run_coroutine(self._find(user))
+
+    async def _find(self, user: DirectoryUser) -> Sequence[SharedAccount]:
+        granted = dict(self._by_user.get(user.address, {}))
+        if self._rights is not None and self._rights.has_shared_mailboxes:
+            for shared in await self._rights.find_shared_mailboxes(user):
+                account = self._canonical(shared.address)
+                may_write = MailboxRight.WRITE in shared.rights
+                if may_write or MailboxRight.READ in shared.rights:
+                    granted[account] = may_write or granted.get(account, False)
+        found: list[SharedAccount] = []
+        for account in sorted(granted, key=str):
+            if account == user.address or account.domain not in self._domains:
+                continue
+            if len(found) == self._limit:
+                self._tell(user.address)
+                break
+            owner = await self._directory.find_user(account)
+            if owner is not None and owner.address == account:
+                found.append(SharedAccount(account, granted[account], owner.quota_octets))
+        return found
+
+    def _tell(self, user: Address) -> None:
+        """Once for each of some users: they are asked for again and again."""
+        if user not in self._told and len(self._told) < 1000:
+            self._told.add(user)
+            self._log.warn(
+                "{account} may open more than {limit} accounts of others (sharing.mailboxes): the first are served",
+                account=str(user),
+                limit=self._limit,
+            )
+
+    def _canonical(self, address: Address) -> Address:
+        address = canonical_address(address)
+        found = self._domains.find(address.domain)
+        return address if found is None else Address(address.local_part, found[0])

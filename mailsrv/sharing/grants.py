@@ -1,0 +1,53 @@
+"""What one user may open of others now: one value for all their sessions of a process, changed as the rights do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mailsrv.errors import Unavailable
+from mailsrv.interfaces.directory import DirectoryUser
+from mailsrv.interfaces.mailbox import NoSuchSharedMailbox
+from mailsrv.interfaces.rights import SharedAccount
+from mailsrv.sharing.names import account_name
+
+
+class Grants:
+    """Reactor thread only."""
+
+    __slots__ = ("_watchers", "accounts", "is_known", "sessions", "user")
+
+    def __init__(self, user: DirectoryUser) -> None:
+        self.user = user
+        self.accounts: Mapping[str, SharedAccount] = {}
+        """By the names of their INBOXes."""
+        self.is_known = False
+        """False until the directory has answered once."""
+        self.sessions = 0
+        self._watchers: dict[object, Callable[[], None]] = {}
+
+    def replace(self, accounts: Sequence[SharedAccount]) -> None:
+        """These rights hold from now on; whoever has a mailbox open hears of it."""
+        before, self.is_known = self.accounts, True
+        self.accounts = {account_name(account.address): account for account in accounts}
+        if self.accounts != before:
+            for watcher in list(self._watchers.values()):
+                watcher()
+
+    def find(self, account: str) -> SharedAccount:
+        """Raises NoSuchSharedMailbox, and Unavailable while the rights are not known."""
+        found = self.accounts.get(account)
+        if found is None:
+            if not self.is_known:
+                raise Unavailable(cause=f"the rights of {self.user.address} to mailboxes of others are not known yet")
+            raise NoSuchSharedMailbox
+        return found
+
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call ``watcher`` when the rights have changed; answers with what ends it."""
+        token = object()
+        self._watchers[token] = watcher
+
+        def end() -> None:
+            self._watchers.pop(token, None)
+
+        return end
