@@ -46,7 +46,7 @@ class CommitSteps(TransactionState):
                     errors = self._quota_errors(reservations)
                     self._check_all_agree(errors)
                     targets = await self._targets(errors)
-                if sum(len(recipient.onward) for recipient in self._known.values()) > TARGETS_IN_ONE_GO:
+                if self._planned_targets() > TARGETS_IN_ONE_GO:
                     plan = await parts.run_in_thread(lambda: self._plan_onward(errors))
                     self._check_abandoned()
                 else:
@@ -75,6 +75,12 @@ class CommitSteps(TransactionState):
     def _discard_contents(self, content: Content, copies: Sequence[Content]) -> None:
         for each in (content, *copies):
             self._parts.spool.discard(each)
+
+    def _planned_targets(self) -> int:
+        """How many addresses the plan is about."""
+        recipients = self._known.values()
+        held = sum(len(self._targets_of(recipient)) for recipient in recipients) if self._is_held else 0
+        return held + sum(len(recipient.onward) for recipient in recipients)
 
     def _plan_onward(self, errors: Collection[Address]) -> OnwardPlan | None:
         """What the queue gets; None for nothing, as nearly always at an MX."""

@@ -10,6 +10,7 @@ from mailsrv.delivery.onward import (
     parameters_of,
 )
 from mailsrv.delivery.quota import TARGETS_IN_ONE_GO, check_room
+from mailsrv.delivery.reach import Reach, reach_of
 from mailsrv.delivery.recipients import Found, Recipient, Service
 from mailsrv.delivery.transaction_state import Abandoned, State, TransactionState
 from mailsrv.directory.posting import Poster
@@ -41,6 +42,7 @@ class RecipientSteps(TransactionState):
                 if found is not None and self._is_plainly_taken(found):
                     if self._account is not None:
                         parts.count_submission(self._account, 1)
+                    self._count_at_hand(found)
                     self._take_recipient(
                         Recipient(forward_path, found.accounts, found.onward, parameters_of(parameters))
                     )
@@ -60,44 +62,43 @@ class RecipientSteps(TransactionState):
 
     async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:
-            recipient = await self._checked_recipient(forward_path, parameters)
+            recipient, reach = await self._checked_recipient(forward_path, parameters)
             self._parts.count_submission(self._account, 1)
         except MailError as error:
             self._history.recipient_refused(forward_path, error)
             raise
         if self._state is not State.OPEN:
             raise Abandoned
+        self._accounts |= reach.addresses
+        self._forwarders |= reach.forwarders
         self._take_recipient(recipient)
+
+    def _count_at_hand(self, found: Found) -> None:
+        """One user here, or one address elsewhere that the client itself has named."""
+        for local in found.accounts:
+            self._accounts.add(local.user.address)
+        for target in found.onward:
+            self._accounts.add(target.address)
 
     def _take_recipient(self, recipient: Recipient) -> None:
         self._known[recipient.forward_path] = recipient
         self._recipients.append(recipient)
-        for local in recipient.targets:
-            self._accounts.add(local.user.address)
         notify = recipient.parameters.notify
         if notify is not NOTIFY_UNSAID and notify & Notify.SUCCESS:
             self._wants_notice = True
-        if not recipient.onward:
-            return
-        self._has_onward = True
-        for target in recipient.onward:
-            self._accounts.add(target.address)
-            if target.forwarder is not None:
-                self._forwarders.add(target.forwarder)
+        if recipient.onward:
+            self._has_onward = True
 
-    async def _checked_recipient(self, forward_path: Address, parameters: RecipientParameters) -> Recipient:
+    async def _checked_recipient(
+        self, forward_path: Address, parameters: RecipientParameters
+    ) -> tuple[Recipient, Reach]:
         """Check, then filter: filters are asked only about recipients we would take."""
         parts = self._parts
         found = await parts.policy.find(forward_path, self._reverse_path, may_relay=self._may_relay)
-        is_long = len(found.accounts) + len(found.onward) > TARGETS_IN_ONE_GO
-        if is_long:
-            # Each of these steps goes through thousands: others have their turn in between.
-            await next_turn(parts.clock)
+        reach = await reach_of(found, parts.clock)
         if found.passed and parts.posting is not None:
-            await parts.posting.check(found.passed, self._poster(), found.reached())
-        if is_long:
-            await next_turn(parts.clock)
-        self._check_number(found)
+            await parts.posting.check(found.passed, self._poster(), reach.addresses)
+        self._check_number(reach)
         targets = found.accounts
         if parts.service is not Service.LMTP and self._parameters.envelope.hold_until is None:
             # SMTP has one reply for all at the end: better to tell a full mailbox apart here.
@@ -107,30 +108,26 @@ class RecipientSteps(TransactionState):
                 if target.user.quota_octets is not None:
                     await check_room(parts.store, target, max(1, self._parameters.size or 1))
         if not parts.asks_rcpt:
-            return Recipient(forward_path, targets, found.onward, parameters)
+            return Recipient(forward_path, targets, found.onward, parameters), reach
         decision = await self._ask(Phase.RCPT, forward_path)
         if decision.discard:
-            return Recipient(forward_path, (), (), parameters)
+            return Recipient(forward_path, (), (), parameters), Reach(set(), set())
         if decision.redirect is not None:
             found = await parts.policy.find_all(decision.redirect, self._reverse_path, instead_of=forward_path)
+            reach = await reach_of(found, parts.clock)
         self._added += decision.headers
         is_redirected = decision.redirect is not None
-        return Recipient(forward_path, found.accounts, found.onward, parameters, is_redirected)
+        return Recipient(forward_path, found.accounts, found.onward, parameters, is_redirected), reach
 
     def _poster(self) -> Poster:
         account = None if self._account is None else self._account.address
         return Poster(account, self._reverse_path, is_trusted=self._may_relay)
 
-    def _check_number(self, found: Found) -> None:
+    def _check_number(self, reach: Reach) -> None:
         """Raise 4.5.3 where one message would go to too many."""
         settings = self._parts.settings
         limit = settings.accounts_per_message
-        if len(self._accounts) + len(found.accounts) + len(found.onward) > limit:
-            named = {target.account for target in found.accounts}
-            named.update(target.address for target in found.onward)
-            if len(self._accounts | named) > limit:
-                raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
-        if found.onward:
-            forwarders = {target.forwarder for target in found.onward if target.forwarder is not None}
-            if len(self._forwarders | forwarders) > settings.forwarders_per_message:
-                raise MailError(TOO_MANY_RECIPIENTS, "Too many forwarding recipients")
+        if len(self._accounts) + len(reach.addresses) > limit and len(self._accounts | reach.addresses) > limit:
+            raise MailError(TOO_MANY_RECIPIENTS, "Too many recipients")
+        if reach.forwarders and len(self._forwarders | reach.forwarders) > settings.forwarders_per_message:
+            raise MailError(TOO_MANY_RECIPIENTS, "Too many forwarding recipients")

@@ -122,11 +122,14 @@ class PostingPolicy:
         if not rule.named.isdisjoint(names):
             return True
         if rule.who is Posters.MEMBERS:
-            is_member = await self._reaches(address, names) if members is None else not names.isdisjoint(members)
+            if members is None:
+                is_member = await self._resolver.reaches(address, names)
+            else:
+                is_member = not names.isdisjoint(members)
             if is_member:
                 return True
         for each in rule.named_lists:
-            if await self._reaches(each, names):
+            if await self._resolver.reaches(each, names):
                 return True
         return False
 
@@ -144,17 +147,6 @@ class PostingPolicy:
 
     def _own_name(self, address: Address) -> Address:
         return self._resolver.canonical(address) or canonical_address(address)
-
-    async def _reaches(self, address: Address, names: set[Address]) -> bool:
-        """Whether mail for the address reaches one of them."""
-        if not names:
-            return False
-        resolution = await self._resolver.resolve(address)
-        if not isinstance(resolution, LocalAccounts):
-            return False
-        return any(each.account in names for each in resolution.accounts) or any(
-            each.address in names for each in resolution.forwards
-        )
 
 
 def describe(rule: PostingRule) -> str:

@@ -22,7 +22,8 @@ Every method may raise Unavailable: what a directory would say is then not known
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -42,6 +43,7 @@ ALIAS_DEPTH = 10
 ALIAS_TARGETS = 20_000
 """What one address may lead to where the settings say nothing else: lists of thousands, but not webs without end."""
 _TARGETS_IN_ONE_GO = 64
+_COMPARED_IN_ONE_GO = 512
 POSTMASTER = "postmaster"
 OWNER_PREFIX = "owner-"
 _ROUTE_CHARACTERS = frozenset("%!@:")
@@ -263,9 +265,27 @@ class AddressResolver:
 
     async def _may_send_as(self, account: Address, address: Address) -> bool:
         resolution = await self.resolve(address)
-        return isinstance(resolution, LocalAccounts) and any(
-            recipient.account == account for recipient in resolution.accounts
+        return isinstance(resolution, LocalAccounts) and await self._has_any(
+            (recipient.account for recipient in resolution.accounts), {account}
         )
+
+    async def reaches(self, address: Address, names: Collection[Address]) -> bool:
+        """Whether mail for the address reaches one of ``names``: accounts here or addresses elsewhere."""
+        if not names:
+            return False
+        resolution = await self.resolve(address)
+        if not isinstance(resolution, LocalAccounts):
+            return False
+        accounts = (each.account for each in resolution.accounts)
+        return await self._has_any(chain(accounts, (each.address for each in resolution.forwards)), names)
+
+    async def _has_any(self, addresses: Iterable[Address], names: Collection[Address]) -> bool:
+        for number, address in enumerate(addresses, 1):
+            if self._take_turns is not None and number % _COMPARED_IN_ONE_GO == 0:
+                await self._take_turns()
+            if address in names:
+                return True
+        return False
 
     async def _expand(
         self,
@@ -350,9 +370,12 @@ class AddressResolver:
             owner = await self._find_owner(alias)
             if owner is not None:
                 expansion.tell(StepKind.OWNER, alias, owner)
-            for target in elsewhere:
+            for number, target in enumerate(elsewhere, 1):
+                if self._take_turns is not None and number % _COMPARED_IN_ONE_GO == 0:
+                    await self._take_turns()
                 expansion.forwards.setdefault(target, Forward(target, alias, owner))
-                expansion.tell(StepKind.FORWARD, alias, target)
+                if expansion.listener is not None:
+                    expansion.tell(StepKind.FORWARD, alias, target)
 
     async def _find_owner(self, alias: Address) -> Address | None:
         """The address of an alias's owner, where there is one: an alias or a user."""

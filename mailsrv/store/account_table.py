@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import apsw
 from attrs import evolve
@@ -102,16 +102,22 @@ class AccountTable:
             idle = [account for account, used in self._open.items() if used <= limit]
         return sum(account.close_if_free() for account in idle)
 
-    def forget_unused(self, is_used: Callable[[Address], bool]) -> None:
-        """Drop accounts whose index is closed and that no session refers to."""
+    def addresses(self) -> Sequence[Address]:
+        """Of all accounts that are remembered, as of now."""
         with self._lock:
-            for address in [one for one, account in self._accounts.items() if not account.is_open]:
-                if not is_used(address):
-                    account = self._accounts[address]
-                    if account.lock.acquire(blocking=False):
-                        if not account.is_open:
-                            del self._accounts[address]
-                        account.lock.release()
+            return tuple(self._accounts)
+
+    def forget_unused(self, addresses: Iterable[Address], is_used: Callable[[Address], bool]) -> None:
+        """Drop those of these accounts whose index is closed and that no session refers to."""
+        with self._lock:
+            for address in addresses:
+                account = self._accounts.get(address)
+                if account is None or account.is_open or is_used(address):
+                    continue
+                if account.lock.acquire(blocking=False):
+                    if not account.is_open:
+                        del self._accounts[address]
+                    account.lock.release()
 
     def close_all(self) -> None:
         """The clean end: reservations go back, everything is closed. In a thread."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -23,6 +24,7 @@ from mailsrv.store.summary_cache import SummaryCache
 from mailsrv.store.threads import DiskThreads, IThreads
 
 _CHORES_EVERY_SECONDS = 5.0
+_ACCOUNTS_IN_ONE_GO = 256
 
 
 @implementer(IMailStore)
@@ -155,9 +157,13 @@ class MailStore:
     # Chores
 
     def _schedule(self) -> None:
-        self._chores = self._table.reactor.callLater(  # type: ignore[attr-defined]
-            _CHORES_EVERY_SECONDS, self._do_chores
+        self._chores = self._call_later(_CHORES_EVERY_SECONDS, self._do_chores)
+
+    def _call_later(self, seconds: float, function: Callable[..., None], *arguments: object) -> IDelayedCall:
+        call: IDelayedCall = self._table.reactor.callLater(  # type: ignore[attr-defined]
+            seconds, function, *arguments
         )
+        return call
 
     def _do_chores(self) -> None:
         settings = self._table.settings
@@ -169,8 +175,16 @@ class MailStore:
             lambda failure: self._log.failure("closing of idle indexes failed", failure=failure)
         )
         self._watch.end_unused()
-        self._table.forget_unused(self._accounts.__contains__)
-        self._schedule()
+        self._forget_unused(iter(self._table.addresses()))
+
+    def _forget_unused(self, left: Iterator[Address]) -> None:
+        """In turns with everybody else: a message to a long list leaves thousands. After the last, chores rest."""
+        some = tuple(islice(left, _ACCOUNTS_IN_ONE_GO))
+        if not some:
+            self._schedule()
+            return
+        self._table.forget_unused(some, self._accounts.__contains__)
+        self._chores = self._call_later(0, self._forget_unused, left)
 
     def poll(self) -> None:
         """Look at every open mailbox: a notice may have been missed (DESIGN 5.7)."""

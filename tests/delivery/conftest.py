@@ -1,5 +1,6 @@
 """A receiver over memory twins of directory, store, journal and spool."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.coroutines import next_turn
 from mailsrv.delivery.receiver import MessageReceiver
 from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.directory.address_rights import AddressRights
@@ -129,6 +131,7 @@ def make_house(
     domains=DOMAINS,
     signer=None,
     lists=(),
+    run_in_thread=execute,
     **settings,
 ):
     """``lists``: rules on who may send. ``routes``: with a queue, and these transport rules; None: nothing leaves."""
@@ -149,7 +152,7 @@ def make_house(
     router = (
         None if routes is None else TransportRules([RouteSettings(**each) for each in routes], local_domains.all_names)
     )
-    resolver = AddressResolver(local_domains, directory)
+    resolver = AddressResolver(local_domains, directory, take_turns=partial(next_turn, clock))
     posting = PostingPolicy(
         resolver,
         AddressRights(local_domains, directory, lists),
@@ -170,7 +173,7 @@ def make_house(
         rewriting=None if routes is None else REWRITING,
         signer=signer,
         posting=posting,
-        run_in_thread=lambda function, *arguments: execute(function, *arguments),
+        run_in_thread=run_in_thread,
     )
     return House(receiver, directory, store, journal, spool, clock, service, queue)
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+import pytest
+from twisted.internet.defer import Deferred, execute, succeed
 from twisted.internet.task import Clock
 
 from mailsrv.address import Address
 from mailsrv.delivery.quota import TARGETS_IN_ONE_GO, Reservations
 from mailsrv.delivery.recipients import Found, RecipientPolicy, Service
 from mailsrv.directory.domains import LocalDomains
+from mailsrv.directory.list_settings import ListSettings
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.resolve import AddressResolver, LocalRecipient
 from mailsrv.directory.settings import DomainSettings
+from mailsrv.interfaces.delivery import Accepted
 from mailsrv.interfaces.directory import DirectoryUser
+from mailsrv.interfaces.rights import Posters
 from mailsrv.routing.rules import TransportRules
+from tests.delivery.conftest import ALICE, Account
 
 
 class Store:
@@ -29,6 +35,73 @@ class Store:
             self.held -= 1
 
         return succeed(give_back)
+
+
+class Steps:
+    """How many addresses each step of the reactor handles: it hashes them, a fifth of a microsecond each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._in_step = self.most = 0
+        hash_address = Address.__hash__
+
+        def counted(address: Address) -> int:
+            self._in_step += 1
+            return hash_address(address)
+
+        monkeypatch.setattr(Address, "__hash__", counted)
+
+    def watch(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._clock, call_later = clock, clock.callLater
+
+        def call_in_step(delay: float, function: Callable[..., object], *arguments: Any) -> Any:
+            return call_later(delay, self._measure, function, *arguments)
+
+        monkeypatch.setattr(clock, "callLater", call_in_step)
+
+    def run_in_thread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """Which is not the reactor's."""
+        before = self._in_step
+        done = execute(function, *arguments)
+        self._in_step = before
+        return done
+
+    def _measure(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        self._in_step = 0
+        answer = function(*arguments)
+        self.most = max(self.most, self._in_step)
+        return answer
+
+    def run(self, function: Callable[..., Deferred[Any]], *arguments: Any) -> Any:
+        """The first step and all that come of it; what came of it in the end."""
+        ended: list[Any] = []
+        self._measure(function, *arguments).addBoth(ended.append)
+        self._clock.advance(0)
+        return ended[0]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_no_step_of_a_message_to_thousands_goes_through_all_of_them(house_factory, monkeypatch, elsewhere):
+    members = 10_000
+    everybody = Address("everybody", "example.test")
+    routes = [{"to": "*", "via": "mx"}] if elsewhere else None
+    rule = ListSettings(str(everybody), Posters.MEMBERS)
+    steps = Steps(monkeypatch)
+    house = house_factory("submission", apply=False, routes=routes, lists=(rule,), run_in_thread=steps.run_in_thread)
+    steps.watch(house.clock, monkeypatch)
+    targets = [Address(f"u{number}", "example.org" if elsewhere else "example.test") for number in range(members)]
+    for target in targets:
+        house.directory.add_user(target, "x")
+    house.directory.add_alias(everybody, [ALICE, *targets])
+    transaction = steps.run(house.begin, ALICE, Account(ALICE))
+    assert steps.run(transaction.add_recipient, everybody) is None
+    assert steps.run(transaction.begin_content) is None
+    transaction.write(b"From: alice@example.test\r\n\r\nhello\r\n")
+    (outcome,) = steps.run(transaction.finish)
+    assert isinstance(outcome, Accepted)
+    (record,) = house.journal.records
+    (message, *_) = record.messages
+    assert len(message.deliveries) == (2 if elsewhere else members + 1)
+    assert steps.most < members / 5
 
 
 def test_a_message_to_thousands_leaves_the_reactor_to_others():
