@@ -1,13 +1,14 @@
-"""Coroutines that may end at once: the same answers as with Twisted's own way."""
+"""Coroutines that may end at once: the same answers as with Twisted's own way. And waiting for time."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailsrv.coroutines import run_coroutine
+from mailsrv.coroutines import fires_within, pause, run_coroutine
 
 
 async def _sum(*parts: Deferred[int]) -> int:
@@ -68,3 +69,34 @@ class RunCoroutineTests(SynchronousTestCase):
         answer = run_coroutine(_sum(late))
         answer.cancel()
         self.failureResultOf(answer, CancelledError)
+
+
+def test_a_pause_is_over_in_time():
+    clock, over = Clock(), list[None]()
+    pause(clock, 5).addCallback(over.append)
+    clock.advance(4.9)
+    assert over == []
+    clock.advance(0.1)
+    assert over == [None]
+
+
+def test_what_fires_in_time_leaves_no_timer_and_what_does_not_can_be_waited_for_again():
+    clock, answers, waiting = Clock(), list[bool](), Deferred[str]()
+    fires_within(waiting, 5, clock).addCallback(answers.append)
+    clock.advance(5)
+    assert answers == [False]
+    fires_within(waiting, 5, clock).addCallback(answers.append)
+    waiting.callback("result")
+    assert answers == [False, True]
+    assert clock.getDelayedCalls() == []
+    assert waiting.result == "result"
+
+
+def test_a_failure_in_time_is_left_to_who_waits():
+    clock, answers, waiting = Clock(), list[bool](), Deferred[str]()
+    fires_within(waiting, 5, clock).addCallback(answers.append)
+    waiting.errback(ValueError())
+    assert answers == [True]
+    seen = list[object]()
+    waiting.addErrback(seen.append)
+    assert len(seen) == 1

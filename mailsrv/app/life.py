@@ -11,13 +11,14 @@ import resource
 from collections.abc import Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from mailsrv.app.listening import Listener, PluginListener, start_accepting
 from mailsrv.app.server import Server
 from mailsrv.config.schema import Settings
+from mailsrv.coroutines import fires_within
 
 _log = Logger()
 _ABORT_GRACE_SECONDS = 5.0
@@ -76,28 +77,13 @@ class ServerLife:
         drainables = self.server.drainables
         drained = DeferredList([drainable.drain() for drainable in drainables], consumeErrors=True)
         seconds = self._settings.server.drain_seconds
-        if await _fires_within(drained, seconds, self._reactor):
+        if await fires_within(drained, seconds, self._reactor):
             return
         _log.warn("sessions still busy after {seconds} s are closed", seconds=seconds)
         for drainable in drainables:
             drainable.abort_all()
-        if not await _fires_within(drained, _ABORT_GRACE_SECONDS, self._reactor):
+        if not await fires_within(drained, _ABORT_GRACE_SECONDS, self._reactor):
             _log.error("some sessions did not end")
-
-
-def _fires_within(waiting: Deferred[Any], seconds: float, reactor: Any) -> Deferred[bool]:
-    """Whether ``waiting`` fires in time. Unlike addTimeout this cancels nothing: it may be waited for again."""
-    answer: Deferred[bool] = Deferred()
-    call = reactor.callLater(seconds, answer.callback, False)
-
-    def fired(result: Any) -> Any:
-        if call.active():
-            call.cancel()
-            answer.callback(True)
-        return result
-
-    waiting.addBoth(fired)
-    return answer
 
 
 class LagWatch:

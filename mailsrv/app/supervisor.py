@@ -38,6 +38,7 @@ from mailsrv.app.status import ServerMark
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.app.worker_process import STANDARD_ERROR_DESCRIPTOR, WorkerProcess, WorkerState
 from mailsrv.config.schema import Settings
+from mailsrv.coroutines import pause
 
 _log = Logger()
 
@@ -260,7 +261,7 @@ class SupervisorService(Service):
                 self._leaving.add(old)
                 old.ended.addBoth(self._left, old)
                 while new.state in (WorkerState.STARTING, WorkerState.PREPARED):
-                    await self._pause(0.05)
+                    await pause(self._reactor, 0.05)
                 if self._must_stop():
                     return
                 if new.state is not WorkerState.ACCEPTING:
@@ -294,11 +295,6 @@ class SupervisorService(Service):
         """What sessions and then delivery attempts may take."""
         settings = self._configuration.settings
         return settings.server.drain_seconds + settings.queue.schedule.stop_seconds
-
-    def _pause(self, seconds: float) -> Deferred[None]:
-        pause: Deferred[None] = Deferred()
-        self._reactor.callLater(seconds, pause.callback, None)
-        return pause
 
     def stopService(self) -> Deferred[None]:
         super().stopService()

@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from mailsrv.address import Address
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.sessions import OpenSession, SessionRegistry
+from mailsrv.coroutines import pause
 from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import ChangeNotice, IChangeBus
 from mailsrv.interfaces.directory import DirectoryUser
@@ -165,12 +166,7 @@ class SessionWatch:
             if self._is_stopped:
                 return
             if start + _BATCH < len(accounts):
-                await self._pause(len(batch) / self._settings.checks_per_second)
-
-    def _pause(self, seconds: float) -> Deferred[None]:
-        paused: Deferred[None] = Deferred()
-        self._clock.callLater(seconds, paused.callback, None)
-        return paused
+                await pause(self._clock, len(batch) / self._settings.checks_per_second)
 
     # What of it
 

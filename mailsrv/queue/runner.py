@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailsrv.coroutines import run_coroutine
+from mailsrv.coroutines import fires_within, run_coroutine
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.queue import (
     AttemptOutcome,
@@ -36,6 +36,7 @@ from mailsrv.interfaces.queue import (
 from mailsrv.queue.bounce import Notices
 from mailsrv.queue.conclusion import Concluding, Conclusion, all_declined, contact_of
 from mailsrv.queue.lane import Attempt, Contact, Purpose, TakeOrder
+from mailsrv.queue.news import DestinationNews
 from mailsrv.queue.recording import Recording
 from mailsrv.queue.retry import RetryTimes
 from mailsrv.queue.schedule import Schedule
@@ -84,9 +85,15 @@ class QueueRunner(Service):
             retry_seconds=settings.schedule.store_retry_seconds,
             recovered=self._recovered,
         )
+        self._news = DestinationNews(
+            store,
+            clock,
+            self._enqueued,
+            resync_seconds=settings.schedule.resync_seconds,
+            retry_seconds=settings.schedule.store_retry_seconds,
+        )
         self._timer: IDelayedCall | None = None
         self._timer_at = math.inf
-        self._resyncing: IDelayedCall | None = None
         self._is_pumping = False
         self._paused_until = 0.0
         self._attempts: dict[Attempt, Deferred[Sequence[AttemptOutcome]]] = {}
@@ -110,25 +117,7 @@ class QueueRunner(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._store.listen(self._enqueued)
-        self._resync()
-
-    def _resync(self) -> None:
-        """Ask for all that waits: at the start, and now and then, for news can be missed."""
-        self._resyncing = None
-        self._store.destinations().addCallbacks(self._resynced, self._resync_failed)
-
-    def _resynced(self, states: Sequence[DestinationState]) -> None:
-        self._resync_in(self._settings.resync_seconds)
-        self._enqueued(states)
-
-    def _resync_failed(self, failure: Failure) -> None:
-        self._log.warn("The queue cannot be read: {error}", error=failure.getErrorMessage())
-        self._resync_in(self._settings.store_retry_seconds)
-
-    def _resync_in(self, seconds: float) -> None:
-        if not self._is_stopping:
-            self._resyncing = self._clock.callLater(seconds, self._resync)
+        self._news.start()
 
     def _enqueued(self, states: Iterable[DestinationState]) -> None:
         self._schedule.learn(states)
@@ -359,10 +348,8 @@ class QueueRunner(Service):
         if self._is_stopping:
             return
         self._is_stopping = True
-        for timer in (self._timer, self._resyncing):
-            if timer is not None:
-                timer.cancel()
-        self._timer = self._resyncing = None
+        self._news.stop()
+        self._wake_at(math.inf)
         self._give_back(self._schedule.drain())
         for agent in {id(agent): agent for agent in self._agents.values()}.values():
             agent.stop().addErrback(self._bug)
@@ -382,19 +369,15 @@ class QueueRunner(Service):
 
     async def _quiet_within(self, seconds: float) -> None:
         """Wait until nothing is under way, but not for longer than that."""
-        if not self._attempts and not self._unfinished:
-            return
-        quiet: Deferred[None] = Deferred()
-        self._quiet = quiet
-        bound = self._clock.callLater(seconds, self._stop_waiting)
-        await quiet
-        if bound.active():
-            bound.cancel()
+        if self._is_busy:
+            self._quiet = Deferred()
+            await fires_within(self._quiet, seconds, self._clock)
 
-    def _stop_waiting(self) -> None:
-        if self._quiet is not None and not self._quiet.called:
-            self._quiet.callback(None)
+    @property
+    def _is_busy(self) -> bool:
+        return bool(self._attempts or self._unfinished)
 
     def _look_quiet(self) -> None:
-        if not self._attempts and not self._unfinished:
-            self._stop_waiting()
+        quiet = self._quiet
+        if quiet is not None and not quiet.called and not self._is_busy:
+            quiet.callback(None)

@@ -14,11 +14,10 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, DeferredList, succeed
-from twisted.internet.error import AlreadyCalled, AlreadyCancelled
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from mailsrv.coroutines import run_coroutine
+from mailsrv.coroutines import fires_within, run_coroutine
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.queue import (
@@ -156,23 +155,13 @@ class ConnectionAgent:
         self._parts.cache.stop()
         if not self._under_way:
             return succeed(None)
-        stopped: Deferred[None] = Deferred()
-
-        def over(_result: object) -> None:
-            try:
-                timer.cancel()
-            except (AlreadyCalled, AlreadyCancelled):
-                return
-            stopped.callback(None)
-
-        timer = self._parts.reactor.callLater(self._parts.settings.stop_seconds, stopped.callback, None)
         watched: list[Deferred[Any]] = []
         for attempt in self._under_way:
             ended: Deferred[None] = Deferred()
             attempt.addBoth(_passing_on, ended)
             watched.append(ended)
-        DeferredList(watched).addCallback(over)
-        return stopped
+        stopped = fires_within(DeferredList(watched), self._parts.settings.stop_seconds, self._parts.reactor)
+        return stopped.addCallback(lambda _: None)
 
     def _finished(self, result: Any, attempt: Deferred[Any]) -> Any:
         self._under_way.discard(attempt)
