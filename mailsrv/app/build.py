@@ -38,6 +38,7 @@ from mailsrv.app.proxy_listener import ProxyTrust, behind_proxy
 from mailsrv.app.server import CannotStart, Drainable, ReloadRefused
 from mailsrv.app.sessions import Sessions
 from mailsrv.app.settings import ListenSettings, Service
+from mailsrv.app.sharing import make_rights_watch
 from mailsrv.app.status import StatusParts, WorkerIdentity, WorkerStatus
 from mailsrv.app.storage import Storage, open_storage, retry_stuck
 from mailsrv.auth.decoy_secret import SECRET_OCTETS, open_decoy_secret
@@ -104,6 +105,7 @@ class MailServer:
         self._sessions = Sessions(
             settings.sessions, clock=reactor, bus=storage.bus, directory=lambda: self._policy.directory
         )
+        self._rights_watch = make_rights_watch(settings.sharing, storage, lambda: self._policy.mailbox_rights, reactor)
         issuers = Issuers(reactor, lambda: self._outbound.resolver, settings.tls_client.ca_file, self._run_in_thread)
         self._parts = PolicyParts(
             storage,
@@ -116,6 +118,7 @@ class MailServer:
             self._sessions.registry,
             self._app_passwords.judge,
             self._ticket_threads,
+            self._rights_watch,
         )
         try:
             self._tls = TlsContexts(settings.tls) if uses_tls(settings) else None
@@ -256,6 +259,7 @@ class MailServer:
 
     async def _stop(self) -> None:
         self._sessions.stop()
+        self._rights_watch.stop()
         self._policy.supplied_domains.stop()
         try:
             await self._pickup.stop()
@@ -293,6 +297,7 @@ class MailServer:
         self._submission_rates.replace_settings(settings.submission)
         self._app_passwords.judge.replace_settings(settings.auth)
         self._sessions.watch.replace_settings(settings.sessions)
+        self._rights_watch.replace_settings(settings.sharing)
         policy = make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret)
         # Asked before they are used: the old ones know domains, and nobody is to be put off for a reload.
         await policy.supplied_domains.load()

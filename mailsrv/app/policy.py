@@ -37,6 +37,7 @@ from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.build import make_directory
+from mailsrv.directory.mailbox_rights import MailboxRights
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.posting import PostingPolicy
 from mailsrv.directory.resolve import AddressResolver
@@ -49,6 +50,7 @@ from mailsrv.interfaces.resolver import IResolver
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.srs import SenderRewriting
 from mailsrv.sasl import ServerMechanisms
+from mailsrv.sharing.rights_watch import RightsWatch
 from mailsrv.smtp.settings import Service as SmtpService
 from mailsrv.wire.networks import NetworkSet
 
@@ -70,6 +72,8 @@ class PolicyParts:
     """Who is logged in."""
     app_passwords: AppPasswordJudge
     ticket_threads: TicketThreads
+    rights_watch: RightsWatch
+    """Who may open which mailboxes of others."""
 
 
 @frozen(eq=False)
@@ -84,6 +88,7 @@ class Policy:
     queued_recipients: QueuedRecipients
     """Who is behind the address of mail in the queue: what we have accepted already may go anywhere."""
     directory: IDirectory
+    mailbox_rights: MailboxRights
     supplied_domains: SuppliedDomains
     """Keeps the domains that directories list; loaded and started by who uses the policy."""
     local_peers: LocalPeers
@@ -186,7 +191,11 @@ def make_policy(
     }
     return Policy(
         realm=MailRealm(
-            storage.store, senders.may_send_as, parts.sessions, may_send_on_behalf=senders.may_send_on_behalf
+            storage.store,
+            senders.may_send_as,
+            parts.sessions,
+            may_send_on_behalf=senders.may_send_on_behalf,
+            open_with_shared=parts.rights_watch.open,
         ),
         checkers=(checker, sasl_checker),
         mechanisms=offer,
@@ -194,6 +203,7 @@ def make_policy(
         signer=signer,
         queued_recipients=QueuedRecipients(receivers[SmtpService.SUBMISSION].policy),
         directory=directory,
+        mailbox_rights=MailboxRights(domains, directory, settings.shared, limit=settings.sharing.mailboxes),
         supplied_domains=supplied,
         local_peers=peers,
         admission=Admission(peers, NetworkSet(settings.delivery.relay_networks)),

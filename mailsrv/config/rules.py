@@ -37,6 +37,7 @@ def check_rules(settings: Settings) -> list[Problem]:
         *_check_domains(settings),
         *_check_directories(settings),
         *_check_lists(settings),
+        *_check_shared(settings),
         *_check_store(settings),
         *_check_networks(settings),
         *_check_filters(settings),
@@ -242,6 +243,17 @@ def _check_lists(settings: Settings) -> Iterator[Problem]:
         name = f"{address.local_part.lower()}@{found[0]}"
         if seen.setdefault(name, index) != index:
             yield Problem(f"list[{index}].address", f"the same list as list[{seen[name]}]", _shown(one.address))
+
+
+def _check_shared(settings: Settings) -> Iterator[Problem]:
+    domains = LocalDomains(settings.domain) if not list(_check_domains(settings)) else None
+    seen: dict[str, int] = {}
+    for index, one in enumerate(settings.shared):
+        address = parse_mailbox(one.account)
+        found = domains.find(address.domain) if domains is not None else None
+        name = f"{address.local_part.lower()}@{found[0] if found else address.domain}"
+        if seen.setdefault(name, index) != index:
+            yield Problem(f"shared[{index}].account", f"the same account as shared[{seen[name]}]", _shown(one.account))
 
 
 def _check_routes(settings: Settings) -> Iterator[Problem]:

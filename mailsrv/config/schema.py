@@ -18,6 +18,7 @@ from mailsrv.delivery.settings import DeliverySettings, SendmailSettings
 from mailsrv.delivery.submission_settings import SubmissionSettings
 from mailsrv.directory.list_settings import ListSettings
 from mailsrv.directory.settings import DirectorySettings, DomainSettings, PasswordSettings
+from mailsrv.directory.shared_settings import SharedSettings
 from mailsrv.dns.settings import DnsSettings
 from mailsrv.filters.settings import FilterSettings
 from mailsrv.imap.settings import ImapSettings
@@ -28,6 +29,7 @@ from mailsrv.queue.settings import QueueSettings
 from mailsrv.relay.settings import RelaySettings
 from mailsrv.routing.settings import RouteSettings
 from mailsrv.setting import required, setting
+from mailsrv.sharing.settings import SharingSettings
 from mailsrv.smtp.settings import SmtpSettings
 from mailsrv.store.settings import StoreSettings
 from mailsrv.tls.client_settings import MtaStsSettings, TlsClientSettings, TlsReportSettings
@@ -59,6 +61,7 @@ class Settings:
     directory: tuple[DirectorySettings, ...] = ()
     filter: tuple[FilterSettings, ...] = ()
     list: tuple[ListSettings, ...] = ()
+    shared: tuple[SharedSettings, ...] = ()
     route: tuple[RouteSettings, ...] = ()
     tls_policy: tuple[TlsPolicySettings, ...] = ()
     oauth: tuple[OAuthSettings, ...] = ()
@@ -67,6 +70,7 @@ class Settings:
     auth: AuthSettings = field(factory=AuthSettings)
     gssapi: GssapiSettings = field(factory=GssapiSettings)
     sessions: SessionSettings = field(factory=SessionSettings)
+    sharing: SharingSettings = field(factory=SharingSettings)
     limits: LimitsSettings = field(factory=LimitsSettings)
     store: StoreSettings = field(factory=StoreSettings)
     journal: JournalSettings = field(factory=JournalSettings)

@@ -186,6 +186,13 @@ class DirectoryChain:
             IRightsDirectory.providedBy(each) and IRightsDirectory(each).has_rights for each in self._directories
         )
 
+    @property
+    def has_shared_mailboxes(self) -> bool:
+        return any(
+            IRightsDirectory.providedBy(each) and IRightsDirectory(each).has_shared_mailboxes
+            for each in self._directories
+        )
+
     def find_groups(self, user: DirectoryUser) -> Deferred[tuple[str, ...]]:
         directory = self._by_name.get(user.directory)
         if directory is None or not IRightsDirectory.providedBy(directory):

@@ -1,6 +1,6 @@
 """The accounts of others a user may open: by the settings' ``[[shared]]`` tables and by the directory.
 
-A right counts where it leads to a user of a local domain. Groups have no mailboxes; whether the other user may log in
+A right counts where it leads to a user. Groups have no mailboxes; whether the other user may log in
 themselves is of no concern, for the accounts of teams often may not.
 """
 
@@ -68,7 +68,7 @@ class MailboxRights:
                     granted[account] = may_write or granted.get(account, False)
         found: list[SharedAccount] = []
         for account in sorted(granted, key=str):
-            if account == user.address or account.domain not in self._domains:
+            if account == user.address:
                 continue
             if len(found) == self._limit:
                 self._tell(user.address)
