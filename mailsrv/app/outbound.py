@@ -43,6 +43,7 @@ from mailsrv.interfaces.queue import (
 from mailsrv.message import format_return_path
 from mailsrv.queue.bounce import Notices
 from mailsrv.queue.local_agent import LocalAgent, Resolved
+from mailsrv.queue.renewal import LeaseRenewal
 from mailsrv.queue.runner import QueueRunner
 from mailsrv.queue.shared_downs import SharedDowns
 from mailsrv.relay.agent import make_relay_parts
@@ -78,6 +79,7 @@ class Outbound:
     """Made by :func:`make_outbound`; its parts live as long as the process."""
 
     runner: QueueRunner
+    renewal: LeaseRenewal
     resolver: Resolver
     agents: tuple[ITransportAgent, ...]
     tls_policies: TlsPolicies
@@ -91,10 +93,12 @@ class Outbound:
         if self.reports is not None:
             self.reports.start()
         self.runner.startService()
+        self.renewal.start()
 
     async def stop(self) -> None:
         """Before the storage: results of attempts under way are still written down."""
         await maybeDeferred(self.runner.stopService)
+        self.renewal.stop()
         await DeferredList([agent.stop() for agent in self.agents], consumeErrors=True)
         if self.reports is not None:
             await self.reports.stop()
@@ -152,7 +156,8 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
     runner = QueueRunner(
         settings.queue, storage.queue, storage.journal, agents, notices, clock=reactor, downs=storage.downs
     )
-    return Outbound(runner, resolver, tuple(agents.values()), policies, reports, storage.downs)
+    renewal = LeaseRenewal(storage.queue, reactor, runner.in_hand, lease_seconds=settings.queue.storage.lease_seconds)
+    return Outbound(runner, renewal, resolver, tuple(agents.values()), policies, reports, storage.downs)
 
 
 class _CurrentSmarthosts(Mapping[Destination, Smarthost]):

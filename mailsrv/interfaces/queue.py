@@ -233,7 +233,8 @@ class IQueueStore(Interface):
         """Lease what is due: at most so many messages with at most so many recipients each.
 
         Highest priority first, then fair between senders, then oldest first. Nobody else is given them until
-        they are settled, released, or this process is dead and its journal replayed.
+        they are settled, released, or this process is dead and its journal replayed; or after a long time in which
+        nobody has called :meth:`renew`.
         """
 
     def state(destination: Destination) -> Deferred[DestinationState]:
@@ -249,6 +250,9 @@ class IQueueStore(Interface):
 
     def give_back(consignment: Consignment) -> None:
         """End the lease of all its recipients, untried: they are due as before. Does not wait; never raises."""
+
+    def renew(entry_ids: Sequence[int]) -> None:
+        """What this process holds of these messages it is still at: the lease begins anew. Does not wait; never raises."""
 
 
 class AttemptProblem(enum.Enum):

@@ -45,6 +45,7 @@ _NUMBERS = (
     "SELECT number FROM recipient WHERE message=? AND destination=? AND state=0 AND due<=? ORDER BY number LIMIT ?"
 )
 _LEASE = "UPDATE recipient SET state=1, owner=?, lease_until=? WHERE message=? AND number=?"
+_RENEW = "UPDATE recipient SET lease_until=? WHERE message=? AND owner=? AND state IN (1, 4)"
 _FREE = (
     "UPDATE recipient SET state=CASE state WHEN 4 THEN 2 ELSE 0 END, owner=0, due=max(due, ?) "
     "WHERE state IN (1, 4) AND {condition} RETURNING destination, state"
@@ -198,6 +199,11 @@ class Leases:
     def free_expired(self, now: float) -> int:
         """Leases nobody said anything more of."""
         return self._free("lease_until<?", now)
+
+    def renew(self, messages: Sequence[int], now: float) -> None:
+        """Ours of these messages begin anew."""
+        until = now + self._lease_seconds
+        self._db.connection.executemany(_RENEW, [(until, message, self._owner) for message in messages])
 
     def lengthen(self, seconds: float) -> None:
         """All leases, of whomever."""

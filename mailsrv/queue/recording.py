@@ -46,6 +46,8 @@ class Recording:
         self._recovered = recovered
         self._troubled = 0
         """Conclusions the store would not take yet."""
+        self.waiting: list[int] = []
+        """Messages with a result that could not be written yet."""
 
     @property
     def has_trouble(self) -> bool:
@@ -109,7 +111,9 @@ class Recording:
 
     async def _wait(self, conclusion: Conclusion, error: BaseException) -> None:
         self._warn(conclusion, error, "Its result waits to be written")
+        self.waiting.append(conclusion.entry.id)
         await deferLater(self._clock, self._retry_seconds)
+        self.waiting.remove(conclusion.entry.id)
 
     def _warn(self, conclusion: Conclusion, error: BaseException, what: str) -> None:
         if isinstance(error, MailError):

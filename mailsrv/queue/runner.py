@@ -108,6 +108,10 @@ class QueueRunner(Service):
         """Running attempts."""
         return len(self._attempts)
 
+    def in_hand(self) -> list[int]:
+        """The messages that are being sent, or whose results could not be written yet."""
+        return [*(attempt.consignment.entry.id for attempt in self._attempts), *self._recording.waiting]
+
     @property
     def leased(self) -> int:
         """Messages leased."""

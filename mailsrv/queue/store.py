@@ -360,5 +360,9 @@ class QueueStore:
         if self._settler is not None:
             self._settler.give_back(consignment)
 
+    def renew(self, entry_ids: Sequence[int]) -> None:
+        renewed = self._thread.change(lambda: self._open_leases().renew(entry_ids, self._clock()), is_durable=False)
+        renewed.addErrback(lambda failure: self._log.warn("leases stay: {error}", error=failure.getErrorMessage()))
+
     def open_content(self, entry: QueueEntry) -> Deferred[IContent]:
         return self._content_thread.open(entry)

@@ -180,6 +180,7 @@ class MemoryQueueStore:
         self.refusal: MailError | None = None
         self.failure: MailError | None = None
         self.takes = 0
+        self.renewed: list[tuple[int, ...]] = []
 
     def check_acceptance(self, octets: int, recipients: int) -> MailError | None:
         return self.refusal
@@ -267,6 +268,9 @@ class MemoryQueueStore:
 
     def give_back(self, consignment: Consignment) -> None:
         self.leased.difference_update((consignment.entry.id, recipient.id) for recipient in consignment.recipients)
+
+    def renew(self, entry_ids: Sequence[int]) -> None:
+        self.renewed.append(tuple(entry_ids))
 
 
 @implementer(IJournal)

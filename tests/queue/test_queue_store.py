@@ -292,6 +292,23 @@ def test_a_lease_nobody_speaks_of_expires(queue: QueueSetting):
     assert queue.waiting() == {}
 
 
+def test_a_lease_that_is_renewed_does_not_expire(queue: QueueSetting):
+    queue.enqueue(("u@a.test", A), ("v@a.test", A))
+    [consignment] = queue.take(recipients=1)
+    queue.take()
+    for _ in range(4):
+        queue.now += 600
+        queue.store.renew([consignment.entry.id])
+        queue.tick(600)
+    assert queue.waiting() == {}
+    queue.now += 1801
+    queue.tick(1801)
+    assert queue.waiting() == {"mx:a.test": 2}
+    # What is not ours any more is not renewed.
+    queue.store.renew([consignment.entry.id])
+    assert queue.waiting() == {"mx:a.test": 2}
+
+
 # -- replay ------------------------------------------------------------------------------
 
 
