@@ -1,15 +1,15 @@
 """FETCH and UID FETCH (RFC 3501 6.4.5), with CHANGEDSINCE (RFC 7162 3.1.4.1).
 
 The answer is made in slices of messages; between them what is ready is sent, others have their
-turn, and a peer that does not read is waited for. A slice's rows are joined from columns:
-prefixes and flags are shared octets, the rest of a row is kept from the last time somebody asked.
+turn, and a peer that does not read is waited for. A slice's rows are joined from columns
+(:mod:`mailsrv.imap.fetch.columns`); what does not change of a row is kept from the last time somebody asked.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
@@ -18,14 +18,15 @@ from attrs import evolve, frozen
 
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused
+from mailsrv.imap.fetch.columns import Columns, joined, present
 from mailsrv.imap.fetch.items import SectionItem, parse_items
 from mailsrv.imap.fetch.plan import FetchPlan, make_plan, row_formatter
 from mailsrv.imap.fetch.row_cache import MailboxKey, Rows
 from mailsrv.imap.fetch.sections import OpenMessage, Prepared, prepare, send_in_pieces, send_ready
-from mailsrv.imap.flags import SEEN, FlagTemplates
+from mailsrv.imap.flags import SEEN
 from mailsrv.imap.grammar import NUMBER64_MAX, Cursor
 from mailsrv.imap.numbering import NumberRange, ranges_of
-from mailsrv.imap.responses import Ok, fetch_prefixes
+from mailsrv.imap.responses import Ok
 from mailsrv.imap.selected import RowSlice, SelectedMailbox
 from mailsrv.imap.sequence_set import SequenceSet
 from mailsrv.interfaces.mailbox import FlagOperation, MessageSummary, Uid
@@ -82,10 +83,7 @@ class _Answer:
         self._settings = session.services.settings
         mailbox = selected.mailbox
         self._key: MailboxKey = (str(mailbox.account), mailbox.mailbox_id, mailbox.uid_validity)
-        # Where flags end a row they bring its end with them.
-        self._after_flags = b" " if plan.wants_mod_seq or plan.wants_uid or not plan.is_array_only else b")\r\n"
-        self._plain = FlagTemplates(mailbox.flag_set, is_recent=False, after=self._after_flags)
-        self._recent = FlagTemplates(mailbox.flag_set, is_recent=True, after=self._after_flags)
+        self._columns = Columns(selected, plan)
         self._rows: Rows | None = None
         self._unsent = 0
 
@@ -104,7 +102,7 @@ class _Answer:
             is_whole = is_whole and rows.is_whole
             before = self._unsent
             if plan.is_array_only:
-                self._send(self._array_rows(rows))
+                self._send(self._columns.array_rows(rows))
             elif plan.sections or plan.sets_seen:
                 is_whole = await self._send_messages(rows) and is_whole
             else:
@@ -125,7 +123,7 @@ class _Answer:
                 pending.appendleft((end + 1, last))
             taken.append(self._selected.rows(first, end))
             count -= end - first + 1
-        return taken[0] if len(taken) == 1 else _joined(taken)
+        return taken[0] if len(taken) == 1 else joined(taken)
 
     def _next_count(self, octets: int, messages: int, count: int) -> int:
         """Slices of about the same size in octets, growing at most fourfold at a time."""
@@ -139,36 +137,6 @@ class _Answer:
         self._unsent += len(octets)
 
     # Rows from the arrays and the cache
-
-    def _prefixes(self, rows: RowSlice) -> Sequence[bytes]:
-        numbers = rows.numbers
-        if isinstance(numbers, range):
-            return fetch_prefixes(numbers[0], numbers[-1]) if numbers else []
-        return [b"* %d FETCH (" % number for number in numbers]
-
-    def _flags(self, rows: RowSlice) -> Iterable[bytes]:
-        selected = self._selected
-        alike = selected.is_all_recent(rows.uids)
-        if alike is not None:
-            return map((self._recent if alike else self._plain).__getitem__, rows.flag_set_numbers)
-        return [
-            (self._recent if selected.is_recent(uid) else self._plain)[number]
-            for uid, number in zip(rows.uids, rows.flag_set_numbers, strict=True)
-        ]
-
-    def _changing_columns(self, rows: RowSlice, mod_seq_end: bytes) -> list[Iterable[bytes]]:
-        columns: list[Iterable[bytes]] = [self._prefixes(rows)]
-        if self._plan.wants_flags:
-            columns.append(self._flags(rows))
-        if self._plan.wants_mod_seq:
-            columns.append(map((b"MODSEQ (%d)" + mod_seq_end).__mod__, rows.mod_seqs))
-        return columns
-
-    def _array_rows(self, rows: RowSlice) -> bytes:
-        columns = self._changing_columns(rows, b" " if self._plan.wants_uid else b")\r\n")
-        if self._plan.wants_uid:
-            columns.append(map(b"UID %d)\r\n".__mod__, rows.uids))
-        return b"".join(chain.from_iterable(zip(*columns, strict=True)))
 
     async def _send_summaries(self, rows: RowSlice) -> bool:
         """Rows from the cache, made from summaries where they are not there."""
@@ -185,8 +153,8 @@ class _Answer:
             # The mailbox may have changed while we waited; rows keep their place all the same.
             if None in fixed:
                 is_whole = False
-                rows, fixed = _present(rows, fixed)
-        columns = self._changing_columns(rows, b" ")
+                rows, fixed = present(rows, fixed)
+        columns = self._columns.changing(rows, b" ")
         columns += [fixed, repeat(b")\r\n", len(fixed))]  # type: ignore[list-item]
         self._send(b"".join(chain.from_iterable(zip(*columns, strict=True))))
         return is_whole
@@ -324,8 +292,7 @@ class _Answer:
                 raise CommandRefused("Too much of one message at a time", code=b"LIMIT")
         values = [b"* %d FETCH (" % row.numbers[0]]
         if with_flags or plan.wants_flags:
-            templates = self._recent if self._selected.is_recent(row.uids[0]) else self._plain
-            values.append(templates[row.flag_set_numbers[0]])
+            values.append(self._columns.flags_of(row.uids[0], row.flag_set_numbers[0]))
         if plan.wants_mod_seq or (with_flags and session.has_condstore):
             values.append(b"MODSEQ (%d) " % row.mod_seqs[0])
         if plan.wants_uid or plan.columns or (plan.cached_sections and len(sections) == len(plan.sections)):
@@ -342,32 +309,6 @@ class _Answer:
             elif section.octets is not None:
                 self._unsent += len(section.octets)
         session.send(b")\r\n")
-
-
-def _joined(slices: Sequence[RowSlice]) -> RowSlice:
-    """Several slices as one, so that a set with many holes takes no more steps than one without."""
-    uids, flag_set_numbers, mod_seqs = array("I"), array("I"), array("Q")
-    for rows in slices:
-        uids += rows.uids
-        flag_set_numbers += rows.flag_set_numbers
-        mod_seqs += rows.mod_seqs
-    numbers = list(chain.from_iterable(rows.numbers for rows in slices))
-    return RowSlice(numbers, uids, flag_set_numbers, mod_seqs, all(rows.is_whole for rows in slices))
-
-
-def _present(rows: RowSlice, fixed: Sequence[bytes | None]) -> tuple[RowSlice, list[bytes | None]]:
-    """Without the messages for which there is no row."""
-    places = [place for place, row in enumerate(fixed) if row is not None]
-    return (
-        RowSlice(
-            [rows.numbers[place] for place in places],
-            array("I", [rows.uids[place] for place in places]),
-            array("I", [rows.flag_set_numbers[place] for place in places]),
-            array("Q", [rows.mod_seqs[place] for place in places]),
-            False,
-        ),
-        [fixed[place] for place in places],
-    )
 
 
 def parse(cursor: Cursor, context: ParseContext) -> Fetch:
