@@ -61,6 +61,10 @@ def _page(report: StatusReport) -> Iterator[str]:
     if report.stuck_deliveries:
         yield f"put aside    {report.stuck_deliveries} deliveries"
     yield from _directories(report)
+    for source in report.domains:
+        age = source.get("age_seconds")
+        told = "never told" if age is None else f"{source.get('domains')} listed, as of {_span(number(age))} ago"
+        yield f"domains      {source.get('name')}: {told}"
     if report.blocked is not None:
         yield f"log-ins      {report.blocked} blocked, {report.delayed} delayed (mailsrvctl auth blocks)"
     if report.certificate_ends is not None:
@@ -132,6 +136,7 @@ def _table(report: StatusReport) -> dict[str, Any]:
         "queue": report.queue,
         "stuck_deliveries": report.stuck_deliveries,
         "directories": list(report.directories),
+        "domains": list(report.domains),
         "auth": {"blocked": report.blocked, "delayed": report.delayed},
         "certificate_ends": moment_or_null(report.certificate_ends),
         "space": [{**asdict(each), "is_low": each.is_low} for each in report.space],

@@ -21,6 +21,7 @@ from mailsrv.auth.blocks import count_blocks
 from mailsrv.auth.failure_table import ExistingFailures, failures_path
 from mailsrv.auth.shared_failures import SharedFailures
 from mailsrv.config.schema import Settings
+from mailsrv.directory.domains import Knowledge
 from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
 from mailsrv.journal.stuck import StuckFolder
@@ -71,6 +72,8 @@ class StatusReport:
     connections: Mapping[str, int]
     directories: tuple[Mapping[str, Any], ...]
     """Merged: what any worker finds amiss is amiss."""
+    domains: tuple[Mapping[str, Any], ...]
+    """Of each directory that lists domains: as the worker says that knows least."""
     queue: Mapping[str, Any] | None
     stuck_deliveries: int | None
     blocked: int | None
@@ -94,9 +97,11 @@ def make_report(settings: Settings, now: float | None = None) -> StatusReport:
     alive = [each for each in written if each.is_alive]
     workers = sorted(alive or ([] if is_running else written), key=lambda each: str(each.content.get("worker")))
     directories = _merged_directories(alive)
+    domains = _merged_domains(alive)
     expected = int(number(server.content.get("workers", 1))) if server is not None else 0
     concerns = [*_worker_concerns(alive, expected, now)] if is_running else []
     concerns += _directory_concerns(directories)
+    concerns += _domain_concerns(domains)
     concerns += _journal_concerns(alive)
     queue = _queue(settings, concerns)
     stuck = _stuck(settings, concerns)
@@ -114,6 +119,7 @@ def make_report(settings: Settings, now: float | None = None) -> StatusReport:
         workers=tuple(workers),
         connections=_connections(alive),
         directories=directories,
+        domains=domains,
         queue=queue,
         stuck_deliveries=stuck,
         blocked=blocked,
@@ -191,6 +197,33 @@ def _directory_concerns(directories: Sequence[Mapping[str, Any]]) -> Iterator[st
         for server in directory.get("servers", ()):
             if not server["is_up"]:
                 yield f"{server['uri']} is down: {server.get('cause') or 'no answer'}"
+
+
+def _merged_domains(alive: Sequence[FoundStatus]) -> tuple[Mapping[str, Any], ...]:
+    """A worker of another version may say nothing of the kind."""
+    merged: dict[str, Mapping[str, Any]] = {}
+    for worker in alive:
+        domains = worker.content.get("domains")
+        for told in domains if isinstance(domains, list) else ():
+            if isinstance(told, Mapping):
+                name = str(told.get("name"))
+                merged[name] = max(merged.get(name, told), told, key=_ignorance)
+    return tuple(merged.values())
+
+
+def _ignorance(source: Mapping[str, Any]) -> tuple[int, float]:
+    known = [each.value for each in (Knowledge.ALL, Knowledge.LAST_HEARD, Knowledge.NONE)]
+    knowledge = source.get("knowledge")
+    return known.index(knowledge) if knowledge in known else 0, number(source.get("age_seconds"))
+
+
+def _domain_concerns(domains: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    for source in domains:
+        cause = source.get("trouble") or "no answer yet"
+        if source.get("knowledge") == Knowledge.NONE.value:
+            yield f"{source.get('name')} has never told its domains, mail for unknown ones waits: {cause}"
+        elif source.get("knowledge") == Knowledge.LAST_HEARD.value:
+            yield f"{source.get('name')} does not tell its domains, the last list is used: {cause}"
 
 
 def _journal_concerns(alive: Sequence[FoundStatus]) -> Iterator[str]:

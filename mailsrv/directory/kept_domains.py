@@ -93,6 +93,8 @@ class KeptDomains:
 
     def clear_others(self, keys: Collection[str]) -> None:
         """Remove what settings of former days have left, as far as that can be done."""
+        if self._is_read_only:
+            return
         mine = {key + _SUFFIX for key in keys}
         with contextlib.suppress(OSError):
             for name in os.listdir(self._folder):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
@@ -14,6 +14,7 @@ from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.domain_source import IDomainSource, SuppliedDomain
 
 
 @implementer(IDirectory)
@@ -90,3 +91,38 @@ class MemoryDirectory:
 
     def _down(self) -> Deferred[DirectoryUser | None] | None:
         return fail(Unavailable(cause=f"{self.name} is down")) if self.is_down else None
+
+
+@implementer(IDomainSource)
+class MemoryDomains:
+    """Domains that stand in memory: the twin of those that a directory server lists. ``asked`` counts questions."""
+
+    def __init__(self, *names: str, name: str = "memory", key: str = "00000000", seconds: float = 30.0) -> None:
+        self.name = name
+        self.key = key
+        self.seconds = seconds
+        self.limit = 10_000
+        self.is_down = False
+        self.asked = 0
+        self.domains: dict[str, SuppliedDomain] = {}
+        self._changed: Callable[[], None] | None = None
+        for each in names:
+            self.add(each)
+
+    def add(self, name: str, alias_of: str = "") -> None:
+        """Add or replace a domain, or another name of one; tell nobody."""
+        self.domains[name] = SuppliedDomain(name, alias_of or name, f"{name} in {self.name}")
+
+    def tell(self) -> None:
+        """Something has changed."""
+        if self._changed is not None:
+            self._changed()
+
+    def find_domains(self) -> Deferred[Sequence[SuppliedDomain]]:
+        self.asked += 1
+        if self.is_down or not self.domains:
+            return fail(Unavailable(cause=f"{self.name} {'is down' if self.is_down else 'shows no domains at all'}"))
+        return succeed(tuple(sorted(self.domains.values())))
+
+    def follow_domains(self, changed: Callable[[], None]) -> None:
+        self._changed = changed

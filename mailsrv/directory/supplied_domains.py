@@ -127,6 +127,7 @@ class SuppliedDomains:
             if found is not None and each.knowledge is Knowledge.NONE:
                 each.domains = each.written = found.domains
                 each.knowledge, each.heard_at = Knowledge.LAST_HEARD, found.heard_at
+        await self._run_in_thread(partial(self._files.clear_others, [each.source.key for each in self._kept]))
         await self._publish(is_news=False)
 
     def start(self) -> None:
