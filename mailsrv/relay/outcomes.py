@@ -45,6 +45,7 @@ _OF_RECIPIENTS: dict[int, tuple[int, int]] = {550: (1, 1), 552: (2, 2), 553: (1,
 _OF_ORIGINATORS: dict[int, tuple[int, int]] = {550: (1, 0), 553: (1, 7)}
 
 _TOO_MANY = EnhancedStatus(4, 5, 3)
+_WHOLE_SYSTEM = frozenset({EnhancedStatus(4, 3, 1), EnhancedStatus(4, 3, 2)})
 
 
 class HopFailed(Exception):
@@ -134,8 +135,9 @@ def _judge_refusal(reply: ServerReply, stage: Stage, recipient_id: int, host: st
         return Judged(declined, may_try_again=is_too_many)
     status = status_of(reply, stage)
     problem = AttemptProblem.RECIPIENT if stage is Stage.RCPT else AttemptProblem.MESSAGE
-    # The system as a whole, not this message: it is full, stopping or overloaded.
-    concerns_all = reply.code == 421 or (status.kind == 4 and stage is not Stage.RCPT and status.subject == 3)
+    # The system as a whole, not this message: it is stopping or overloaded (421, 4.3.2), or full (4.3.1). A 451 alone,
+    # which filters say of one message, is no reason to let all others wait.
+    concerns_all = reply.code == 421 or (stage is not Stage.RCPT and status in _WHOLE_SYSTEM)
     if concerns_all:
         problem = AttemptProblem.DESTINATION
     may_try_next = status.kind == 4 and stage is Stage.MAIL

@@ -232,6 +232,24 @@ def test_a_handshake_that_never_ends_is_given_up_and_mail_goes_without():
     assert not host(world).messages[0].is_tls
 
 
+@pytest.mark.parametrize(
+    ("reply", "problem"),
+    [
+        (b"451 Temporary local problem - please try later\r\n", AttemptProblem.MESSAGE),
+        (b"451 4.3.0 Filter has no answer\r\n", AttemptProblem.MESSAGE),
+        (b"452 Out of disk\r\n", AttemptProblem.DESTINATION),
+        (b"451 4.3.2 Please come back\r\n", AttemptProblem.DESTINATION),
+        (b"421 Closing\r\n", AttemptProblem.DESTINATION),
+    ],
+)
+@pytest.mark.parametrize("step", ["MAIL", "end"])
+def test_only_trouble_of_the_whole_host_lets_other_mail_wait(step, reply, problem):
+    world = faulty_world(EVERYTHING, [Fault(step, Kind.REPLY, reply, times=9)])
+    world.network.hops["192.0.2.2"].is_up = False
+    outcome = world.send("mx:example.net", "bob@example.net")
+    assert (outcome.status.kind, outcome.problem) == (4, problem)
+
+
 def test_a_host_that_refused_over_a_kept_connection_is_not_asked_again():
     world = faulty_world(EVERYTHING, [Fault("MAIL", Kind.REPLY, b"451 4.7.0 later\r\n", skip=1, times=5)])
     assert world.send("mx:example.net", "bob@example.net").host == "mx.example.net"
