@@ -29,6 +29,7 @@ from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import asks_for_certificate, client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot, TooManyConnections
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
+from mailsrv.wire.tls_end import let_go_of_tls
 from mailsrv.wire.tls_mode import TlsMode
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class ImapProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_gone = True
+        let_go_of_tls(self.transport)
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         if self._slot is not None:

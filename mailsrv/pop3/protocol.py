@@ -45,6 +45,7 @@ from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot
 from mailsrv.wire.deadline import Deadline
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
+from mailsrv.wire.tls_end import let_go_of_tls
 
 if TYPE_CHECKING:
     from mailsrv.pop3.factory import Pop3ServerFactory
@@ -102,6 +103,7 @@ class Pop3Protocol(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nothing that was marked is deleted: only QUIT does that (RFC 1939 6)."""
         self._is_lost = True
+        let_go_of_tls(self.transport)
         self._conversations.end()
         self._deadline.stop()
         if self._writable is not None:

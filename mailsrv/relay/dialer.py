@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, clientFromString
+from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IProtocol
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import ClientFactory, Factory
+from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from mailsrv.relay.settings import RelaySettings
@@ -21,6 +22,54 @@ class IDialer(Interface):
 
     def connect_endpoint(endpoint: str, protocol: IProtocol) -> Deferred[IProtocol]:
         """To a client endpoint string. Fails also with ValueError for one that is none."""
+
+
+class _Attempt(ClientFactory):
+    """Gives the one protocol to the one connection, and leaves nothing that only the collector of cycles would find.
+
+    An endpoint's own wrapper refers to its connector, the connector to its transport, and both of them back for ever:
+    a relay that opens a connection for every message would keep thousands of them until the next collection.
+    """
+
+    noisy = False
+
+    def __init__(self, reactor: Any, protocol: IProtocol) -> None:
+        self._reactor = reactor
+        self._protocol: Any = protocol
+        self._connecting: Deferred[IProtocol] | None = Deferred(self._give_up)
+
+    def connect(self, address: str, port: int, timeout: float, local: str | None) -> Deferred[IProtocol]:
+        connecting = self._connecting
+        if connecting is None:
+            raise RuntimeError("an attempt is made once")
+        self._connector = self._reactor.connectTCP(
+            address, port, self, timeout=timeout, bindAddress=(local, 0) if local else None
+        )
+        return connecting
+
+    def buildProtocol(self, addr: object) -> Any:
+        # The transport is the protocol's when this has returned.
+        self._reactor.callLater(0, self._connected)
+        return self._protocol
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        connecting, self._connecting, self._connector, self._protocol = self._connecting, None, None, None
+        if connecting is not None:
+            connecting.errback(reason)
+
+    def clientConnectionLost(self, connector: Any, reason: Failure) -> None:
+        connector.transport = None
+
+    def _connected(self) -> None:
+        connecting, self._connecting, self._connector = self._connecting, None, None
+        protocol, self._protocol = self._protocol, None
+        if connecting is not None:
+            connecting.callback(protocol)
+
+    def _give_up(self, _connecting: Deferred[IProtocol]) -> None:
+        """Nobody waits for it any more; before it has failed or is established, the connection is cut."""
+        if self._connector is not None:
+            self._connector.disconnect()
 
 
 class _OneProtocol(Factory):
@@ -45,14 +94,8 @@ class TwistedDialer:
 
     def connect(self, address: str, port: int, protocol: IProtocol) -> Deferred[IProtocol]:
         settings = self._settings
-        is_version6 = ":" in address
-        local = settings.bind_ipv6 if is_version6 else settings.bind_ipv4
-        endpoint_type = TCP6ClientEndpoint if is_version6 else TCP4ClientEndpoint
-        endpoint = endpoint_type(
-            self._reactor, address, port, timeout=settings.connect_timeout, bindAddress=(local, 0) if local else None
-        )
-        connecting: Deferred[IProtocol] = endpoint.connect(_OneProtocol(protocol))
-        return connecting
+        local = settings.bind_ipv6 if ":" in address else settings.bind_ipv4
+        return _Attempt(self._reactor, protocol).connect(address, port, settings.connect_timeout, local or None)
 
     def connect_endpoint(self, endpoint: str, protocol: IProtocol) -> Deferred[IProtocol]:
         made = clientFromString(self._reactor, endpoint)

@@ -102,6 +102,7 @@ class Asking:
         *args: Any,
     ) -> None:
         """Ask somebody; ``succeed`` gets the result, the client the refusal. What comes too late is ignored."""
+        result: Any = None
         try:
             deferred = ask(*args)
         except Exception:
@@ -119,6 +120,9 @@ class Asking:
                 return
         deferred.addCallbacks(succeed, self._fail, errbackArgs=(stage, subject))
         deferred.addErrback(self._crash)
+        # The traceback of a refusal leads to this call: what is kept here, would keep all until the collector comes.
+        del deferred
+        result = None
 
     def _fail(self, failure: Failure, stage: Stage, subject: object) -> None:
         error = failure.value

@@ -24,6 +24,7 @@ from mailsrv.smtp.settings import Service
 from mailsrv.status import TEMPORARY_AUTHENTICATION_FAILURE
 from mailsrv.wire.connection_limits import TooManyConnections
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
+from mailsrv.wire.tls_end import let_go_of_tls
 from mailsrv.wire.tls_mode import TlsMode
 
 log = Logger()
@@ -150,6 +151,9 @@ class SmtpProtocol(ReceiverDialogue, Protocol):
                 code=last.code if last is not None else 0,
                 reason=last.lines[0] if last is not None else "by the client",
             )
+        # It asks for this connection's mechanisms: the two would keep each other until the collector comes.
+        self._session = None
+        let_go_of_tls(self.transport)
         self.factory.connection_closed(self)
 
     def drain(self) -> None:

@@ -1,10 +1,14 @@
-"""A TLS connection whose memory shrinks again after bulk.
+"""A TLS connection whose memory shrinks again after bulk, and goes with the connection.
 
 OpenSSL's memory BIOs, between which and the transport Twisted carries octets, only ever grow: a
 client that once sent or fetched 200 KiB would hold 20 to 64 KiB until it disconnects, and idle
 IMAP clients do not. So when a small piece follows a large one and a BIO is empty, a fresh one
 takes its place. Small pieces end every exchange (a command, a tagged reply), so bulk itself is
 not slowed down.
+
+Most clients close without the alert that TLS has for it (RFC 8446 6.1). pyOpenSSL raises an error then, whose
+traceback holds Twisted's half of the connection, the buffers and itself: all that would stay until the collector of
+cycles comes. Here it is an end like any other; the mail protocols know by themselves whether something was cut off.
 
 pyOpenSSL offers no way to do that, so this reaches for what is below it. Where that is not found
 as expected, ``make_connection`` makes ordinary connections, which work the same and hold more memory.
@@ -35,6 +39,21 @@ class LeanConnection(SSL.Connection):
         self._incoming_is_large = self._outgoing_is_large = True
         # While it goes on, OpenSSL may have a buffering BIO of its own before the outgoing one.
         self._is_established = False
+        self._is_input_over = False
+
+    def bio_shutdown(self) -> None:
+        self._is_input_over = True
+        super().bio_shutdown()
+
+    def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
+        if not self._is_input_over:
+            return super().recv(bufsiz, flags)
+        try:
+            return super().recv(bufsiz, flags)
+        except SSL.SysCallError:
+            if not self._is_established:
+                raise
+        raise SSL.ZeroReturnError
 
     def do_handshake(self) -> None:
         super().do_handshake()

@@ -12,6 +12,10 @@ from math import inf
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 
+def _nobody() -> None:
+    """Who is told of limits after the end."""
+
+
 class Deadline:
     """``passed`` is called when the limit is reached; there is none then until the next ``set``."""
 
@@ -35,9 +39,10 @@ class Deadline:
         self._at = inf
 
     def stop(self) -> None:
-        """No limit and no timer any more."""
+        """No limit and no timer any more, for good: who was to be told is let go."""
         self._at = inf
         self._cancel()
+        self._passed = _nobody
 
     def _start(self, seconds: float) -> None:
         self._timer_at = self._clock.seconds() + seconds

@@ -31,9 +31,23 @@ from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
+from tests.collector import left_to_the_collector
 from tests.relay.relay_harness import MESSAGE, MemoryContent, MemoryPolicies, MemoryResolver, World, address, make_world
 
 reactor: Any = _reactor
+_OF_CONNECTIONS = {
+    "BufferingTLSTransport",
+    "Client",
+    "Connector",
+    "LeanConnection",
+    "Server",
+    "SmtpClientProtocol",
+    "SmtpClientSession",
+    "SmtpProtocol",
+    "SmtpSession",
+    "TLSMemoryBIOFactory",
+}
+"""Objects that there are for each connection, at both ends."""
 BIG = MESSAGE + b".a line of some length, with a dot in front of it\r\n" * 60_000
 BINARY = b"Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\x00\n.\r\n.\r\n\xff\r"
 
@@ -120,6 +134,25 @@ class LoopbackTests(_Loopback):
     def test_verified_tls(self) -> Deferred[None]:
         self.policies.levels["localhost"] = TlsLevel.VERIFY
         return Deferred.fromCoroutine(self.deliver_in_all_ways())
+
+    def leave_nothing(self, level: TlsLevel) -> Deferred[None]:
+        async def run() -> None:
+            self.policies.levels["localhost"] = level
+            await self.send(MemoryContent(MESSAGE), "first@localhost")
+            with left_to_the_collector() as left:
+                for number in range(3):
+                    (outcome,) = await self.send(MemoryContent(MESSAGE), f"{number}@localhost")
+                    assert isinstance(outcome, Taken), outcome
+                await self._ended()
+            assert [name for name in left if name in _OF_CONNECTIONS] == []
+
+        return Deferred.fromCoroutine(run())
+
+    def test_connections_leave_nothing_to_the_collector(self) -> Deferred[None]:
+        return self.leave_nothing(TlsLevel.NONE)
+
+    def test_connections_with_tls_leave_nothing_to_the_collector(self) -> Deferred[None]:
+        return self.leave_nothing(TlsLevel.VERIFY)
 
     def test_a_certificate_for_another_name(self) -> Deferred[None]:
         async def run() -> None:

@@ -11,14 +11,17 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from zope.interface.verify import verifyObject
 
+from mailsrv.coroutines import run_coroutine
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver, MailParameters
 from mailsrv.interfaces.envelope import BodyType, EnvelopeParameters
 from mailsrv.interfaces.service import IDrainable
 from mailsrv.smtp.settings import Service, SmtpSettings
-from mailsrv.status import NOT_AUTHORISED, POLICY_DELAY, SHUTTING_DOWN
+from mailsrv.status import BAD_MAILBOX, NOT_AUTHORISED, POLICY_DELAY, SHUTTING_DOWN
+from mailsrv.testing.receiver import MemoryTransaction
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
+from tests.collector import left_to_the_collector
 from tests.smtp.smtp_harness import STRANGER, make_server
 
 ENVELOPE = ("MAIL FROM:<a@client.example>", "RCPT TO:<b@example.test>")
@@ -417,3 +420,17 @@ def test_a_client_that_never_begins_tls_is_cut_off():
     client.hear()
     assert server.connections.total == 0
     assert server.clock.getDelayedCalls() == []
+
+
+def test_a_refusal_is_gone_when_it_is_told(monkeypatch: pytest.MonkeyPatch):
+    """Its traceback leads to the calls that hold it: a flood of wrong recipients would fill the memory."""
+
+    async def refuse() -> None:
+        raise MailError(BAD_MAILBOX, "No such user")
+
+    monkeypatch.setattr(MemoryTransaction, "add_recipient", lambda *_: run_coroutine(refuse()))
+    client = make_server().connect().begin()
+    client.say_lines("MAIL FROM:<a@client.example>")
+    with left_to_the_collector() as left:
+        assert client.say(b"RCPT TO:<nobody@example.test>\r\n").startswith(b"550 5.1.1")
+    assert left["MailError"] == 0

@@ -115,3 +115,21 @@ def test_without_what_it_needs_connections_are_ordinary(listener, monkeypatch):
     assert type(make_connection(listener.context)) is SSL.Connection
     monkeypatch.setattr(lean_connection, "_lib", None)
     assert not lean_connection._can_be_lean()
+
+
+def test_a_client_that_goes_without_an_alert_has_ended_like_any_other(listener):
+    client, server = connect(listener)
+    client.send(b"LOGOUT\r\n")
+    carry(client, server)
+    server.bio_shutdown()
+    assert server.recv(2**15) == b"LOGOUT\r\n"
+    with pytest.raises(SSL.ZeroReturnError):
+        server.recv(2**15)
+
+
+def test_one_that_goes_before_tls_is_up_has_failed(listener):
+    server = listener.serverConnectionForTLS(None)
+    server.set_accept_state()
+    server.bio_shutdown()
+    with pytest.raises(SSL.SysCallError):
+        server.recv(2**15)

@@ -48,6 +48,7 @@ from mailsrv.smtp.client.streaming import BLOCK_OCTETS, stream_content
 from mailsrv.smtp.client.timeouts import TIMEOUTS
 from mailsrv.wire.deadline import Deadline
 from mailsrv.wire.prompt_write import set_no_delay, write_promptly
+from mailsrv.wire.tls_end import let_go_of_tls
 
 log = Logger()
 
@@ -189,6 +190,7 @@ class SmtpClientProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._is_connected = False
+        let_go_of_tls(self.transport)
         if self._is_in_handshake:
             self._is_in_handshake = False
             self._fail_answer(TlsFailed(handshake_trouble(reason)))
