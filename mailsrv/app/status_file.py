@@ -17,6 +17,8 @@ from typing import Any
 
 from attrs import frozen
 
+from mailsrv.disk import make_private_directory
+
 MAX_OCTETS = 2 << 20
 """Nobody writes more, or reads more."""
 SERVER = "server"
@@ -43,8 +45,7 @@ class StatusFile:
         octets = json.dumps(content, separators=(",", ":")).encode("ascii")
         if len(octets) > MAX_OCTETS:
             raise OSError(f"{self._path}: too much to say")
-        for each in (os.path.dirname(self._folder), self._folder):  # makedirs gives the mode to the last one only
-            os.makedirs(each, mode=0o700, exist_ok=True)
+        make_private_directory(self._folder)
         fresh = self._path + ".new"
         with contextlib.suppress(FileNotFoundError):
             os.unlink(fresh)

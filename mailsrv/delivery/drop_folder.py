@@ -27,6 +27,7 @@ from collections.abc import Collection, Sequence
 from attrs import field, frozen
 
 from mailsrv.address import Address, AddressError, parse_mailbox
+from mailsrv.disk import sync_directory
 from mailsrv.interfaces.envelope import BodyType, Notify, RecipientParameters, ReturnContent
 from mailsrv.wire.line_breaks import has_bare_line_break
 
@@ -111,14 +112,8 @@ def drop(path: str, message: DroppedMessage) -> str:
 
 def _sync_folder(path: str) -> None:
     """As far as we may: the file was synced under its final name already."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(PermissionError):
+        sync_directory(path)
 
 
 def remove(path: str, name: str) -> None:

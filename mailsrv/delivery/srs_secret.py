@@ -20,7 +20,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 from mailsrv.delivery.settings import DeliverySettings
-from mailsrv.disk import IDisk, RealDisk, make_directories, opened, write_durably
+from mailsrv.disk import IDisk, RealDisk, give_to_owner, make_directories, opened, write_durably
 from mailsrv.routing.srs import SenderRewriting
 
 SECRET_OCTETS = 32
@@ -95,7 +95,7 @@ def _update(settings: DeliverySettings, path: str, now: float, disk: IDisk) -> S
         if kept != found:
             lines = "".join(f"{int(secret.made)} {secret.octets.hex()}\n" for secret in kept)
             write_durably(disk, path, lines.encode("ascii"))
-            _give_away(path)
+            give_to_owner(path, os.path.dirname(path))
     return kept
 
 
@@ -104,17 +104,10 @@ def _locked(path: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _give_away(path)
+        give_to_owner(path, os.path.dirname(path))
         yield
     finally:
         os.close(descriptor)
-
-
-def _give_away(path: str) -> None:
-    """What root makes, before ``twistd --uid``, belongs to the owner of the folder: a reload has to read it."""
-    if os.geteuid() == 0:
-        folder = os.stat(os.path.dirname(path))
-        os.chown(path, folder.st_uid, folder.st_gid, follow_symlinks=False)
 
 
 def _read(disk: IDisk, path: str) -> Sequence[_Secret]:

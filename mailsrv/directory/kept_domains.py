@@ -10,12 +10,12 @@ import contextlib
 import json
 import os
 import re
-import secrets
 from collections.abc import Collection, Sequence
 
 from attrs import frozen
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.disk import make_private_directory, replace_file
 from mailsrv.interfaces.domain_source import SuppliedDomain
 
 _VERSION = 1
@@ -69,21 +69,8 @@ class KeptDomains:
         rows = [[each.name, each.main, each.origin[:ORIGIN_CHARACTERS]] for each in domains]
         table = {"version": _VERSION, "directory": directory[:ORIGIN_CHARACTERS], "domains": rows}
         octets = json.dumps(table, separators=(",", ":")).encode("ascii")
-        for each in (os.path.dirname(self._folder), self._folder):
-            os.makedirs(each, mode=0o700, exist_ok=True)
-        beside = os.path.join(self._folder, f".new-{secrets.token_hex(8)}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.write(octets)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(beside, self._path(key))
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
-        _sync(self._folder)
+        make_private_directory(self._folder)
+        replace_file(self._path(key), octets)
 
     def touch(self, key: str) -> None:
         """The list was told again. Raises OSError."""
@@ -128,11 +115,3 @@ def _parse_row(name: object, main: object, origin: object) -> SuppliedDomain:
     if parse_domain(name) != name or parse_domain(main) != main:
         raise ValueError(f"{name!r} is not written as it should be")
     return SuppliedDomain(name, main, origin[:ORIGIN_CHARACTERS])
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

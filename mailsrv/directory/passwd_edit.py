@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.passwd_line import SCRAM_FIELDS, is_entry, parse_line
+from mailsrv.disk import replace_file
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.sasl.scram_keys import find_keys
 
@@ -160,30 +160,10 @@ class PasswdEditor:
                 return
 
     def _write(self, lines: list[bytes]) -> None:
-        folder, name = os.path.split(self._path)
-        beside = os.path.join(folder, f".{name}.{secrets.token_hex(6)}")
         try:
-            self._write_beside(beside, b"\n".join(lines))
-            try:
-                os.rename(beside, self._path)
-            except OSError:
-                os.unlink(beside)
-                raise
-            sync_folder(folder)
+            replace_file(self._path, b"\n".join(lines), prepare=self._keep_owner_and_mode)
         except OSError as error:
             raise EditError(f"{self._path} cannot be written: {error.strerror}") from error
-
-    def _write_beside(self, beside: str, octets: bytes) -> None:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                self._keep_owner_and_mode(descriptor)
-                file.write(octets)
-                file.flush()
-                os.fsync(descriptor)
-        except OSError:
-            os.unlink(beside)
-            raise
 
     def _keep_owner_and_mode(self, descriptor: int) -> None:
         """As the old file; a new one is readable by its owner alone, who is the folder's owner if root makes it.
@@ -219,12 +199,3 @@ def scram_fields(verifiers: Sequence[str]) -> str:
 
 def _is_scram_field(extra: bytes) -> bool:
     return extra.partition(b"=")[0].removeprefix(b"userdb_").decode("ascii", "replace") in SCRAM_FIELDS
-
-
-def sync_folder(folder: str) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ A new name is durable only when its directory was synced (R-DUR-1).
 
 from mailsrv.disk.durable import make_directories, write_durably
 from mailsrv.disk.interface import SYNCFS_TYPES, DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft, opened
+from mailsrv.disk.private_files import give_to_owner, make_private_directory, replace_file, sync_directory
 from mailsrv.disk.real import RealDisk, RealFile
 
 __all__ = [
@@ -25,7 +26,11 @@ __all__ = [
     "RealDisk",
     "RealFile",
     "SpaceLeft",
+    "give_to_owner",
     "make_directories",
+    "make_private_directory",
     "opened",
+    "replace_file",
+    "sync_directory",
     "write_durably",
 ]

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from zope.interface import implementer
 
 from mailsrv.disk.interface import SYNCFS_TYPES, DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft, opened
+from mailsrv.disk.private_files import sync_directory
 
 ZERO_BLOCK = bytes(1 << 20)
 """What files are filled with ahead of use, piece by piece."""
@@ -204,11 +205,7 @@ class RealDisk:
         )
 
     def sync_directory(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_directory(path)
 
     def watch_file_system(self, path: str) -> None:
         device = os.stat(path).st_dev

@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 from attrs import frozen
 
 from mailsrv.address import AddressError, parse_domain
+from mailsrv.disk import give_to_owner, replace_file, sync_directory
 from mailsrv.mailauth.keys import (
     Algorithm,
     KeyProblem,
@@ -207,35 +207,17 @@ class KeyStore:
         try:
             for each in reversed(missing):
                 os.mkdir(each, 0o700)
-                self._give_away(each)
-                _sync_folder(os.path.dirname(each))
+                give_to_owner(each, os.path.dirname(each))
+                sync_directory(os.path.dirname(each))
         except OSError as error:
             raise KeyStoreError(f"{missing[0]} cannot be made: {error.strerror}") from error
 
     def _write(self, path: str, octets: bytes) -> None:
         folder = os.path.dirname(path)
-        beside = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}")
         try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with open(descriptor, "wb") as file:
-                    file.write(octets)
-                    file.flush()
-                    os.fsync(descriptor)
-                self._give_away(beside)
-                os.rename(beside, path)
-            except OSError:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(beside)
-                raise
-            _sync_folder(folder)
+            replace_file(path, octets, prepare=lambda descriptor: give_to_owner(descriptor, folder))
         except OSError as error:
             raise KeyStoreError(f"{path} cannot be written: {error.strerror}") from error
-
-    def _give_away(self, path: str) -> None:
-        if os.geteuid() == 0:
-            above = os.stat(os.path.dirname(path))
-            os.chown(path, above.st_uid, above.st_gid)
 
     @contextlib.contextmanager
     def _locked(self, domain: str) -> Iterator[None]:
@@ -257,11 +239,3 @@ def _is_domain(name: str) -> bool:
         return parse_domain(name) == name
     except AddressError:
         return False
-
-
-def _sync_folder(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,6 +18,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from mailsrv.disk import sync_directory
+
 LOCK_FILE = "queue.lock"
 _SALVAGED = ".salvaged"
 _PARTS = ("", "-wal")
@@ -101,12 +103,3 @@ def finish_replacement(path: str) -> None:
     sync_directory(directory)
     os.rename(salvaged_path(path), path)
     sync_directory(directory)
-
-
-def sync_directory(path: str) -> None:
-    """Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

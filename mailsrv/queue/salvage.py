@@ -30,8 +30,9 @@ import apsw
 from attrs import define
 from twisted.logger import Logger
 
+from mailsrv.disk import sync_directory
 from mailsrv.interfaces.queue import LOCAL
-from mailsrv.queue.gate import finish_replacement, salvaged_path, sync_directory
+from mailsrv.queue.gate import finish_replacement, salvaged_path
 from mailsrv.queue.schema import APPLICATION_ID, OFFSET_BITS, VERSION, empty_queue
 
 DAMAGED = (apsw.CorruptError, apsw.NotADBError, apsw.FormatError)

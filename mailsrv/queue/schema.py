@@ -17,7 +17,7 @@ import os
 
 import apsw
 
-from mailsrv.disk import RealDisk
+from mailsrv.disk import sync_directory
 from mailsrv.disk.database_file import create_whole, empty_database
 from mailsrv.interfaces.queue import Ending
 
@@ -136,4 +136,4 @@ def make_database(path: str) -> None:
     if os.path.lexists(path):
         return
     create_whole(path, empty_queue())
-    RealDisk().sync_directory(os.path.dirname(path))
+    sync_directory(os.path.dirname(path))

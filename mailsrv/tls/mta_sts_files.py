@@ -11,10 +11,10 @@ import contextlib
 import json
 import os
 import re
-import secrets
 
 from attrs import frozen
 
+from mailsrv.disk import replace_file
 from mailsrv.tls.mta_sts import StsError, StsPolicy, format_policy, parse_policy
 
 _MAX_OCTETS = 262_144
@@ -71,16 +71,7 @@ class StsFiles:
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
         lines = format_policy(stored.policy)
         text = json.dumps({"id": stored.policy_id, "fetched": stored.fetched, "policy": "\n".join(lines) + "\n"})
-        beside = os.path.join(self.folder, f".new-{secrets.token_hex(8)}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with open(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.rename(beside, os.path.join(self.folder, domain))
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
+        replace_file(os.path.join(self.folder, domain), text.encode(), is_durable=False)
         self._stored += 1
         if self._stored % _PRUNE_EVERY == 1:
             self._prune()

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
+from mailsrv.disk import replace_file
 from mailsrv.tls.client_settings import TlsReportSettings
 from mailsrv.tls.reports import DayCounts
 
@@ -39,11 +40,7 @@ class ReportFiles:
         """Put this process's counts of a day in place of those it wrote before. Raises OSError."""
         folder = os.path.join(self._folder, day)
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        beside = os.path.join(folder, f".{self._name}")
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(table, file)
-        os.rename(beside, os.path.join(folder, self._name))
+        replace_file(os.path.join(folder, self._name), json.dumps(table).encode(), is_durable=False)
 
     def days_before(self, today: str) -> list[str]:
         """The days that are over and not yet done, oldest first."""

@@ -6,10 +6,8 @@ renamed, the key first: whoever finds the certificate finds the key. Waits for t
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
-import secrets
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mailsrv.disk import replace_file
 from mailsrv.tls.certificates import TlsError
 
 VALID_DAYS = 825
@@ -61,28 +60,7 @@ def write_self_signed(hostname: str, certificate_path: str, key_path: str) -> No
     certificate, key = make_self_signed(hostname)
     for path, octets in ((key_path, key), (certificate_path, certificate)):
         try:
-            _write_private(path, octets)
+            os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+            replace_file(path, octets)
         except OSError as error:
             raise TlsError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _write_private(path: str, octets: bytes) -> None:
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    beside = os.path.join(folder, f".{os.path.basename(path)}.{secrets.token_hex(6)}")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(octets)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(beside, path)
-    except OSError:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
-    folder_descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder_descriptor)
-    finally:
-        os.close(folder_descriptor)

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from mailsrv.auth.app_passwords.form import digest_of, make_secret, read_secret
 from mailsrv.auth.app_passwords.record import AppPassword, Scope, check_name
-from mailsrv.disk import RealDisk
+from mailsrv.disk import give_to_owner, sync_directory
 from mailsrv.disk.database_file import empty_database
 from mailsrv.errors import Unavailable
 
@@ -254,9 +254,7 @@ class AppPasswordDatabase:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
             try:
-                if os.geteuid() == 0:
-                    owner = os.stat(folder)
-                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
+                give_to_owner(descriptor, folder)
                 os.write(descriptor, empty_database(_prepare))
                 os.fsync(descriptor)
                 with contextlib.suppress(FileExistsError):
@@ -264,7 +262,7 @@ class AppPasswordDatabase:
             finally:
                 os.close(descriptor)
                 os.unlink(temporary)
-            RealDisk().sync_directory(folder)
+            sync_directory(folder)
         except OSError as error:
             raise Unavailable(cause=f"{self._path}: {error.strerror}") from error
 
