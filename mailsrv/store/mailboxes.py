@@ -93,8 +93,10 @@ class AccountMailboxes:
         self._released = released
         self._mailboxes: dict[int, StoredMailbox] = {}
         self._listeners = Listeners()
-        self._writes = WriteQueue(table, self.files, self.in_thread, known=self._known, take=self._take)
-        self.late_names = LateNames(table.reactor, partial(self.write, is_durable=False))  # type: ignore[arg-type]
+        self._writes = WriteQueue(
+            table, self.files, partial(_run, table, self.files, threads), known=self._known, take=self._take
+        )
+        self.late_names = LateNames(table.reactor, partial(self._writes.add, is_durable=False))  # type: ignore[arg-type]
         self._has_expunged = False
         self._end_listening = table.bus.listen(self.files.name, self._hear)
 
@@ -107,8 +109,7 @@ class AccountMailboxes:
 
     def in_thread(self, function: Callable[[], T]) -> Deferred[T]:
         """Run in a disk thread; errors become MailErrors."""
-        self.used()
-        return self.threads.run(function).addErrback(_translate)
+        return _run(self._table, self.files, self.threads, function)
 
     def read(self, function: Callable[[apsw.Connection], T]) -> Deferred[T]:
         """Run a read transaction in a thread."""
@@ -408,7 +409,13 @@ class AccountMailboxes:
     def end(self) -> None:
         """Nobody uses the account in this process any more."""
         self.late_names.stop()
+        self._writes.end()
         self._end_listening()
+
+
+def _run(table: AccountTable, files: Account, threads: IThreads, function: Callable[[], T]) -> Deferred[T]:
+    table.used(files)
+    return threads.run(function).addErrback(_translate)
 
 
 def _nothing() -> None:

@@ -43,6 +43,10 @@ class _Done:
     notices: list[ChangeNotice]
 
 
+def _nobody(_delta: Delta) -> None:
+    """Who hears of news where no mailbox is open."""
+
+
 class WriteQueue:
     """One for an account. Reactor thread only.
 
@@ -76,6 +80,10 @@ class WriteQueue:
         if not self._is_writing:
             self._write_next()
         return answer
+
+    def end(self) -> None:
+        """Nobody has mailboxes open any more, so nobody is to hear of what is still written: they are let go."""
+        self._known, self._take = dict, _nobody
 
     def _write_next(self) -> None:
         count = self._table.settings.batch_operations

@@ -29,6 +29,7 @@ from mailsrv.interfaces.journal import (
 from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.check import check_account
 from mailsrv.store.settings import StoreSettings
+from tests.collector import left_to_the_collector
 from tests.store.store_setting import StoreSetting
 
 ALICE = Address("alice", "example.test")
@@ -391,6 +392,17 @@ def test_an_append_of_many_is_all_or_none(setting: StoreSetting):
     applied = result(setting.journal.commit_and_note(record))
     assert [one.uid for one in applied] == [1, 2]
     assert applied[0].mod_seq == applied[1].mod_seq
+
+
+def test_an_account_that_nobody_uses_leaves_nothing_to_the_collector(setting):
+    with left_to_the_collector() as left:
+        mail = result(setting.store.open_account(ALICE))
+        result(mail.create("Letters"))
+        mailbox = result(mail.open_mailbox("Letters"))
+        mailbox.close()
+        mail.release()
+        del mail, mailbox
+    assert left["AccountMailboxes"] == left["WriteQueue"] == 0
 
 
 def test_tombstones_are_cleaned_when_the_last_session_ends(store_settings: StoreSettings, tmp_path: Path):
