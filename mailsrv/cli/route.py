@@ -26,7 +26,7 @@ from mailsrv.delivery.onward import SenderPolicy
 from mailsrv.delivery.recipients import Found, OnwardTarget, RecipientPolicy, Service
 from mailsrv.delivery.srs_secret import read_rewriting
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.domains import STATIC_ORIGIN, LocalDomains
+from mailsrv.directory.domains import STATIC_ORIGIN, Knowledge, LocalDomains
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.posting import Poster, PostingPolicy, describe
 from mailsrv.directory.resolve import AddressResolver
@@ -94,8 +94,11 @@ class Explainer:
             await self._explain_login(told.login, sender)
         ours = self._resolver.canonical(address)
         if ours is None:
-            told.add("domain", f"{address.domain} is not a domain of this server", is_local=False)
-            told.add("relay", "only users who are logged in and delivery.relay_networks may send there")
+            is_certain = self._domains.knowledge is Knowledge.ALL
+            when = "" if is_certain else ", as far as is known while a directory does not tell its domains"
+            others = "" if is_certain else "; mail of others waits (451)"
+            told.add("domain", f"{address.domain} is not a domain of this server{when}", is_local=False)
+            told.add("relay", f"only users who are logged in and delivery.relay_networks may send there{others}")
         else:
             what = "" if ours.domain == address.domain else f", a name of {ours.domain}"
             origin = self._domains.table.origin(address.domain)

@@ -95,6 +95,18 @@ attributetype ( 1.3.6.1.4.1.55555.1.35 NAME 'objectSid' EQUALITY octetStringMatc
     SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 SINGLE-VALUE )
 attributetype ( 1.3.6.1.4.1.55555.1.36 NAME 'tokenGroups' EQUALITY octetStringMatch
     SYNTAX 1.3.6.1.4.1.1466.115.121.1.40 )
+attributetype ( 1.3.6.1.4.1.55555.1.37 NAME 'uPNSuffixes' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.38 NAME 'dnsRoot' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.39 NAME 'nETBIOSName' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.40 NAME 'domainName' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
+attributetype ( 1.3.6.1.4.1.55555.1.41 NAME 'domainAliasName' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 )
+attributetype ( 1.3.6.1.4.1.55555.1.42 NAME 'otherNameOf' EQUALITY caseIgnoreMatch
+    SYNTAX 1.3.6.1.4.1.1466.115.121.1.15 SINGLE-VALUE )
 objectclass ( 1.3.6.1.4.1.55555.2.1 NAME 'mailUser' SUP top AUXILIARY
     MAY ( mail $ mailAlternateAddress $ mailQuota $ mailForwardingAddress $ accessPolicy $ mgrpAllowedBroadcaster
     $ mgrpModerator $ listAllowedUser $ listModerator $ maySendAs ) )
@@ -109,6 +121,11 @@ objectclass ( 1.3.6.1.4.1.55555.2.3 NAME 'group' SUP top STRUCTURAL
 objectclass ( 1.3.6.1.4.1.55555.2.4 NAME 'ipaPerson' SUP top AUXILIARY
     MAY ( nsAccountLock $ krbPrincipalName $ krbPrincipalExpiration $ mailAlternateAddress ) )
 objectclass ( 1.3.6.1.4.1.55555.2.5 NAME 'ipaUserGroup' SUP top AUXILIARY MAY ( mail ) )
+objectclass ( 1.3.6.1.4.1.55555.2.6 NAME 'nsContainer' SUP top STRUCTURAL MUST cn )
+objectclass ( 1.3.6.1.4.1.55555.2.7 NAME 'crossRefContainer' SUP top STRUCTURAL MUST cn MAY uPNSuffixes )
+objectclass ( 1.3.6.1.4.1.55555.2.8 NAME 'crossRef' SUP top STRUCTURAL MUST cn MAY ( dnsRoot $ nETBIOSName ) )
+objectclass ( 1.3.6.1.4.1.55555.2.9 NAME 'mailDomain' SUP top STRUCTURAL
+    MUST domainName MAY ( domainAliasName $ otherNameOf ) )
 """
 
 ROOT_ENTRIES = f"""\
