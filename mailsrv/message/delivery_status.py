@@ -31,6 +31,7 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 _NOT_ASCII = re.compile(r"[^ -~]")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r?\n[ \t]+)?(<[!-~]{1,250}>)", re.IGNORECASE | re.MULTILINE)
 _LONG_LINE = re.compile(rb"[^\n]{999,}")
+_HOST = re.compile(r"[0-9A-Za-z._-]+|\[[0-9A-Za-z:.]+\]")
 _ADDRESS_TYPE = re.compile(r"[A-Za-z0-9-]{1,40}")
 
 
@@ -186,7 +187,7 @@ def _text_part(report: DeliveryReport) -> bytes:
                 str(recipient.address),
                 recipient.status,
                 one_line(recipient.reply),
-                one_line(recipient.host, 255),
+                _public_host(recipient),
                 recipient.will_retry_until,
             )
             for recipient in report.recipients
@@ -218,6 +219,12 @@ def _status_part(report: DeliveryReport, is_utf8: bool) -> bytes:
     return _part_header(kind, octets) + octets + b"\r\n"
 
 
+def _public_host(recipient: ReportedRecipient) -> str:
+    """The name or address of the host that spoke; "" for an LMTP server, a path or a port of ours that concerns nobody."""
+    host = one_line(recipient.host, 255)
+    return host if _HOST.fullmatch(host) else ""
+
+
 def _recipient_fields(recipient: ReportedRecipient, is_utf8: bool) -> list[bytes]:
     lines: list[bytes] = []
     if one_line(recipient.original_recipient):
@@ -227,13 +234,13 @@ def _recipient_fields(recipient: ReportedRecipient, is_utf8: bool) -> list[bytes
     lines.append(_status_field("Final-Recipient", f"{'rfc822' if address.isascii() else 'utf-8'}; {address}"))
     lines.append(_status_field("Action", recipient.action.value))
     lines.append(_status_field("Status", str(recipient.status)))
-    host = _ascii(recipient.host, 255)
+    host = _public_host(recipient)
     if host:
         lines.append(_status_field("Remote-MTA", f"dns; {host}"))
     reply = _ascii(recipient.reply)
     if reply:
         # RFC 3464 2.3.6: what is not a reply of SMTP has a type of its own.
-        kind = "smtp" if host and reply[:3].isdigit() else "X-Mailsrv"
+        kind = "smtp" if recipient.host and reply[:3].isdigit() else "X-Mailsrv"
         lines.append(_status_field("Diagnostic-Code", f"{kind}; {reply}"))
     if recipient.last_attempt is not None:
         lines.append(_status_field("Last-Attempt-Date", format_date(recipient.last_attempt).decode("ascii")))

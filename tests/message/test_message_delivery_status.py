@@ -118,6 +118,16 @@ def test_the_words_for_people_say_what_happened_to_whom_why_and_what_to_do():
     assert max(map(len, text.split("\n"))) <= 78
 
 
+@pytest.mark.parametrize("endpoint", ["unix:/run/lists/lmtp.sock", "tcp:127.0.0.1:24"])
+@pytest.mark.parametrize("action", [Action.FAILED, Action.DELIVERED])
+def test_where_an_lmtp_server_of_ours_listens_is_told_nobody(endpoint, action):
+    report = evolve(REPORT, recipients=(evolve(BOB, host=endpoint, action=action),))
+    fields = dict(fields_of(report)[1])
+    assert "Remote-MTA" not in fields
+    assert fields["Diagnostic-Code"] == "smtp; 550 5.1.1 No such user"
+    assert endpoint.encode() not in format_report(report).octets
+
+
 def test_a_delay_says_until_when_it_is_tried():
     delayed = evolve(BOB, action=Action.DELAYED, status=EnhancedStatus(4, 4, 1), host="", will_retry_until=1_400_000)
     report = evolve(REPORT, recipients=(delayed,), deliver_by=1_000_050)
