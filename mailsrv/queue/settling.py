@@ -94,7 +94,7 @@ class Settler:
             return 0
         if state == RecipientState.WAITING:
             self.db.count_waiting(destination, -1, is_news=False)
-        is_attempt = ending is Ending.DELIVERED
+        is_attempt = ending in (Ending.DELIVERED, Ending.BOUNCED)
         connection.execute(_END, (ENDINGS.index(ending), now, text, is_attempt, entry_id, number))
         return 1
 

@@ -292,6 +292,17 @@ def test_a_lease_nobody_speaks_of_expires(queue: QueueSetting):
     assert queue.waiting() == {}
 
 
+def test_the_attempt_that_was_refused_for_good_counts(queue: QueueSetting):
+    queue.enqueue(("u@a.test", A), ("v@a.test", A))
+    [consignment] = queue.take()
+    for _ in range(2):
+        queue.settle_journaled(QueueSettlement(consignment.entry.id, (0,), Ending.BOUNCED, "550 no"))
+        queue.settle_journaled(QueueSettlement(consignment.entry.id, (1,), Ending.EXPIRED, "451 later"))
+    db = queue.store._thread.db
+    assert db is not None
+    assert list(db.connection.execute("SELECT attempts FROM recipient ORDER BY number")) == [(1,), (0,)]
+
+
 def test_a_lease_that_is_renewed_does_not_expire(queue: QueueSetting):
     queue.enqueue(("u@a.test", A), ("v@a.test", A))
     [consignment] = queue.take(recipients=1)
