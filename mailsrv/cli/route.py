@@ -174,6 +174,8 @@ class Explainer:
                 }
             )
         if not results:
+            if self._resolver.canonical(self._told.address) is None:
+                self._explain_rule(self._told.sender, self._told.address)
             results.append({"via": "discard"})
 
     def _explain_sender(self, target: OnwardTarget) -> str:

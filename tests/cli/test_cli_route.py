@@ -51,6 +51,10 @@ from = "example.test"
 via = "reject:Not to them"
 
 [[route]]
+to = "dropped.example"
+via = "discard"
+
+[[route]]
 to = "*"
 via = "smtp:relay.example:587"
 """
@@ -92,6 +96,12 @@ def test_a_user_by_another_name_of_the_domain_and_a_detail(run):
     ]
 
 
+def test_a_rule_that_drops_mail_is_named(run):
+    status, out, _ = run("x@dropped.example", "--login", "alice@example.test")
+    assert status == 0
+    assert '  route[2] (to = "dropped.example") matches x@dropped.example: via = "discard"\n  → dropped\n' in out
+
+
 def test_a_list_with_an_owner(run):
     status, out, _ = run("staff@example.test", "--from", "x@example.com")
     assert status == 0
@@ -99,7 +109,7 @@ def test_a_list_with_an_owner(run):
     assert "  root@example.test is an alias for alice@example.test\n" in out
     assert "owner-staff@example.test is its owner" in out
     assert "  staff@example.test forwards to carol@example.org\n" in out
-    assert '  route[2] (to = "*") matches carol@example.org: via = "smtp:relay.example:587"\n' in out
+    assert '  route[3] (to = "*") matches carol@example.org: via = "smtp:relay.example:587"\n' in out
     assert "  the sender x@example.com becomes owner-staff@example.test\n" in out
     assert out.endswith("  → smtp:relay.example:587 for carol@example.org, from <owner-staff@example.test>\n")
 
