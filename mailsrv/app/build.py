@@ -297,12 +297,12 @@ class MailServer:
         self._submission_rates.replace_settings(settings.submission)
         self._app_passwords.judge.replace_settings(settings.auth)
         self._sessions.watch.replace_settings(settings.sessions)
-        self._rights_watch.replace_settings(settings.sharing)
         policy = make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret)
         # Asked before they are used: the old ones know domains, and nobody is to be put off for a reload.
         await policy.supplied_domains.load()
         await policy.supplied_domains.ask_all()
         self._use(policy, settings)
+        self._rights_watch.replace_settings(settings.sharing)
         self._outbound.tls_policies.replace_rules(settings.tls_policy)
         if settings.limits != self._settings.limits:
             # Only then: the rates are counted anew.

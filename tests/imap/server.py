@@ -16,7 +16,7 @@ from mailsrv.address import Address
 from mailsrv.errors import Unavailable
 from mailsrv.imap.factory import ImapServerFactory
 from mailsrv.imap.settings import ImapSettings
-from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials
+from mailsrv.interfaces.account import IAccount, InvalidCredentials, ISharedWith, PasswordCredentials
 from mailsrv.interfaces.content import Content, InlineContent, ISpool, ISpoolWriter
 from mailsrv.interfaces.mailbox import IAccountMailboxes, NewMessage
 from mailsrv.store.memory import MemoryMailStore
@@ -25,6 +25,7 @@ from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
+from tests.sharing.sharing_setting import SharingStore
 
 ALICE = Address("alice", "example.test")
 CLIENT = IPv4Address("TCP", "192.0.2.7", 40000)
@@ -89,13 +90,29 @@ class MemoryUser:
         return succeed(True)
 
 
+@implementer(ISharedWith)
+@define
+class SharedWithUser(MemoryUser):
+    """Somebody who has rights to mailboxes of others."""
+
+    sharing: SharingStore | None = None
+
+    def open_with_shared(self) -> Deferred[IAccountMailboxes]:
+        assert self.sharing is not None
+        return self.sharing.open_account(self.address)
+
+
 @define
 class MemoryRealm:
     store: MemoryMailStore
     users: list[MemoryUser] = field(factory=list)
+    sharing: SharingStore | None = None
 
     def requestAvatar(self, avatar_id: str, mind: object, *interfaces: object) -> object:
-        user = MemoryUser(ALICE, self.store)
+        if self.sharing is None:
+            user = MemoryUser(ALICE, self.store)
+        else:
+            user = SharedWithUser(ALICE, self.store, sharing=self.sharing)
         self.users.append(user)
 
         def logout() -> None:
@@ -228,12 +245,34 @@ class Server:
     def mailbox(self, name: str = "INBOX"):
         return self.account.find(name)
 
-    def add(self, octets: bytes, name: str = "INBOX", flags: tuple[str, ...] = (), date: int = DATE) -> None:
+    def add(
+        self,
+        octets: bytes,
+        name: str = "INBOX",
+        flags: tuple[str, ...] = (),
+        date: int = DATE,
+        account: Address = ALICE,
+    ) -> None:
         """Deliver behind the server's back."""
         done: list[object] = []
         message = NewMessage(InlineContent(octets), frozenset(flags), date, 60)
-        self.account.append(name, [message]).addCallback(done.append)
+        self.store.account(account).append(name, [message]).addCallback(done.append)
         assert done
+
+    def share(self, what: str) -> None:
+        """``support:read,team:write``: these accounts are shared with Alice."""
+        if self.realm.sharing is None:
+            self.realm.sharing = SharingStore(self.store, clock=self.clock)
+        self.realm.sharing.granted[ALICE] = []
+        for part in filter(None, what.split(",")):
+            name, _, right = part.partition(":")
+            self.realm.sharing.grant(ALICE, Address(name, "example.test"), may_write=right == "write")
+
+    def share_from_now(self, what: str) -> None:
+        """The same; it is noticed at once."""
+        self.share(what)
+        assert self.realm.sharing is not None
+        self.realm.sharing.next_round()
 
     def fill(self, what: str) -> None:
         """``plain*3,umlaut,parts`` in INBOX."""

@@ -25,9 +25,9 @@ ALICE, BOB, SUPPORT = (Address(name, "example.test") for name in ("alice", "bob"
 class SharingStore:
     """A store whose accounts come with those that are shared with their users."""
 
-    def __init__(self, store: Any, *, settings: SharingSettings | None = None) -> None:
+    def __init__(self, store: Any, *, settings: SharingSettings | None = None, clock: Clock | None = None) -> None:
         self.store = store
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.granted: dict[Address, list[SharedAccount]] = {}
         self.has_rules = True
         self.trouble: MailError | None = None

@@ -127,7 +127,7 @@ def copy_from(
         _check_room(transaction, messages, octet_limit, message_limit)
         path = layout.join(source.root, row.directory)
         copied, made = _copy_into(
-            transaction, path, target, messages, summary_of=summary_of, live_segments=live_segments
+            transaction, path, target, messages, summary_of=summary_of, live_segments=live_segments, is_elsewhere=True
         )
     return CopiedMessages(target.uid_validity, [Uid(message.id & UID_MASK) for message in copied], made)
 
@@ -180,8 +180,13 @@ def _copy_into(
     *,
     summary_of: Callable[[MessageRow], SummaryRow],
     live_segments: Callable[[], Collection[bytes]] | None,
+    is_elsewhere: bool = False,
 ) -> tuple[list[MessageRow], list[Uid]]:
-    """What was copied and the UIDs it got."""
+    """What was copied and the UIDs it got.
+
+    Octets that are not synced yet are, with the link; of another account (``is_elsewhere``) before it: a replay
+    must have no reason to write the source anew, as this account's scans cannot see that a link is left over then.
+    """
     unsynced = _unsynced(messages, live_segments)
     copied: list[MessageRow] = []
     made: list[Uid] = []
@@ -198,11 +203,12 @@ def _copy_into(
             message,
             uid=uid,
             letters=keywords.letters_of(message.keywords, known),
-            source_key=(message.delivery_key or b"") if message.id in unsynced else b"",
+            source_key=(message.delivery_key or b"") if message.id in unsynced and not is_elsewhere else b"",
+            is_synced_first=is_elsewhere and message.id in unsynced,
         )
         if file is None:
             continue
-        if message.id in unsynced:
+        if message.id in unsynced and not is_elsewhere:
             with opened(transaction.disk.open(f"{transaction.path(target)}/{file}")) as linked:
                 linked.sync()
         new_id = target.first_id | uid
@@ -243,6 +249,7 @@ def _link(
     uid: int,
     letters: str,
     source_key: bytes,
+    is_synced_first: bool,
 ) -> str | None:
     disk = transaction.disk
     # A replay writes the source anew: then no second link tells that it is there.
@@ -255,6 +262,9 @@ def _link(
     target_path = transaction.path(target)
     for attempt in range(3):
         try:
+            if is_synced_first:
+                with opened(disk.open(f"{source_path}/{message.file}")) as octets:
+                    octets.sync()
             _link_or_copy(transaction, f"{source_path}/{message.file}", target_path, file)
         except FileNotFoundError:
             if attempt == 0 and not layout.is_complete(disk, target_path):
