@@ -220,7 +220,7 @@ def _status_part(report: DeliveryReport, is_utf8: bool) -> bytes:
 
 
 def _public_host(recipient: ReportedRecipient) -> str:
-    """The name or address of the host that spoke; "" for an LMTP server, a path or a port of ours that concerns nobody."""
+    """The name or address of the host that spoke; "" for an LMTP server: a path or port of ours concerns nobody."""
     host = one_line(recipient.host, 255)
     return host if _HOST.fullmatch(host) else ""
 
