@@ -61,6 +61,8 @@ class CommitSteps(TransactionState):
                     self._check_abandoned()
                 local = await self._local_deliveries(targets)
                 self._check_abandoned()
+                # Thousands take a moment to go: not in the step that answers.
+                del targets
                 record = self._record(content, local, plan, copies, notice=notice, now=now)
             except BaseException:
                 self._discard_contents(content, copies)

@@ -31,6 +31,9 @@ class Reach:
 async def reach_of(found: Found, clock: IReactorTime) -> Reach:
     """Others have their turn between the parts of a long list."""
     reach = Reach(set(), set())
+    if len(found.accounts) + len(found.onward) > TARGETS_IN_ONE_GO:
+        # The step in which they were found has done enough.
+        await next_turn(clock)
     for number, target in enumerate(_targets(found), 1):
         if number % TARGETS_IN_ONE_GO == 0:
             await next_turn(clock)
