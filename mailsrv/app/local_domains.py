@@ -10,10 +10,10 @@ from mailsrv.config.schema import Settings
 from mailsrv.directory.domains import DomainTable, LocalDomains
 from mailsrv.directory.kept_domains import KeptDomains, kept_folder
 from mailsrv.directory.supplied_domains import Prepared, SuppliedDomains
-from mailsrv.directory.threads import RunInThread
 from mailsrv.interfaces.domain_source import IDomainSource, ISuppliesDomains
 from mailsrv.routing.local_names import LocalNames
 from mailsrv.routing.rules import TransportRules
+from mailsrv.threads import RunInThread
 
 
 def domain_sources(directory: object) -> Sequence[IDomainSource]:

@@ -11,12 +11,13 @@ from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mailsrv.auth.gssapi_settings import GssapiSettings
 from mailsrv.errors import Unavailable
+from mailsrv.threads import ThreadQueue
 
 _T = TypeVar("_T")
 
@@ -39,9 +40,7 @@ class TicketThreads:
         self._reactor = reactor
         self._pool = _Pool(0, settings.threads, "mailsrv-gssapi")
         self._settings = settings
-        self._under_way = 0
-        self.refused = 0
-        """Calls that found the queue full, or were too late, since the start."""
+        self._queue = ThreadQueue(self._defer, _limit(settings), "tickets")
 
     def start(self) -> None:
         """The reactor runs."""
@@ -50,7 +49,7 @@ class TicketThreads:
     def stop(self) -> None:
         """Nothing comes after it; calls that are under way are let go."""
         if self._pool.started and not self._pool.joined:
-            if self._under_way:
+            if self._queue.pending:
                 # Those that are not known are not waited for.
                 self._pool.threads.clear()
             self._pool.stop()
@@ -59,26 +58,34 @@ class TicketThreads:
         """From now on."""
         self._pool.adjustPoolsize(0, settings.threads)
         self._settings = settings
+        self._queue.limit = _limit(settings)
+
+    @property
+    def refused(self) -> int:
+        """Calls that found the queue full, or were too late, since the start."""
+        return self._queue.refused
 
     def run(self, function: Callable[[], _T]) -> Deferred[_T]:
         """What the function gives or raises; Unavailable if it takes too long, or too many wait already."""
-        answer: Deferred[_T] = Deferred()
-        if self._under_way >= self._settings.threads + self._settings.waiting:
-            self.refused += 1
-            answer.errback(Failure(Unavailable(cause="too many tickets are looked at")))
-            return answer
-        self._under_way += 1
-        late = self._reactor.callLater(self._settings.timeout_seconds, self._give_up, answer)
-
-        def done(result: Any) -> None:
-            self._under_way -= 1
-            if late.active():
-                late.cancel()
-                answer.callback(result)
-
-        deferToThreadPool(self._reactor, self._pool, function).addBoth(done)
+        answer = self._queue.run(function)
+        if not answer.called:
+            late = self._reactor.callLater(self._settings.timeout_seconds, self._give_up, answer)
+            answer.addBoth(_in_time, late)
         return answer
 
+    def _defer(self, function: Callable[[], _T]) -> Deferred[_T]:
+        return deferToThreadPool(self._reactor, self._pool, function)
+
     def _give_up(self, answer: Deferred[Any]) -> None:
-        self.refused += 1
-        answer.errback(Failure(Unavailable(cause="looking at a ticket takes too long")))
+        self._queue.refused += 1
+        answer.errback(Unavailable(cause="looking at a ticket takes too long"))
+
+
+def _limit(settings: GssapiSettings) -> int:
+    return settings.threads + settings.waiting
+
+
+def _in_time(result: Any, late: IDelayedCall) -> Any:
+    if late.active():
+        late.cancel()
+    return result

@@ -17,9 +17,9 @@ from zope.interface import implementer
 from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address, parse_account_name
 from mailsrv.directory.peek import IPeekable, Peeked
-from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.threads import RunInThread
 
 AliasTable = Mapping[Address, tuple[Address, ...]]
 

@@ -13,9 +13,9 @@ from mailsrv.directory.classic_aliases import ClassicAliases
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
-from mailsrv.directory.threads import RunInThread
 from mailsrv.interfaces.directory import IDirectory
 from mailsrv.interfaces.resolver import IResolver
+from mailsrv.threads import RunInThread
 
 
 def make_directory(

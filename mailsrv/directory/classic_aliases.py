@@ -31,10 +31,10 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.alias_file import logical_lines
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import NOBODY, IPeekable, Peeked
-from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.threads import RunInThread
 
 INCLUDE_LIMIT = 100
 """Files that one alias file may include."""

@@ -21,10 +21,10 @@ from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.verifiers import cost_class
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.scram import ScramCensus
-from mailsrv.directory.threads import RunInThread
 from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
+from mailsrv.threads import RunInThread
 
 
 @frozen

@@ -22,9 +22,9 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import DomainTable, Knowledge, LocalDomains
 from mailsrv.directory.kept_domains import KeptDomains
 from mailsrv.directory.settings import DomainSettings
-from mailsrv.directory.threads import RunInThread
 from mailsrv.errors import MailError
 from mailsrv.interfaces.domain_source import IDomainSource, SuppliedDomain
+from mailsrv.threads import RunInThread
 
 RETRY_SECONDS = 5.0
 """A source that did not answer is asked again after so long, or earlier where its own interval is shorter."""

@@ -21,8 +21,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from mailsrv.directory.threads import RunInThread
 from mailsrv.errors import Unavailable
+from mailsrv.threads import RunInThread
 
 T = TypeVar("T")
 F = TypeVar("F")

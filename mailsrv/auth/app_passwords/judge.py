@@ -8,7 +8,7 @@ there are any app passwords at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -19,18 +19,13 @@ from zope.interface import implementer
 from mailsrv.auth.app_passwords.database import AppPasswordDatabase
 from mailsrv.auth.app_passwords.record import SCOPE_OF_SERVICE, AppPassword
 from mailsrv.auth.settings import AuthSettings
-from mailsrv.errors import MailError, Unavailable
+from mailsrv.errors import MailError
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.sessions import IProof, SessionEnd
+from mailsrv.threads import RunInThread, ThreadQueue
 from mailsrv.wire.networks import network_key
 
 T = TypeVar("T")
-
-
-class RunInThread(Protocol):
-    """Runs a function in a thread, one at a time; the Deferred fires in the reactor thread."""
-
-    def __call__(self, function: Callable[[], T], /) -> Deferred[T]: ...
 
 
 @frozen
@@ -55,26 +50,29 @@ class AppPasswordJudge:
         seconds: Callable[[], float],
     ) -> None:
         self._database = database
-        self._run_in_thread = run_in_thread
+        self._queue = ThreadQueue(run_in_thread, settings.app_password_queue, "questions for the file of app passwords")
         self._seconds = seconds
         self._settings = settings
-        self._pending = 0
         self._noting: set[int] = set()
         """Whose use is being written: clients log in several times at once."""
         self._is_looking = False
         self._looked_at: float | None = None
-        self.refused = 0
-        """How many questions found too many waiting."""
         self.are_any = False
         """Whether anybody has one, as of the last look (:meth:`look`)."""
 
     def replace_settings(self, settings: AuthSettings) -> None:
         """Use these from now on."""
         self._settings = settings
+        self._queue.limit = settings.app_password_queue
+
+    @property
+    def refused(self) -> int:
+        """How many questions found too many waiting."""
+        return self._queue.refused
 
     async def find(self, account: str, secret: str, service: str) -> Found:
         """Judge a secret for a service. ``account`` may be nobody's: it costs the same. Raises Unavailable."""
-        password = await self._ask(lambda: self._database.find(account, secret))
+        password = await self._queue.run(lambda: self._database.find(account, secret))
         if password is None:
             return Found(None, "unknown or revoked app password")
         reason = self.objection(password, service)
@@ -94,7 +92,7 @@ class AppPasswordJudge:
             return
         self._noting.add(password.id)
         network = network_key(client_address) or "local"
-        noting = self._ask(lambda: self._database.note_use(password.id, now, service, network))
+        noting = self._queue.run(lambda: self._database.note_use(password.id, now, service, network))
         noting.addErrback(self._note_failed, password).addBoth(lambda _: self._noting.discard(password.id))
 
     def _note_failed(self, failure: Failure, password: AppPassword) -> None:
@@ -104,7 +102,7 @@ class AppPasswordJudge:
 
     def current(self, number: int) -> Deferred[AppPassword | None]:
         """What the file says of one now; None: it was revoked. Fails with Unavailable."""
-        return self._ask(lambda: self._database.get(number))
+        return self._queue.run(lambda: self._database.get(number))
 
     def look(self, every: float = 1.0) -> None:
         """See whether there are any, at most once in ``every`` seconds; :attr:`are_any` tells it a little later."""
@@ -113,7 +111,7 @@ class AppPasswordJudge:
             return
         self._looked_at = now
         self._is_looking = True
-        self._ask(self._database.is_empty).addCallbacks(self._has_looked, self._look_failed)
+        self._queue.run(self._database.is_empty).addCallbacks(self._has_looked, self._look_failed)
 
     def _has_looked(self, is_empty: bool) -> None:
         self._is_looking = False
@@ -123,25 +121,6 @@ class AppPasswordJudge:
         # As it was: log-ins by them are Unavailable, and say why in the log.
         self._is_looking = False
         failure.trap(MailError)
-
-    def _ask(self, question: Callable[[], T]) -> Deferred[T]:
-        answer: Deferred[T] = Deferred()
-        if self._pending >= self._settings.app_password_queue:
-            self.refused += 1
-            answer.errback(Unavailable(cause="too many log-ins wait for the file of app passwords"))
-            return answer
-        self._pending += 1
-
-        def finished(result: T | Failure) -> None:
-            # Counted until the thread is done, even if whoever asked has cancelled and gone.
-            self._pending -= 1
-            if isinstance(result, Failure):
-                answer.errback(result)
-            else:
-                answer.callback(result)
-
-        self._run_in_thread(question).addBoth(finished)
-        return answer
 
 
 @implementer(IProof)

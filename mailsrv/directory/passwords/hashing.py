@@ -11,17 +11,15 @@ import functools
 
 from argon2 import PasswordHasher
 from argon2.low_level import Type
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.threads import deferToThreadPool
-from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mailsrv.directory.passwords.verifiers import password_octets, verify_password
 from mailsrv.directory.settings import PasswordSettings
-from mailsrv.directory.threads import RunInThread
-from mailsrv.errors import Unavailable
 from mailsrv.sasl.scram_keys import ScramKeys
+from mailsrv.threads import RunInThread, ThreadQueue
 
 
 def make_hash(password: str, settings: PasswordSettings) -> str:
@@ -59,22 +57,23 @@ class HashingPool:
         reactor: IReactorFromThreads,
         run_in_thread: RunInThread | None = None,
     ) -> None:
-        self.refused = 0
-        """How many checks found the queue full."""
         self._settings = settings
-        self._limit = settings.hash_threads + settings.hash_queue
-        self._pending = 0
         self._dummy = ""
         self._pool: ThreadPool | None = None
         if run_in_thread is None:
             self._pool = ThreadPool(0, settings.hash_threads, "password hashes")
             run_in_thread = functools.partial(deferToThreadPool, reactor, self._pool)
-        self._run_in_thread: RunInThread = run_in_thread
+        self._queue = ThreadQueue(run_in_thread, settings.hash_threads + settings.hash_queue, "password hashes")
 
     @property
     def pending(self) -> int:
         """Checks running and waiting."""
-        return self._pending
+        return self._queue.pending
+
+    @property
+    def refused(self) -> int:
+        """How many checks found the queue full."""
+        return self._queue.refused
 
     def start(self) -> None:
         """Start the pool's own threads."""
@@ -88,22 +87,7 @@ class HashingPool:
 
     def verify(self, secret: str, password: str) -> Deferred[bool]:
         """Whether the password fits the stored hash. Fails with Unavailable when too many wait."""
-        if self._pending >= self._limit:
-            self.refused += 1
-            return fail(Unavailable(cause="too many log-ins wait for a password hash"))
-        self._pending += 1
-        answer: Deferred[bool] = Deferred()
-
-        def finished(result: bool | Failure) -> None:
-            # Counted until the thread is done, even if whoever asked has cancelled and gone.
-            self._pending -= 1
-            if isinstance(result, Failure):
-                answer.errback(result)
-            else:
-                answer.callback(result)
-
-        self._run_in_thread(lambda: self._check(secret, password)).addBoth(finished)
-        return answer
+        return self._queue.run(lambda: self._check(secret, password))
 
     def spend(self, typical_secret: str, password: str) -> Deferred[bool]:
         """Do the work of checking an unknown user's password; always False (R-AUTH-4).
