@@ -43,7 +43,7 @@ TELL = """
 mailsrv runs on this machine only, with the users of an OpenLDAP server at {uri}:
 
     alice, or alice@example.test, or her alias alice.example@example.test (an administrator)
-    bob
+    bob, or bob@club.example.test (of a domain that stands in the directory alone)
     carol                      (her mail is forwarded to bob)
     password: {password}
 
@@ -154,7 +154,7 @@ class Slapd:
         if done.exists():
             return
         connection = self._connect()
-        for name in ("tree", "users", "groups", "aliases"):
+        for name in ("tree", "domains", "users", "groups", "aliases"):
             for dn, values in read_ldif((LDIF / f"{name}.ldif").read_text()):
                 if (
                     not connection.add(dn, attributes=values)

@@ -207,7 +207,10 @@ class Samba:
     def modify(self, dn: str, **values: object) -> None:
         """Replace attributes."""
         with self.administrator() as connection:
-            changes = {name: [(ldap3.MODIFY_REPLACE, [value])] for name, value in values.items()}
+            changes = {
+                name: [(ldap3.MODIFY_REPLACE, value if isinstance(value, list) else [value])]
+                for name, value in values.items()
+            }
             assert connection.modify(dn, changes), connection.result
 
     def delete(self, dn: str) -> None:

@@ -271,3 +271,20 @@ def test_every_line_of_the_recipe_works(samba: Samba, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "mail for it goes to grace@example.test" in done.stdout
+
+
+def test_domains_are_those_of_the_forest_and_the_suffixes_of_principals(samba: Samba, preset: str) -> None:
+    partitions = f"CN=Partitions,CN=Configuration,{BASE}"
+    source = asked(samba, preset=preset, domains=True, base=USERS).parts.domains
+    assert source is not None
+    samba.modify(partitions, uPNSuffixes="shop.example")
+    try:
+        found: list[Any] = []
+        source.find_domains().addBoth(found.append)
+        assert [(each.name, each.main) for each in found[0]] == [
+            ("example.test", "example.test"),
+            ("shop.example", "shop.example"),
+        ]
+        assert found[0][0].origin == f"dnsRoot of CN=EXAMPLE,{partitions}"
+    finally:
+        samba.modify(partitions, uPNSuffixes=[])
