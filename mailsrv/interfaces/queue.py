@@ -252,7 +252,7 @@ class IQueueStore(Interface):
         """End the lease of all its recipients, untried: they are due as before. Does not wait; never raises."""
 
     def renew(entry_ids: Sequence[int]) -> None:
-        """This process is still at these messages: what it holds of them is leased anew. Does not wait; never raises."""
+        """This process is still at these messages: they are leased anew. Does not wait; never raises."""
 
 
 class AttemptProblem(enum.Enum):
