@@ -8,6 +8,8 @@ does is a look into memory.
 
 from __future__ import annotations
 
+import heapq
+import operator
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -68,6 +70,32 @@ class _Kept:
 
 
 Prepared = Callable[[], None]
+
+
+@frozen
+class _Difference:
+    """What one table has and another has not, as the log tells it."""
+
+    what: str
+    shown: tuple[tuple[str, str], ...]
+    """The first names, with where they stand."""
+    more: int
+
+    @classmethod
+    def between(cls, one: DomainTable, other: DomainTable, what: str) -> _Difference:
+        names = one.found.keys() - other.found.keys()
+        shown = tuple((name, one.origin(name)) for name in heapq.nsmallest(_SHOWN, names))
+        return cls(what, shown, len(names) - len(shown))
+
+
+@frozen
+class _Made:
+    """What a thread has made of the lists."""
+
+    table: DomainTable
+    prepared: Prepared | None
+    removed: _Difference
+    added: _Difference
 
 
 class SuppliedDomains:
@@ -220,13 +248,18 @@ class SuppliedDomains:
         except MailError as error:
             await self._note_trouble(each, error.cause or str(error))
             return
-        had, each.domains = each.domains, found
+        had = each.domains
+        # In a thread: there may be thousands. A source that has nothing new answers with what it had.
+        is_same = found is had or await self._run_in_thread(partial(operator.eq, found, had))
+        if is_same and each.written is had:
+            each.written = found
+        each.domains = found
         before, each.knowledge = each.knowledge, Knowledge.ALL
         each.heard_at = self._seconds()
         if each.trouble:
             self._log.info("{directory} tells its domains again", directory=each.source.name)
             each.trouble = ""
-        if found != had or before is not Knowledge.ALL:
+        if not is_same or before is not Knowledge.ALL:
             await self._publish(is_news=before is not Knowledge.NONE)
         await self._keep(each)
 
@@ -255,43 +288,46 @@ class SuppliedDomains:
         """Use what all sources have told by now; ``is_news``: it was known before, so that what differs is told."""
         self._news += 1
         news = self._news
-        table, prepared = await self._run_in_thread(partial(self._make, [each.domains for each in self._kept]))
+        supplied = [each.domains for each in self._kept]
+        made = await self._run_in_thread(partial(self._make, supplied, self._domains.table))
         if news != self._news:
             # Another source has answered meanwhile, and its table has this answer, too.
             return
-        old = self._domains.table
-        self._domains.use(table, self._knowledge())
-        if prepared is not None:
-            prepared()
-        self._tell(old, table, is_news=is_news)
+        self._domains.use(made.table, self._knowledge())
+        if made.prepared is not None:
+            made.prepared()
+        self._tell(made, is_news=is_news)
 
-    def _make(self, supplied: Sequence[Sequence[SuppliedDomain]]) -> tuple[DomainTable, Prepared | None]:
+    def _make(self, supplied: Sequence[Sequence[SuppliedDomain]], old: DomainTable) -> _Made:
         """In a thread."""
-        table = DomainTable(self._static, supplied)
-        return table, None if self._prepare is None else self._prepare(table)
+        new = DomainTable(self._static, supplied)
+        return _Made(
+            new,
+            None if self._prepare is None else self._prepare(new),
+            _Difference.between(old, new, "is no longer delivered here"),
+            _Difference.between(new, old, "is delivered here from now on"),
+        )
 
-    def _tell(self, old: DomainTable, new: DomainTable, *, is_news: bool) -> None:
-        complaints = tuple(new.complaints)
+    def _tell(self, made: _Made, *, is_news: bool) -> None:
+        complaints = tuple(made.table.complaints)
         if complaints != self._complaints:
             self._complaints = complaints
             for sentence in complaints[:_SHOWN]:
                 self._log.error("A domain of a directory cannot be used: {what}", what=sentence)
         if not is_news:
-            self._log.info("{count} names of domains are delivered here", count=len(new))
+            self._log.info("{count} names of domains are delivered here", count=len(made.table))
             return
-        added, removed = new.found.keys() - old.found.keys(), old.found.keys() - new.found.keys()
-        for names, what in ((added, "is delivered here from now on"), (removed, "is no longer delivered here")):
-            table = new if names is added else old
-            for name in sorted(names)[:_SHOWN]:
-                self._log.info("{domain} {what} ({origin})", domain=name, what=what, origin=table.origin(name))
-            if len(names) > _SHOWN:
-                self._log.info("{count} more domains: each {what}", count=len(names) - _SHOWN, what=what)
+        for one in (made.added, made.removed):
+            for name, origin in one.shown:
+                self._log.info("{domain} {what} ({origin})", domain=name, what=one.what, origin=origin)
+            if one.more:
+                self._log.info("{count} more domains: each {what}", count=one.more, what=one.what)
 
     async def _keep(self, each: _Kept) -> None:
         """On disk, for the next start. A failure costs an outage's service, no more."""
         now, source = self._seconds(), each.source
         try:
-            if each.written != each.domains:
+            if each.written is not each.domains:
                 await self._run_in_thread(partial(self._files.write, source.key, source.name, each.domains))
                 each.written, each.touched_at = each.domains, now
             elif abs(now - each.touched_at) > _TOUCH_SECONDS:

@@ -203,7 +203,7 @@ class LdapDomains:
         self._client = client
         self._deadline_seconds = max(deadline_seconds, MANY_SECONDS)
         self._changed: Callable[[], None] | None = None
-        self._dns: frozenset[str] = frozenset()
+        self._found = DomainList()
         self._complaints: tuple[str, ...] = ()
 
     def find_domains(self) -> Deferred[Sequence[SuppliedDomain]]:
@@ -212,11 +212,11 @@ class LdapDomains:
     async def _find_domains(self) -> Sequence[SuppliedDomain]:
         try:
             found = await self._client.with_connection(
-                self.reader.read, seconds=self._deadline_seconds, patience=MANY_PATIENCE_SECONDS
+                self._read, seconds=self._deadline_seconds, patience=MANY_PATIENCE_SECONDS
             )
         except LdapTrouble as error:
             raise Unavailable(cause=f"{self.name}: {error}") from error
-        self._dns = found.dns
+        self._found = found
         self._complain(found.complaints)
         if not found.domains:
             raise Unavailable(
@@ -224,6 +224,11 @@ class LdapDomains:
                 "may the service account read there?"
             )
         return found.domains
+
+    def _read(self, connection: LdapConnection, deadline: float) -> DomainList:
+        """In a thread. The same list is the same object: nobody has to compare thousands of domains again."""
+        found = self.reader.read(connection, deadline)
+        return self._found if found == self._found else found
 
     def _complain(self, complaints: tuple[str, ...]) -> None:
         """Once for the same values."""
@@ -248,6 +253,6 @@ class LdapDomains:
 
     def _is_about_domains(self, change: Change) -> bool:
         entry = change.entry
-        if change.dn.lower() in self._dns:
+        if change.dn.lower() in self._found.dns:
             return True
         return entry is not None and any(name.lower() in entry.values for name in self.reader.attributes)
