@@ -27,9 +27,10 @@ from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.connection import LdapConnection
 from mailsrv.directory.ldap.discover import discover
 from mailsrv.directory.ldap.domains import LdapDomains
-from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.filters import Filter
 from mailsrv.directory.ldap.lookups import MANY_SECONDS
 from mailsrv.directory.ldap.mapping import preset_names, preset_text
+from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.service_records import SCHEME
 from mailsrv.directory.ldap.trouble import LdapTrouble
 from mailsrv.directory.ldap.workers import Lane
@@ -159,9 +160,7 @@ def _deadline(directory: DirectorySettings) -> float:
 
 
 def _test_base(connection: LdapConnection, directory: DirectorySettings) -> str:
-    found = connection.search(
-        directory.base, present("objectClass"), ("objectClass",), _deadline(directory), limit=1, whole_tree=False
-    )
+    found = connection.search(entry_at(directory.base, ("objectClass",)), _deadline(directory))
     if not found:
         raise LdapTrouble(f"{directory.base} cannot be read with these rights")
     return f"{found[0].dn} can be read"
@@ -169,7 +168,7 @@ def _test_base(connection: LdapConnection, directory: DirectorySettings) -> str:
 
 def _test_users(connection: LdapConnection, directory: DirectorySettings, parts: LdapParts) -> str:
     users = connection.search(
-        directory.base, parts.reader.users(), parts.mapping.wanted(), _deadline(directory), limit=100
+        Search(directory.base, parts.reader.users(), parts.mapping.wanted(), limit=100), _deadline(directory)
     )
     with_address = [entry for entry in users if parts.reader.addresses(entry)]
     if not users:
@@ -183,7 +182,7 @@ def _test_users(connection: LdapConnection, directory: DirectorySettings, parts:
 
 
 def _test_groups(connection: LdapConnection, directory: DirectorySettings, groups: Filter) -> str:
-    found = connection.search(directory.base, groups, ("objectClass",), _deadline(directory), limit=100)
+    found = connection.search(Search(directory.base, groups, ("objectClass",), limit=100), _deadline(directory))
     return f"{len(found)}{' or more' if len(found) == 100 else ''}"
 
 

@@ -30,6 +30,7 @@ from mailsrv.cli.root import root
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.connection import LdapConnection
 from mailsrv.directory.ldap.filters import dn_from_template, equal
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import OutOfTime
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.errors import Unavailable
@@ -394,7 +395,7 @@ def test_r_inj_3_no_value_is_more_than_a_value(site, value):
             lambda lane, deadline: parts.attempts.run(
                 lane,
                 deadline,
-                lambda connection, end: connection.search(BASE, equal("uid", value), ("uid",), end, limit=50),
+                lambda connection, end: connection.search(Search(BASE, equal("uid", value), ("uid",), limit=50), end),
                 as_service=True,
             ),
             5.0,
@@ -683,7 +684,7 @@ def test_a_request_of_many_answers_does_not_count_against_the_server(site):
         found = 0
         for _ in range(3):
             time.sleep(0.25)
-            found += len(connection.search(BASE, equal("uid", "alice"), ("uid",), deadline, limit=5))
+            found += len(connection.search(Search(BASE, equal("uid", "alice"), ("uid",), limit=5), deadline))
         return found
 
     assert result(Deferred.fromCoroutine(parts.client.with_connection(ask_thrice, seconds=10.0))) == 3

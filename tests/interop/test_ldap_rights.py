@@ -23,6 +23,7 @@ from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.ldap.build import LdapParts
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.groups import Members
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.posting import Poster, PostingPolicy
 from mailsrv.directory.resolve import AddressResolver, LocalAccounts
 from mailsrv.directory.send_as import SendAsPolicy
@@ -317,7 +318,9 @@ def test_r_inj_3_names_of_members_are_values_and_no_filters(site):
         assert entry is not None
         found = result(
             Deferred.fromCoroutine(
-                parts.client.search(f"cn=nasty{number},{GROUPS}", entry, parts.mapping.wanted(), seconds=5.0, limit=5)
+                parts.client.search(
+                    Search(f"cn=nasty{number},{GROUPS}", entry, parts.mapping.wanted(), limit=5), seconds=5.0
+                )
             )
         )
         assert found[0].texts("memberUid") == (value,)

@@ -18,7 +18,8 @@ from twisted.logger import Logger
 from mailsrv.directory.ldap import messages
 from mailsrv.directory.ldap.changes import Change, Feed
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
-from mailsrv.directory.ldap.filters import Filter, all_of, at_least, equal, present
+from mailsrv.directory.ldap.filters import Filter, all_of, at_least, equal
+from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.trouble import RequestTrouble
 
 LIMIT = 5000
@@ -71,7 +72,7 @@ class PollSource:
 def read_root(connection: LdapConnection, seconds: float) -> LdapEntry:
     """The root DSE (RFC 4512 5.1), as far as it matters here."""
     wanted = ("supportedControl", "highestCommittedUSN", "dsServiceName", "defaultNamingContext")
-    found = connection.search("", present("objectClass"), wanted, time.monotonic() + seconds, limit=1, whole_tree=False)
+    found = connection.search(entry_at("", wanted), time.monotonic() + seconds)
     return found[0] if found else LdapEntry("", {})
 
 
@@ -107,11 +108,13 @@ class TimeStampPoll:
         if since is None:
             since = self._now() - datetime.timedelta(seconds=BEGIN_SECONDS)
         entries = connection.search(
-            concern.base,
-            all_of([concern.what, at_least("modifyTimestamp", since.strftime(_STAMP))]),
-            (*concern.attributes, "modifyTimestamp", "entryCSN"),
+            Search(
+                concern.base,
+                all_of([concern.what, at_least("modifyTimestamp", since.strftime(_STAMP))]),
+                (*concern.attributes, "modifyTimestamp", "entryCSN"),
+                limit=LIMIT,
+            ),
             time.monotonic() + concern.answer_seconds,
-            limit=LIMIT,
         )
         changes = self._news(entries)
         if len(entries) >= LIMIT:
@@ -198,11 +201,8 @@ class UsnPoll:
         elif committed > self._since:
             newer = at_least("uSNChanged", str(self._since + 1))
             entries = connection.search(
-                concern.base,
-                all_of([concern.what, newer]),
-                (*concern.attributes, "uSNChanged"),
+                Search(concern.base, all_of([concern.what, newer]), (*concern.attributes, "uSNChanged"), limit=LIMIT),
                 time.monotonic() + concern.answer_seconds,
-                limit=LIMIT,
             )
             changes = [Change(entry.dn, entry) for entry in entries]
             changes += self._deleted(connection, newer)
@@ -217,12 +217,14 @@ class UsnPoll:
             return []
         try:
             entries = connection.search(
-                self._root,
-                all_of([equal("isDeleted", "TRUE"), newer]),
-                ("lastKnownParent",),
+                Search(
+                    self._root,
+                    all_of([equal("isDeleted", "TRUE"), newer]),
+                    ("lastKnownParent",),
+                    limit=LIMIT,
+                    controls=(messages.control(_SHOW_DELETED),),
+                ),
                 time.monotonic() + self._concern.answer_seconds,
-                limit=LIMIT,
-                controls=(messages.control(_SHOW_DELETED),),
             )
         except RequestTrouble as error:
             self._sees_deleted = False

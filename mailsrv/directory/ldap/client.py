@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from attrs import frozen
@@ -17,9 +17,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.directory.ldap.connection import Credentials, LdapConnection, LdapEntry
-from mailsrv.directory.ldap.filters import Filter, present
 from mailsrv.directory.ldap.observed import Observer, observed
 from mailsrv.directory.ldap.results import BindOutcome
+from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.servers import LdapServer, Servers
 from mailsrv.directory.ldap.service_records import ServerFinder
 from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, RequestTrouble, ServerTrouble
@@ -170,9 +170,7 @@ class Attempts:
             try:
                 connection = self.open(server, end, as_service=True)
                 try:
-                    connection.search(
-                        "", present("objectClass"), ("supportedLDAPVersion",), end, limit=1, whole_tree=False
-                    )
+                    connection.search(entry_at("", ("supportedLDAPVersion",)), end)
                 finally:
                     connection.close()
             except LdapTrouble as error:
@@ -221,16 +219,9 @@ class LdapClient:
         if self._finder is not None:
             await self._finder.find(seconds)
 
-    async def search(
-        self, base: str, what: Filter, attributes: Sequence[str], *, seconds: float, limit: int, whole_tree: bool = True
-    ) -> tuple[LdapEntry, ...]:
+    async def search(self, search: Search, *, seconds: float) -> tuple[LdapEntry, ...]:
         """Entries. Raises LdapTrouble, or Unavailable where too many wait."""
-        return await self.with_connection(
-            lambda connection, deadline: connection.search(
-                base, what, attributes, deadline, limit=limit, whole_tree=whole_tree
-            ),
-            seconds=seconds,
-        )
+        return await self.with_connection(lambda connection, end: connection.search(search, end), seconds=seconds)
 
     async def with_connection(
         self, work: Callable[[LdapConnection, float], T], *, seconds: float, patience: float = 0.0

@@ -35,6 +35,7 @@ from mailsrv.directory.ldap.results import (
     check_search,
     describe,
 )
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.servers import LdapServer
 from mailsrv.directory.ldap.trouble import ConnectionLost, OutOfTime, RequestTrouble, ServerTrouble
 
@@ -202,25 +203,12 @@ class LdapConnection:
 
         return self._ask(deadline, exchange)
 
-    def search(
-        self,
-        base: str,
-        what: Filter,
-        attributes: Sequence[str],
-        deadline: float,
-        *,
-        limit: int,
-        whole_tree: bool = True,
-        controls: tuple[bytes, ...] = (),
-        is_paged: bool = False,
-    ) -> tuple[LdapEntry, ...]:
-        """Entries below (or at) ``base``, at most ``limit``; page by page where there may be many (RFC 2696).
-
-        ``is_paged``: there are many, of which few are wanted. Samba does not heed the limit of a search.
-        """
-        octets = messages.encode_filter(what.text)
+    def search(self, search: Search, deadline: float) -> tuple[LdapEntry, ...]:
+        """The entries; page by page where there may be many (RFC 2696)."""
+        limit = search.limit
+        octets = messages.encode_filter(search.what.text)
         entries: list[LdapEntry] = []
-        paged = is_paged or limit > PAGE_ENTRIES
+        paged = search.is_paged or limit > PAGE_ENTRIES
         empty_pages = 0
         cookie = b""
         while True:
@@ -229,18 +217,18 @@ class LdapConnection:
             page = (min(PAGE_ENTRIES, left), cookie) if paged else None
             question = partial(
                 messages.search_request,
-                base=base,
+                base=search.base,
                 what=octets,
-                attributes=attributes,
-                whole_tree=whole_tree,
+                attributes=search.attributes,
+                whole_tree=search.whole_tree,
                 size_limit=0 if paged else limit,
                 time_limit_seconds=_TIME_LIMIT_SECONDS,
                 page=page,
-                controls=controls,
+                controls=search.controls,
             )
             found, outcome, cookie = self._ask(deadline, partial(self._page, question, left))
             entries += found
-            check_search(outcome, base, is_full=len(entries) >= limit)
+            check_search(outcome, search.base, is_full=len(entries) >= limit)
             empty_pages = 0 if found else empty_pages + 1
             if empty_pages > EMPTY_PAGES:
                 self.is_spent = True

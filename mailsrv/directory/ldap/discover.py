@@ -9,7 +9,7 @@ from attrs import frozen
 
 from mailsrv.directory.ldap.client import TlsFiles
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
-from mailsrv.directory.ldap.filters import present
+from mailsrv.directory.ldap.search import entry_at
 from mailsrv.directory.ldap.servers import LdapServer, parse_server
 from mailsrv.directory.ldap.trouble import LdapTrouble
 
@@ -76,7 +76,7 @@ def discover(uri: str, *, ca_file: str = "", seconds: float = 10.0) -> Discovery
     connection, refusal = _open(server, ca_file, deadline)
     try:
         tls = refusal or connection.tls_version or "none"
-        found = connection.search("", present("objectClass"), _ROOT, deadline, limit=1, whole_tree=False)
+        found = connection.search(entry_at("", _ROOT), deadline)
     finally:
         connection.close()
     if not found:

@@ -25,6 +25,7 @@ from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.filters import Filter, configured, present
 from mailsrv.directory.ldap.lookups import LIST_LIMIT, MANY_PATIENCE_SECONDS, MANY_SECONDS
 from mailsrv.directory.ldap.mapping import LdapMapping
+from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.trouble import LdapTrouble, RequestTrouble
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.domain_source import IDomainSource, SuppliedDomain
@@ -101,7 +102,7 @@ class DomainReader:
     def read(self, connection: LdapConnection, deadline: float) -> DomainList:
         """All domains. Raises LdapTrouble."""
         base = self.find_base(connection, deadline)
-        entries = connection.search(base, self.what, self.attributes, deadline, limit=LIST_LIMIT)
+        entries = connection.search(Search(base, self.what, self.attributes, limit=LIST_LIMIT), deadline)
         if len(entries) >= LIST_LIMIT:
             raise RequestTrouble(f"more than {LIST_LIMIT} entries below {base!r} may be domains")
         return self.collect(entries)
@@ -123,7 +124,7 @@ class DomainReader:
         if "{suffix}" not in template and "{configuration}" not in template:
             return template.replace("{base}", self.base)
         wanted = ("defaultNamingContext", "configurationNamingContext")
-        found = connection.search("", present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+        found = connection.search(entry_at("", wanted), deadline)
         root = found[0] if found else LdapEntry("", {})
         suffix = root.first("defaultNamingContext") or suffix_of(self.base)
         configuration = root.first("configurationNamingContext") or f"CN=Configuration,{suffix}"

@@ -12,8 +12,9 @@ from attrs import define, field, frozen
 from mailsrv.address import Address
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, LdapUser, relative_identifier
-from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal, present
+from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal
 from mailsrv.directory.ldap.mapping import LdapMapping
+from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble
 from mailsrv.directory.names import parse_account_name
 
@@ -49,7 +50,7 @@ class EntriesByDn:
             what = any_of(equal(attribute, dn) for dn in batch)
             if among is not None:
                 what = all_of([what, among])
-            yield from connection.search(self.base, what, wanted, deadline, limit=len(batch))
+            yield from connection.search(Search(self.base, what, wanted, limit=len(batch)), deadline)
 
 
 @frozen
@@ -105,14 +106,9 @@ class GroupReader:
     def _ask_for_members(self, connection: LdapConnection, group: LdapEntry, deadline: float, walk: _Walk) -> None:
         sids = group.values.get("objectsid", ())
         primary = relative_identifier(sids[0]) if sids and self._reader.mapping.primary_group else ""
-        found = connection.search(
-            self._base,
-            self._reader.member_test(group.dn, primary),
-            self._reader.mapping.wanted(),
-            deadline,
-            limit=self._limit + 1,
-        )
-        for entry in found:
+        what = self._reader.member_test(group.dn, primary)
+        search = Search(self._base, what, self._reader.mapping.wanted(), limit=self._limit + 1)
+        for entry in connection.search(search, deadline):
             self._add_user(entry, group, walk)
 
     def _walk(
@@ -145,10 +141,9 @@ class GroupReader:
         for batch in batches(names):
             what = any_of(equal(mapping.member_name_of, name) for name in batch)
             known = {name.lower() for name in batch}
-            found = connection.search(
-                self._base, all_of([self._reader.users(), what]), mapping.wanted(), deadline, limit=2 * len(batch)
-            )
-            for entry in found:
+            among = all_of([self._reader.users(), what])
+            search = Search(self._base, among, mapping.wanted(), limit=2 * len(batch))
+            for entry in connection.search(search, deadline):
                 if any(text.lower() in known for text in entry.texts(mapping.member_name_of)):
                     yield entry
 
@@ -183,7 +178,7 @@ def read_entry(
 ) -> LdapEntry | None:
     """One entry by its name; None where it is gone, or ``among`` does not match it."""
     try:
-        found = connection.search(dn, among or present("objectClass"), wanted, deadline, limit=1, whole_tree=False)
+        found = connection.search(entry_at(dn, wanted, among), deadline)
     except NoSuchEntry:
         return None
     return found[0] if found else None

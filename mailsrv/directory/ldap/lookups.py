@@ -11,7 +11,6 @@ is gone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from time import sleep
 
 from attrs import evolve
@@ -26,6 +25,7 @@ from mailsrv.directory.ldap.entry import EntryReader, LdapUser
 from mailsrv.directory.ldap.filters import Filter
 from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import AliasEntry
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import NoSuchEntry, RequestTrouble
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
@@ -160,7 +160,8 @@ class LookUps:
     def read_all(self, connection: LdapConnection, deadline: float) -> Sequence[DirectoryUser]:
         """All users. In a thread: there may be many."""
         reader = self._reader
-        entries = connection.search(self._base, reader.users(), reader.mapping.wanted(), deadline, limit=LIST_LIMIT)
+        search = Search(self._base, reader.users(), reader.mapping.wanted(), limit=LIST_LIMIT)
+        entries = connection.search(search, deadline)
         users = {found.user.address: found.user for entry in entries if (found := reader.user(entry)) is not None}
         return tuple(users[address] for address in sorted(users, key=str))
 
@@ -170,7 +171,7 @@ class LookUps:
         """Users by canonical address. In a thread: a hundred entries are too much for the reactor's at once."""
         users: dict[Address, list[LdapUser]] = {}
         what, limit = self._reader.by_addresses(addresses), _ENTRIES_OF_A_NAME * len(addresses)
-        entries = connection.search(self._base, what, self._reader.mapping.wanted(), deadline, limit=limit)
+        entries = connection.search(Search(self._base, what, self._reader.mapping.wanted(), limit=limit), deadline)
         for number, entry in enumerate(entries):
             user = self._reader.user(entry)
             if user is not None:
@@ -190,18 +191,18 @@ class LookUps:
 
     def _find_somebody(self, connection: LdapConnection, deadline: float) -> Sequence[LdapEntry]:
         """In a thread: any user."""
-        ask = partial(connection.search, self._base, self._reader.users(), ("1.1",), deadline, limit=1)
+        search = Search(self._base, self._reader.users(), ("1.1",), limit=1)
         try:
-            return ask(is_paged=True)
+            return connection.search(evolve(search, is_paged=True), deadline)
         except NoSuchEntry:
             raise
         except RequestTrouble:
             # Not every server knows pages.
-            return ask()
+            return connection.search(search, deadline)
 
     async def _search(self, what: Filter) -> Sequence[LdapEntry]:
         return await self._client.search(
-            self._base, what, self._reader.mapping.wanted(), seconds=self._seconds, limit=_ENTRIES_OF_A_NAME
+            Search(self._base, what, self._reader.mapping.wanted(), limit=_ENTRIES_OF_A_NAME), seconds=self._seconds
         )
 
     def _check_alone(self, address: Address, found: Sequence[LdapEntry], matching: int) -> None:

@@ -16,6 +16,7 @@ from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader, relative_identifier
 from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal, in_chain
 from mailsrv.directory.ldap.groups import GROUP_DEPTH, EntriesByDn, batches, read_entry
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import RequestTrouble
 
 _LOOPS_TO_REPORT = 5
@@ -147,7 +148,8 @@ class MembershipReader:
     def _search(self, walk: _Walk, tests: Sequence[Filter]) -> Sequence[LdapEntry]:
         groups = self._reader.groups()
         what = any_of(tests) if groups is None else all_of([groups, any_of(tests)])
-        found = walk.connection.search(self._base, what, self._group_attributes, walk.deadline, limit=self._limit + 1)
+        search = Search(self._base, what, self._group_attributes, limit=self._limit + 1)
+        found = walk.connection.search(search, walk.deadline)
         if len(found) > self._limit:
             raise self._too_many(walk)
         return found

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar, cast
 
 from attrs import frozen
 
 from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
-from mailsrv.directory.ldap.filters import Filter
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import LdapTrouble
 
 
@@ -50,29 +50,18 @@ class _ObservedConnection:
         self._connection = connection
         self._observer = observer
 
-    def search(
-        self,
-        base: str,
-        what: Filter,
-        attributes: Sequence[str],
-        deadline: float,
-        *,
-        limit: int,
-        whole_tree: bool = True,
-        is_paged: bool = False,
-    ) -> tuple[LdapEntry, ...]:
+    def search(self, search: Search, deadline: float) -> tuple[LdapEntry, ...]:
         """As :meth:`LdapConnection.search`."""
         began = time.perf_counter()
         found: tuple[LdapEntry, ...] = ()
         trouble = ""
         try:
-            found = self._connection.search(
-                base, what, attributes, deadline, limit=limit, whole_tree=whole_tree, is_paged=is_paged
-            )
+            found = self._connection.search(search, deadline)
         except LdapTrouble as error:
             trouble = str(error)
             raise
         finally:
             milliseconds = (time.perf_counter() - began) * 1000
-            self._observer(Asked(self._connection.server.uri, base, what.text, milliseconds, found, trouble))
+            server, what = self._connection.server.uri, search.what.text
+            self._observer(Asked(server, search.base, what, milliseconds, found, trouble))
         return found

@@ -13,8 +13,8 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from mailsrv.directory.ldap.client import LdapClient
-from mailsrv.directory.ldap.filters import present
 from mailsrv.directory.ldap.results import BindOutcome
+from mailsrv.directory.ldap.search import entry_at
 from mailsrv.directory.ldap.trouble import NoSuchEntry
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.verifiers import is_locked, is_supported
@@ -69,9 +69,7 @@ class CompareCheck:
 
     async def _read(self, dn: str, seconds: float) -> list[str]:
         try:
-            entries = await self._client.search(
-                dn, present("objectClass"), (self._attribute,), seconds=seconds, limit=1, whole_tree=False
-            )
+            entries = await self._client.search(entry_at(dn, (self._attribute,)), seconds=seconds)
         except NoSuchEntry:
             return []
         stored = [text for entry in entries for text in entry.texts(self._attribute) if text][:VALUES]

@@ -17,6 +17,7 @@ from mailsrv.directory.ldap.entry import EntryReader
 from mailsrv.directory.ldap.filters import Filter, all_of, any_of, equal
 from mailsrv.directory.ldap.groups import EntriesByDn, GroupReader, batches
 from mailsrv.directory.ldap.memberships import Memberships
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.standing import matches
 from mailsrv.directory.ldap.trouble import RequestTrouble
 from mailsrv.directory.names import parse_account_name
@@ -159,7 +160,7 @@ class RightsReader:
         for batch in batches(values):
             tests = any_of(equal(name, value) for name in attributes for value in batch)
             what = self._mailboxes(tests)
-            for entry in connection.search(self._base, what, self.wanted, deadline, limit=NAMES_LIMIT):
+            for entry in connection.search(Search(self._base, what, self.wanted, limit=NAMES_LIMIT), deadline):
                 found.setdefault(entry.dn.lower(), entry)
         shared: dict[Address, frozenset[MailboxRight]] = {}
         for entry in found.values():

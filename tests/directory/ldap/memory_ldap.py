@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from mailsrv.directory.ldap.connection import LdapEntry
-from mailsrv.directory.ldap.filters import IN_CHAIN, Filter
+from mailsrv.directory.ldap.filters import IN_CHAIN
+from mailsrv.directory.ldap.search import Search
 
 Values = dict[str, tuple[bytes, ...]]
 
@@ -35,25 +36,16 @@ class MemoryLdap:
         self.entries[dn.lower()] = LdapEntry(dn, found)
         return dn
 
-    def search(
-        self,
-        base: str,
-        what: Filter,
-        attributes: Sequence[str],
-        deadline: float,
-        *,
-        limit: int,
-        whole_tree: bool = True,
-        is_paged: bool = False,
-    ) -> tuple[LdapEntry, ...]:
-        self.asked.append(what.text)
-        wanted = {name.lower() for name in attributes}
+    def search(self, search: Search, deadline: float) -> tuple[LdapEntry, ...]:
+        self.asked.append(search.what.text)
+        wanted = {name.lower() for name in search.attributes}
+        base = search.base.lower()
         found = []
         for entry in self.entries.values():
-            is_there = entry.dn.lower().endswith(base.lower()) if whole_tree else entry.dn.lower() == base.lower()
-            if is_there and self._matches(entry, what.text):
+            is_there = entry.dn.lower().endswith(base) if search.whole_tree else entry.dn.lower() == base
+            if is_there and self._matches(entry, search.what.text):
                 found.append(LdapEntry(entry.dn, {name: each for name, each in entry.values.items() if name in wanted}))
-        return tuple(found[:limit])
+        return tuple(found[: search.limit])
 
     def _matches(self, entry: LdapEntry, text: str) -> bool:
         inner = text[1:-1]

@@ -19,6 +19,7 @@ from mailsrv.directory.ldap.entry import MOST_OCTETS
 from mailsrv.directory.ldap.lookups import SOMEBODY_SECONDS
 from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.rights import NAMES_LIMIT
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import RequestTrouble, ServerTrouble
 from mailsrv.directory.resolve import AddressResolver, LocalAccounts
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings
@@ -52,8 +53,8 @@ class House:
             raise ServerTrouble("down")
         return work(self, deadline)
 
-    def search(self, *args: Any, **more: Any) -> Any:
-        return self.server.search(*args, **more)
+    def search(self, search: Search, deadline: float) -> Any:
+        return self.server.search(search, deadline)
 
     def bind(self, credentials: Credentials, deadline: float) -> BindOutcome:
         is_there = credentials.dn.lower() in self.server.entries
@@ -163,7 +164,7 @@ def test_names_that_only_look_alike_to_the_server_do_not_crowd_out_the_right_one
     for number in range(5):
         house.user(f"x{number}", mail=f"b\u200bo{number}ss@example.test")
     every = tuple(house.server.entries.values())
-    house.server.search = lambda *args, limit, **more: every[-limit:]
+    house.server.search = lambda search, deadline: every[-search.limit :]
     assert isinstance(now(house.directory.find_user(ex("boss"))), Unavailable)
     assert isinstance(now(house.directory.find_login(ex("boss"))), Unavailable)
 
@@ -199,10 +200,10 @@ def test_whether_anybody_is_there_is_not_asked_for_every_name_that_is_guessed(ho
 def test_where_a_server_knows_no_pages_it_is_asked_without(house):
     search = house.server.search
 
-    def without_pages(*args: Any, is_paged: bool = False, **more: Any) -> Any:
-        if is_paged:
+    def without_pages(asked: Search, deadline: float) -> Any:
+        if asked.is_paged:
             raise RequestTrouble("unavailableCriticalExtension")
-        return search(*args, **more)
+        return search(asked, deadline)
 
     house.server.search = without_pages
     assert now(house.directory.find_user(ex("nobody"))) is None

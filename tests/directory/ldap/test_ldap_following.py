@@ -30,9 +30,10 @@ from mailsrv.directory.ldap.changes_sync import (
 )
 from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.entry import EntryReader
-from mailsrv.directory.ldap.filters import Filter, present
+from mailsrv.directory.ldap.filters import present
 from mailsrv.directory.ldap.mapping import load_preset
 from mailsrv.directory.ldap.messages import INTERMEDIATE_RESPONSE, SEARCH_DONE, SEARCH_ENTRY, Message, tlv
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, RequestTrouble, ServerTrouble
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.sessions import DirectoryProof, SessionEnd
@@ -76,8 +77,8 @@ class Played:
     asked: list[tuple[bytes, ...]] = field(factory=list)
     server: Any = None
 
-    def search(self, base: str, what: Filter, *_: object, **more: object) -> Sequence[LdapEntry]:
-        if not base:
+    def search(self, search: Search, deadline: float) -> Sequence[LdapEntry]:
+        if not search.base:
             return (LdapEntry("", self.root),)
         found = self.searches.pop(0)
         if isinstance(found, LdapTrouble):
@@ -298,8 +299,8 @@ class Clocks:
         """Since when changes are asked for."""
         asked: list[str] = []
 
-        def search(base: str, what: Filter, *_: object, **more: object) -> Sequence[LdapEntry]:
-            asked.append(what.text)
+        def search(search: Search, deadline: float) -> Sequence[LdapEntry]:
+            asked.append(search.what.text)
             return entries
 
         connection: Any = SimpleNamespace(search=search)

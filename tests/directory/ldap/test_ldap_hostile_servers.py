@@ -20,6 +20,7 @@ from mailsrv.directory.ldap.client import Attempts, LdapClient, ServiceAccount, 
 from mailsrv.directory.ldap.connection import EMPTY_PAGES, PAGE_ENTRIES
 from mailsrv.directory.ldap.filters import equal
 from mailsrv.directory.ldap.messages import tlv
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.servers import Servers, parse_server
 from mailsrv.directory.ldap.trouble import NoServer, NoSuchEntry, RequestTrouble, ServerTrouble
 from mailsrv.directory.ldap.workers import InPlace
@@ -182,7 +183,7 @@ def house() -> Iterator[House]:
 def ask(client: LdapClient, *, limit: int = 5, seconds: float = 5.0) -> Any:
     """DNs and values, or what it fails with."""
     found: list[Any] = []
-    question = client.search("dc=test", equal("uid", "alice"), ("uid",), seconds=seconds, limit=limit)
+    question = client.search(Search("dc=test", equal("uid", "alice"), ("uid",), limit=limit), seconds=seconds)
     Deferred.fromCoroutine(question).addCallbacks(
         lambda entries: [(each.dn, dict(each.values)) for each in entries], lambda failure: failure.value
     ).addBoth(found.append)
@@ -324,7 +325,7 @@ def test_a_hard_question_that_takes_its_time_shuts_no_server_for_everybody(house
     client = house.client(house.server(answering(slow)).uri)
     found: list[Any] = []
     question = client.with_connection(
-        lambda connection, end: connection.search("dc=test", equal("uid", "alice"), ("uid",), end, limit=5),
+        lambda connection, end: connection.search(Search("dc=test", equal("uid", "alice"), ("uid",), limit=5), end),
         seconds=5.0,
         patience=patience,
     )

@@ -14,6 +14,7 @@ from mailsrv.directory.ldap.groups import GroupReader
 from mailsrv.directory.ldap.mapping import changed, load_preset
 from mailsrv.directory.ldap.memberships import Group, MembershipReader, Memberships
 from mailsrv.directory.ldap.rights import RightsReader
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import RequestTrouble
 from mailsrv.interfaces.rights import MailboxRight, Posters
 from tests.directory.ldap.memory_ldap import MemoryLdap, sid
@@ -120,7 +121,7 @@ def test_r_lim_2_too_many_groups_are_trouble_and_not_a_part_of_them(server):
 
 def test_a_group_of_active_directory_has_members_of_all_levels_and_by_primary_group(server):
     one = reader()
-    entry = server.search("cn=Staff,dc=test", one.users(), (), END, limit=1, whole_tree=False) or (
+    entry = server.search(Search("cn=Staff,dc=test", one.users(), (), limit=1, whole_tree=False), END) or (
         server.entries["cn=staff,dc=test"],
     )
     found = group_reader(one).expand(server, entry[0], END)

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 
 from mailsrv.directory.ldap.connection import LdapEntry
 from mailsrv.directory.ldap.password_check import CompareCheck
+from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.sha_crypt import sha_crypt
 from mailsrv.directory.settings import PasswordSettings
@@ -23,7 +24,7 @@ class Client:
     def __init__(self, *values: str) -> None:
         self.entry = LdapEntry(DN, {"userpassword": tuple(value.encode() for value in values)})
 
-    async def search(self, *_arguments: Any, **_options: Any) -> list[LdapEntry]:
+    async def search(self, search: Search, *, seconds: float) -> list[LdapEntry]:
         return [self.entry]
 
 
