@@ -1,5 +1,5 @@
 """For all tests: names that are the same in every process, examples that are the same in every run, temporary files
-out of the tree, and a look at the tree.
+out of the tree, a collector that leaves the tests themselves alone, and a look at the tree.
 
 Hypothesis tries the same examples each time, so that what fails has changed. To search for new ones:
 ``pytest --hypothesis-profile=searching``. ``make check`` takes the profile ``quick``: few examples, whatever a test
@@ -9,6 +9,7 @@ asks for.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import os
 import sys
@@ -30,6 +31,9 @@ _EXPECTED = {"build", "dist", "var", "__pycache__", "mailsrv.egg-info"}
 
 # Once trial is loaded, pytest asks before each test for Twisted's version, and each time all of its metadata is read.
 importlib.metadata.version = functools.cache(importlib.metadata.version)
+
+# While tests are read there is no garbage, only more and more to look through: a fifth of that time.
+gc.disable()
 
 # A busy machine is no fault of an example: time limits are the tests' own (faulthandler_timeout).
 _STEADY = settings(deadline=None, database=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -60,6 +64,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             test._hypothesis_internal_use_settings = _at_most(asked, _QUICK_EXAMPLES)
         elif isinstance(of_machine := getattr(item.cls, "settings", None), settings):
             setattr(item.cls, "settings", _at_most(of_machine, _QUICK_RUNS))  # noqa: B010 - only such classes have it
+
+
+def pytest_collection_finish() -> None:
+    """What was read stays to the end: looking through it again and again takes as long as hundreds of tests."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _at_most(asked: settings, examples: int) -> settings:

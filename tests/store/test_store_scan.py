@@ -33,6 +33,13 @@ def result(deferred: Any) -> Any:
     return found[0]
 
 
+def clock_goes_on(*folders: Path) -> None:
+    """What was done last in them has a stamp of its own, even where a file system's clock stands for milliseconds."""
+    for folder in folders:
+        status = folder.stat()
+        os.utime(folder, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+
+
 class Account:
     """Alice, her files, and a server that can be started again."""
 
@@ -74,13 +81,8 @@ class Account:
         path = self.root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(octets)
+        clock_goes_on(path.parent)
         return path
-
-    def age(self, name: str = "") -> None:
-        """Make the folders' time stamps old enough to be believed, but no others than those recorded."""
-        folder = self.root / name if name else self.root
-        for part in ("new", "cur"):
-            os.utime(folder / part, (time.time() - 60, time.time() - 60))
 
     def drop_index(self) -> None:
         self.setting.kill()
@@ -117,7 +119,9 @@ def test_a_file_taken_away_is_expunged(account: Account):
     account.append(b"Subject: 1\r\n\r\n", b"Subject: 2\r\n\r\n")
     inbox = account.open()
     before = inbox.highest_mod_seq
-    account.files()[0].unlink()
+    path = account.files()[0]
+    path.unlink()
+    clock_goes_on(path.parent)
     result(inbox.refresh())
     assert list(inbox.uids) == [2]
     assert inbox.highest_mod_seq > before
@@ -149,6 +153,7 @@ def test_flags_changed_by_another_program_are_merged(account: Account):
     [path] = account.files()
     assert path.name.endswith(":2,Fa")
     path.rename(path.parent / (path.name.partition(":")[0] + ":2,Sa"))
+    clock_goes_on(path.parent)
     result(inbox.refresh())
     assert account.flags() == {1: frozenset({"\\Answered", "\\Seen", "work"})}
 
@@ -533,12 +538,14 @@ def test_a_message_another_program_moved_under_a_name_of_its_own_is_kept(account
     account.append(b"Subject: 2\r\n\r\n", name="Archive")
     # First the mailbox it came to is looked at: the row's file is gone.
     path.rename(account.root / ".Archive" / "cur" / attempt_at(path, 77))
+    clock_goes_on(path.parent, account.root / ".Archive" / "cur")
     assert list(account.contents("Archive").values()).count(WHOLE) == 1
     assert account.contents() == {}
     # First the mailbox it went from: only a tombstone is left.
     account.append(WHOLE)
     [path] = account.files()
     path.rename(account.root / ".Archive" / "cur" / path.name.replace(",U=", ",U=90"))
+    clock_goes_on(path.parent, account.root / ".Archive" / "cur")
     assert account.contents() == {}
     assert list(account.contents("Archive").values()).count(WHOLE) == 2
 
@@ -546,11 +553,12 @@ def test_a_message_another_program_moved_under_a_name_of_its_own_is_kept(account
 def test_a_message_another_program_moved_or_copied_under_its_name_is_a_new_one(account: Account):
     path = delivered(account)
     account.append(b"Subject: 2\r\n\r\n", name="Archive")
-    shutil.copy(path, account.root / ".Archive" / "cur" / path.name)
+    clock_goes_on(Path(shutil.copy(path, account.root / ".Archive" / "cur" / path.name)).parent)
     assert account.contents("Archive")[2] == WHOLE
     assert account.contents() == {1: WHOLE}
     account.append(b"Subject: 3\r\n\r\n", name="Sent")
     path.rename(account.root / ".Sent" / "cur" / path.name)
+    clock_goes_on(path.parent, account.root / ".Sent" / "cur")
     assert WHOLE in account.contents("Sent").values()
     assert account.contents() == {}
 
@@ -641,6 +649,7 @@ def test_a_copy_another_program_moves_is_kept_however_many_links_it_has(account:
     account.append(b"Subject: 2\r\n\r\n", name="Sent")
     [copy] = account.files(".Archive")
     copy.rename(account.root / ".Sent" / "cur" / copy.name)
+    clock_goes_on(copy.parent, account.root / ".Sent" / "cur")
     assert account.contents("Archive") == {}
     assert WHOLE in account.contents("Sent").values()
     assert account.contents() == {1: WHOLE}
