@@ -34,18 +34,30 @@ class MailboxRights:
         self._rights = IRightsDirectory(directory) if IRightsDirectory.providedBy(directory) else None
         self._limit = limit
         self._told: set[Address] = set()
+        self._shared = tuple(shared)
         self._by_user: dict[Address, dict[Address, bool]] = {}
         """User → account → whether they may write."""
+        twice = self._read()
+        if twice:
+            raise ValueError(f"the mailboxes of {twice[0]} are shared twice")
+
+    def _read(self) -> Sequence[Address]:
+        """Take the tables by the domains there are now; answers with those that are about the same account."""
+        self._table = self._domains.table
+        self._by_user.clear()
         accounts: set[Address] = set()
-        for one in shared:
+        twice: list[Address] = []
+        for one in self._shared:
             account = self._canonical(parse_mailbox(one.account))
             if account in accounts:
-                raise ValueError(f"the mailboxes of {account} are shared twice")
+                twice.append(account)
+                continue
             accounts.add(account)
             for may_write, users in ((False, one.readers), (True, one.writers)):
                 for user in users:
                     granted = self._by_user.setdefault(self._canonical(parse_mailbox(user)), {})
                     granted[account] = may_write or granted.get(account, False)
+        return twice
 
     @property
     def has_rules(self) -> bool:
@@ -59,6 +71,10 @@ class MailboxRights:
         return run_coroutine(self._find(user))
 
     async def _find(self, user: DirectoryUser) -> Sequence[SharedAccount]:
+        if self._table is not self._domains.table:
+            # A directory may have given a domain another name.
+            for address in self._read():
+                self._log.error("Two [[shared]] tables are about {address}: the first counts", address=str(address))
         granted = dict(self._by_user.get(user.address, {}))
         if self._rights is not None and self._rights.has_shared_mailboxes:
             for shared in await self._rights.find_shared_mailboxes(user):

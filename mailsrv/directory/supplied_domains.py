@@ -227,7 +227,8 @@ class SuppliedDomains:
         return waiter
 
     def _failed(self, failure: Failure, each: _Kept) -> None:
-        self._log.failure("{directory}: the list of domains cannot be kept", failure, directory=each.source.name)
+        self._log.failure("{directory}: its domains cannot be kept up", failure, directory=each.source.name)
+        self._note_trouble(each, "a fault")
 
     def _done(self, _: object, each: _Kept) -> None:
         asking, each.asking = each.asking, None
@@ -246,7 +247,7 @@ class SuppliedDomains:
         try:
             found = tuple(await each.source.find_domains())
         except MailError as error:
-            await self._note_trouble(each, error.cause or str(error))
+            self._note_trouble(each, error.cause or str(error))
             return
         had = each.domains
         # In a thread: there may be thousands. A source that has nothing new answers with what it had.
@@ -263,7 +264,7 @@ class SuppliedDomains:
             await self._publish(is_news=before is not Knowledge.NONE)
         await self._keep(each)
 
-    async def _note_trouble(self, each: _Kept, cause: str) -> None:
+    def _note_trouble(self, each: _Kept, cause: str) -> None:
         if not each.trouble:
             what = "mail for unknown domains waits" if each.knowledge is Knowledge.NONE else "the last list is used"
             self._log.error(

@@ -12,9 +12,11 @@ from mailsrv.delivery.recipients import RecipientPolicy, Service
 from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.domains import DomainTable, Knowledge, LocalDomains
 from mailsrv.directory.list_settings import ListSettings
+from mailsrv.directory.mailbox_rights import MailboxRights
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.settings import DomainSettings
+from mailsrv.directory.shared_settings import SharedSettings
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.domain_source import SuppliedDomain
 from mailsrv.interfaces.rights import Posters
@@ -28,7 +30,8 @@ STRANGER = Address("x", "elsewhere.test")
 
 def run(coroutine: Any) -> Any:
     ended: list[Any] = []
-    Deferred.fromCoroutine(coroutine).addBoth(ended.append)
+    answer = coroutine if isinstance(coroutine, Deferred) else Deferred.fromCoroutine(coroutine)
+    answer.addBoth(ended.append)
     [outcome] = ended
     if hasattr(outcome, "raiseException"):
         outcome.raiseException()
@@ -133,3 +136,14 @@ def test_rules_of_lists_follow_the_names_of_domains(house):
     assert run(rights.posting_rule(team)).who is Posters.USERS
     house.know(Knowledge.ALL)
     assert run(rights.posting_rule(team)) is None
+
+
+def test_shared_mailboxes_follow_the_names_of_domains(house):
+    owner = house.directory.add_user(Address("team", "dir.test"), "x")
+    table = SharedSettings("team@dir.example", readers=("alice@own.test",))
+    rights = MailboxRights(house.domains, house.directory, [table], limit=10)
+    house.know(Knowledge.ALL, "dir.test")
+    alice = run(house.directory.find_user(ALICE))
+    assert not run(rights.find(alice))
+    house.know(Knowledge.ALL, "dir.test", "dir.example")
+    assert [each.address for each in run(rights.find(alice))] == [owner.address]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 
@@ -316,3 +317,17 @@ def test_without_sources_nothing_is_done(make):
     assert not house.clock.getDelayedCalls()
     assert house.knowledge() is Knowledge.ALL
     house.supplied.stop()
+
+
+def test_a_fault_of_ours_is_an_outage_and_ends_nothing(make):
+    source: Any = MemoryDomains("a.test")
+    house = make(source)
+    house.start()
+    find = source.find_domains
+    source.find_domains = lambda: fail(RuntimeError("a bug"))
+    house.clock.advance(30)
+    assert house.knowledge() is Knowledge.LAST_HEARD
+    assert house.supplied.states()[0].trouble == "a fault"
+    source.find_domains = find
+    house.clock.advance(RETRY_SECONDS)
+    assert house.knowledge() is Knowledge.ALL

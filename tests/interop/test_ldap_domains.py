@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import queue
 import smtplib
 import time
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailsrv.cli.root import root
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
+from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.errors import Unavailable
 from mailsrv.tls.self_signed import write_self_signed
@@ -179,6 +182,42 @@ class SlapdSourceTests(DomainSourceContract, SynchronousTestCase):
     def empty_source(self) -> None:
         self.site.remove("one.test")
         assert self.site.writer().delete(f"dc=two,{DOMAINS}")
+
+
+# Changes
+
+SYNCPROV = "moduleload syncprov\noverlay syncprov\nindex entryCSN,modifyTimestamp eq\n"
+
+
+@pytest.mark.parametrize("changes", [ChangesMode.SYNC, ChangesMode.POLL])
+def test_who_follows_the_directory_hears_of_domains(tmp_path: Path, changes: ChangesMode) -> None:
+    site = make_site(tmp_path, (ENTRIES[0], domain("one.test")), SYNCPROV)
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    parts = site.parts(
+        changes=changes, changes_seconds=1.0, attributes={"domain_base": "ou=domains,{base}"}, preset="openldap"
+    )
+    assert parts.domains is not None
+    parts.domains.follow_domains(lambda: told.put("changed"))
+    parts.domains.find_domains()
+    end = parts.directory.follow_changes(lambda _: None)
+    try:
+        # What happens before it is followed is not told; so there are several.
+        for number in range(WITHIN_SECONDS):
+            site.add(f"new{number}.test")
+            with contextlib.suppress(queue.Empty):
+                told.get(timeout=1)
+                break
+        else:
+            raise AssertionError("no change was told")
+        if changes is ChangesMode.SYNC:
+            time.sleep(0.2)
+            while not told.empty():
+                told.get()
+            site.remove("one.test")
+            told.get(timeout=WITHIN_SECONDS)
+    finally:
+        end()
+        site.slapd.kill()
 
 
 # A whole server
