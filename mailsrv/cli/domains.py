@@ -13,7 +13,7 @@ from mailsrv.cli.output import say
 from mailsrv.config.schema import Settings
 from mailsrv.directory.domains import Knowledge, LocalDomains
 from mailsrv.directory.kept_domains import KeptDomains, kept_folder
-from mailsrv.directory.settings import DirectorySettings, DomainSettings
+from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings
 from mailsrv.directory.supplied_domains import SuppliedDomains
 
 
@@ -59,7 +59,7 @@ def is_own_domain(settings: HasDomains, domain: str) -> bool:
 
 def supplies_domains(settings: HasDomains) -> bool:
     """Whether a directory lists domains."""
-    return any(each.domains for each in settings.directory)
+    return any(each.domains and each.type is DirectoryType.LDAP for each in settings.directory)
 
 
 def where_domains_are(settings: HasDomains) -> str:

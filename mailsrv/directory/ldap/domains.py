@@ -33,6 +33,7 @@ from mailsrv.interfaces.domain_source import IDomainSource, SuppliedDomain
 _SUFFIX = re.compile(r"(?:^|,)\s*((?:dc=[^,]+)(?:\s*,\s*dc=[^,]+)*)\s*$", re.IGNORECASE)
 _SCHEMES = frozenset({"smtp", "mailto"})
 _SHOWN = 10
+_COMPLAINTS = 1000
 _SHOWN_CHARACTERS = 200
 _IN_ONE_GO, _PAUSE_SECONDS = 64, 0.0001
 
@@ -75,18 +76,20 @@ class _Collected:
     """What each means, with where that stands."""
     complaints: list[str] = field(factory=list)
 
+    def complain(self, sentence: str) -> None:
+        if len(self.complaints) < _COMPLAINTS:
+            self.complaints.append(sentence)
+
     def domains(self) -> Iterator[SuppliedDomain]:
         for name, origin in self.mains.items():
             yield SuppliedDomain(name, name, origin)
         for name, meant in self.aliases.items():
             if name in self.mains:
                 if meant.keys() != {name}:
-                    self.complaints.append(f"{name} is a domain of its own, and another name of {min(meant)}")
+                    self.complain(f"{name} is a domain of its own, and another name of {min(meant)}")
                 continue
             if len(meant) > 1:
-                self.complaints.append(
-                    f"{name} is another name of several domains: {', '.join(sorted(meant)[:_SHOWN])}"
-                )
+                self.complain(f"{name} is another name of several domains: {', '.join(sorted(meant)[:_SHOWN])}")
             main = min(meant)
             yield SuppliedDomain(name, main, meant[main])
 
@@ -157,7 +160,7 @@ class DomainReader:
             collected.mains.setdefault(name, origin)
         aliases = self._names(entry, mapping.domain_alias, collected)
         if aliases and not mains:
-            collected.complaints.append(f"{entry.dn[:_SHOWN_CHARACTERS]!a} has other names of a domain, and no domain")
+            collected.complain(f"{_printable(entry.dn)} has other names of a domain, and no domain")
             return
         for name, origin in aliases.items():
             if name not in mains:
@@ -168,15 +171,20 @@ class DomainReader:
         found: dict[str, str] = {}
         for attribute in attributes:
             for text in entry.texts(attribute):
-                place = f"{attribute} of {entry.dn[:_SHOWN_CHARACTERS]}"
+                place = f"{attribute} of {_printable(entry.dn)}"
                 try:
                     name = parse_value(text)
                 except AddressError:
-                    collected.complaints.append(f"{text[:_SHOWN_CHARACTERS]!a} is no domain ({place})")
+                    collected.complain(f"{text[:_SHOWN_CHARACTERS]!a} is no domain ({place})")
                     continue
                 if name is not None:
                     found.setdefault(name, place)
         return found
+
+
+def _printable(dn: str) -> str:
+    """For logs and people."""
+    return "".join(each if each.isprintable() else "?" for each in dn[:_SHOWN_CHARACTERS])
 
 
 def suffix_of(base: str) -> str:

@@ -194,7 +194,7 @@ def test_what_is_of_no_use_is_told_and_the_rest_is_used():
     assert names(found) == {"a.test": "a.test", "c.test": "c.test", "d.test": "d.test", "x.test": "c.test"}
     assert found.complaints == (
         "'no domain' is no domain (associatedDomain of cn=a,dc=test)",
-        "'cn=b,dc=test' has other names of a domain, and no domain",
+        "cn=b,dc=test has other names of a domain, and no domain",
         "a.test is a domain of its own, and another name of c.test",
         "x.test is another name of several domains: c.test, d.test",
     )
@@ -206,6 +206,17 @@ def test_a_list_that_is_too_long_is_none():
         server.add(f"cn={number},dc=test", objectClass="domainRelatedObject", associatedDomain=f"d{number}.test")
     with pytest.raises(RequestTrouble, match="more than 100 domains"):
         read(server)
+
+
+def test_r_inj_3_what_is_told_of_hostile_entries_is_short_and_printable():
+    server = MemoryLdap()
+    many = tuple(f"no domain {number}" for number in range(5000))
+    server.add("cn=\x1b]0;x\r\nERROR,dc=test", objectClass="domainRelatedObject", associatedDomain=(*many, "a.test"))
+    server.add("cn=" + "x" * 5000 + ",dc=test", objectClass="domainRelatedObject", associatedDomain="b.test")
+    found = read(server)
+    assert len(found.complaints) == 1000
+    assert all(text.isprintable() for text in (*found.complaints, *(each.origin for each in found.domains)))
+    assert max(len(each.origin) for each in found.domains) < 300
 
 
 def test_the_end_of_a_name_is_the_tree():
