@@ -14,11 +14,12 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from mailsrv.address import Address
-from mailsrv.auth.realm import make_checker, make_portal
+from mailsrv.auth.realm import MailRealm, make_checker, make_portal
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.errors import Unavailable
-from mailsrv.interfaces.account import IAccount, InvalidCredentials, PasswordCredentials
+from mailsrv.interfaces.account import IAccount, InvalidCredentials, ISharedWith, PasswordCredentials
+from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.mailbox import IMailStore
 
 ALICE = Address("alice", "example.test")
@@ -293,6 +294,27 @@ class PortalTests(SynchronousTestCase):
         self.portal: Any = make_portal(
             self.directory, AuthSettings(), store=self.store, may_send_as=may_send_as, clock=Clock()
         )
+
+    def test_only_who_asks_for_them_gets_mailboxes_of_others(self):
+        """POP3 and submission do not."""
+        user = DirectoryUser(ALICE, quota_octets=5)
+        asked: list[DirectoryUser] = []
+
+        def open_with_shared(user: DirectoryUser) -> Any:
+            asked.append(user)
+            return Deferred()
+
+        _, account, _ = MailRealm(self.store, None, open_with_shared=open_with_shared).requestAvatar(  # type: ignore[arg-type]
+            user, None, IAccount
+        )
+        verifyObject(ISharedWith, account)
+        account.open_mailboxes()
+        assert (asked, self.store.opened) == ([], [(ALICE, 5)])
+        account.open_with_shared()
+        assert asked == [user]
+        _, plain, _ = MailRealm(self.store, None).requestAvatar(user, None, IAccount)  # type: ignore[arg-type]
+        plain.open_with_shared()
+        assert self.store.opened == [(ALICE, 5)] * 2
 
     def test_the_avatar_is_the_account(self):
         credentials = PasswordCredentials("alice@example.test", "sesame", CLIENT, "imap")

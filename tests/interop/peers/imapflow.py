@@ -33,11 +33,21 @@ if (job.without) {
   const answer = {};
   try {
     await client.connect();
-    const lock = await client.getMailboxLock('INBOX');
+    const lock = await client.getMailboxLock(job.mailbox);
     answer.exists = client.mailbox.exists;
+    if (job.looks) {
+      answer.readOnly = client.mailbox.readOnly;
+      answer.listed = (await client.list()).map((box) => box.path);
+      answer.subjects = [];
+      for await (const one of client.fetch('1:*', { envelope: true })) answer.subjects.push(one.envelope.subject);
+      answer.seen = await client.messageFlagsAdd('1', ['\\\\Seen']);
+      const copied = await client.messageCopy('1:*', job.destination);
+      answer.copied = copied ? [...copied.uidMap.values()] : null;
+    }
     lock.release();
     await client.logout();
   } catch (error) {
+    client.close();
     answer.error = { ...error, message: error.message, response: error.responseText, code: error.serverResponseCode };
   }
   console.log(JSON.stringify(answer));
@@ -51,7 +61,18 @@ def log_in(port: int, ca: Path, auth: dict[str, str], *, without: tuple[str, ...
         "ca": str(ca),
         "options": {"host": "localhost", "port": port, "secure": True, "auth": auth},
         "without": without,
+        "mailbox": "INBOX",
     }
+    return _run(job)
+
+
+def look(port: int, ca: Path, auth: dict[str, str], mailbox: str, destination: str) -> dict[str, Any]:
+    """Read a mailbox, set \\Seen in it, and copy it: ``listed``, ``readOnly``, ``subjects``, ``seen``, ``copied``."""
+    options = {"host": "localhost", "port": port, "secure": True, "auth": auth}
+    return _run({"ca": str(ca), "options": options, "mailbox": mailbox, "looks": True, "destination": destination})
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
     done = subprocess.run(
         ("node", "-e", _PROGRAM, "--", str(_library())),
         input=json.dumps(job).encode(),
