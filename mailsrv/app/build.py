@@ -102,9 +102,7 @@ class MailServer:
         self._throttle = self._make_throttle(settings)
         self._app_passwords = AppPasswords(settings, reactor)
         self._ticket_threads = TicketThreads(reactor, settings.gssapi)
-        self._sessions = Sessions(
-            settings.sessions, clock=reactor, bus=storage.bus, directory=lambda: self._policy.directory
-        )
+        self._sessions = Sessions(settings, clock=reactor, bus=storage.bus, directory=lambda: self._policy.directory)
         self._rights_watch = make_rights_watch(settings.sharing, storage, lambda: self._policy.mailbox_rights, reactor)
         issuers = Issuers(reactor, lambda: self._outbound.resolver, settings.tls_client.ca_file, self._run_in_thread)
         self._parts = PolicyParts(
@@ -312,13 +310,13 @@ class MailServer:
         return [*_RELOADED, *self._tls_effect()]
 
     def _use(self, policy: Policy, settings: Settings) -> None:
-        """From now on this decides. Sessions that are under way keep what they have begun with."""
+        """From now on this decides. Transactions that are under way keep what they have begun with."""
         self._policy.supplied_domains.stop()
         self._policy = policy
         policy.supplied_domains.start()
         # Not waited for: directories that are files are read at the first question, and tell then what can be offered.
         policy.directory.find_user(_NOBODY).addErrback(lambda failure: failure.trap(MailError))
-        self._sessions.follow(policy.directory)
+        self._sessions.use(policy.directory, settings)
         # The portal stays, for every session has it; what it consists of is new.
         self._portal.realm = policy.realm
         for checker in policy.checkers:

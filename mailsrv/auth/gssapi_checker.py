@@ -79,7 +79,8 @@ class GssapiChecker:
             # Tickets come from the directory's password unless the KDC asks for more; a ticket does not tell.
             await self._refuse(credentials, claim.name, proof, TICKET_NOT_ENOUGH)
         self._throttle.proven(claim.name, credentials.client_address, proof)
-        return self._rules.admit(standing, credentials, LastingProof(time.time))
+        lasting = LastingProof(time.time, is_second_factor=self._settings.counts_as_second_factor)
+        return self._rules.admit(standing, credentials, lasting)
 
     async def _establish(self, acceptor: Acceptor, credentials: SaslCredentials) -> str:
         """The principal. When the context is there, our last token, if there is one, has its empty answer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -21,6 +21,16 @@ from mailsrv.interfaces.account import InvalidCredentials, PasswordCredentials, 
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, ILoginDirectory
 from mailsrv.interfaces.sessions import DirectoryProof, IProof, Login
 from mailsrv.wire.networks import NetworkSet
+
+
+class LoginPlace(Protocol):
+    """Where somebody logs in, or has: credentials, or a session."""
+
+    @property
+    def service(self) -> str: ...
+
+    @property
+    def client_address(self) -> str: ...
 
 
 @frozen
@@ -96,7 +106,7 @@ class LoginRules:
             return Standing(user, objection, None if objection else target)
         return Standing(user)
 
-    def objection(self, user: DirectoryUser, credentials: PasswordCredentials | SaslCredentials) -> str:
+    def objection(self, user: DirectoryUser, credentials: LoginPlace) -> str:
         """Why this user may not log in there, whatever the proof; "" if nothing speaks against it."""
         if not user.may_log_in:
             return "may not log in"
@@ -105,9 +115,7 @@ class LoginRules:
         decision = self.access_decision(user, credentials)
         return "" if decision.is_allowed else f"access rule {decision.rule} denies it"
 
-    def access_decision(
-        self, user: DirectoryUser, credentials: PasswordCredentials | SaslCredentials
-    ) -> AccessDecision:
+    def access_decision(self, user: DirectoryUser, credentials: LoginPlace) -> AccessDecision:
         """What the ``[[access]]`` tables say of it."""
         return self._access.decide(user, credentials.service, credentials.client_address)
 

@@ -1,9 +1,10 @@
 """Looks again, every now and then, at the accounts that have sessions, and ends those that have no right to go on.
 
 Ended are sessions of accounts that are disabled or expired, of passwords that have changed, of administrators as
-somebody else who are none any more, and of whatever else a proof knows of (a revoked app password, a token past its
-time). An account that is not found is asked for once more before its sessions end: a directory that is being filled
-anew is no reason to throw everybody out. Where nothing can be found out nothing ends.
+somebody else who are none any more, of whatever else a proof knows of (a revoked app password, a token past its time),
+and those that the rules on log-ins deny by now (:mod:`mailsrv.auth.session_rules`). An account that is not found is
+asked for once more before its sessions end: a directory that is being filled anew is no reason to throw everybody out.
+Where nothing can be found out nothing ends.
 
 Each worker looks after its own sessions. A round takes all accounts in batches, no more than ``checks_per_second``
 accounts a second. A hint (:meth:`SessionWatch.look_at`, or a notice of another worker) makes an account be looked at
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.address import Address
+from mailsrv.auth.session_rules import SessionRules
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.sessions import OpenSession, SessionRegistry
 from mailsrv.coroutines import pause
@@ -56,8 +58,10 @@ class SessionWatch:
         bus: IChangeBus,
         *,
         is_administrator: IsAdministrator,
+        rules: SessionRules,
     ) -> None:
         self._review = review
+        self._rules = rules
         self._is_administrator = is_administrator
         self._registry = registry
         self._clock = clock
@@ -101,6 +105,7 @@ class SessionWatch:
         """A directory has changed there; None: anywhere. Every worker hears it by itself."""
         for account in self._registry.accounts() if accounts is None else accounts:
             if account in self._listening:
+                self._rules.forget(account)
                 self._hinted[account] = None
         self._plan()
 
@@ -114,6 +119,7 @@ class SessionWatch:
             end()
         self._hinted.pop(account, None)
         self._missing.discard(account)
+        self._rules.forget(account)
 
     def _hint_again(self, account: Address) -> None:
         if account in self._missing and not self._is_stopped:
@@ -202,6 +208,7 @@ class SessionWatch:
                 end = await each.login.proof.objection(user) or await self._acting_objection(each.login)
                 if end is not None:
                     self._end(account, (each,), end)
+        self._rules.review(user)
 
     async def _acting_objection(self, login: Login) -> SessionEnd | None:
         if login.acting is None:

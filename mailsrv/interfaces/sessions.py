@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 import hmac
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 from attrs import field, frozen
 from twisted.internet.defer import Deferred, succeed
@@ -33,6 +34,8 @@ class SessionEnd(enum.Enum):
     SECOND_FACTOR = "More than the password is demanded, log in again"
     REVOKED = "The app password is not valid any more"
     EXPIRED = "The token has expired, log in again"
+    DENIED = "The account may not log in here any more"
+    """By a rule on log-ins."""
     DEMOTED = "The administrator may not act for others any more"
 
 
@@ -53,6 +56,8 @@ class IUserSession(Interface):
 class IProof(Interface):
     """By what somebody has logged in, as far as it may stop being good while the session lasts."""
 
+    is_second_factor: bool = Attribute("Whether it is enough where a second factor is demanded.")
+
     def objection(user: DirectoryUser) -> Deferred[SessionEnd | None]:
         """Why it is no good any more; ``user`` is as the directory tells them now.
 
@@ -66,6 +71,7 @@ class DirectoryProof:
     """The directory's own password (or its SCRAM keys), as the entry was when it was right."""
 
     user: DirectoryUser
+    is_second_factor: ClassVar[bool] = False
 
     def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
         if user.needs_second_factor:
@@ -80,8 +86,11 @@ class LastingProof:
 
     seconds: Callable[[], float]
     expires: float | None = None
+    is_second_factor: bool = True
 
     def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
+        if user.needs_second_factor and not self.is_second_factor:
+            return succeed(SessionEnd.SECOND_FACTOR)
         is_over = self.expires is not None and self.seconds() >= self.expires
         return succeed(SessionEnd.EXPIRED if is_over else None)
 

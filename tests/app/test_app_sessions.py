@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.task import Clock
 from zope.interface import directlyProvides, implementer
 
 from mailsrv.address import Address
 from mailsrv.app.sessions import Sessions
-from mailsrv.auth.session_settings import SessionSettings
+from mailsrv.auth.access_settings import AccessAction, AccessSettings
+from mailsrv.config.schema import Settings
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.interfaces.directory_changes import IFollowDirectory
@@ -18,6 +20,7 @@ from mailsrv.interfaces.sessions import DirectoryProof, IUserSession, Login, Ses
 from mailsrv.store.bus import LocalChangeBus
 
 ALICE = Address("alice", "example.test")
+SETTINGS = Settings("mail.example.test", "state")
 
 
 class Followed(MemoryDirectory):
@@ -51,12 +54,12 @@ def test_a_reload_follows_the_new_directories_and_a_change_ends_sessions_at_once
     clock = Clock()
     first, second = Followed("first"), Followed("second")
     current: list[Any] = [DirectoryChain([first])]
-    sessions = Sessions(SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: current[0])
+    sessions = Sessions(SETTINGS, clock=clock, bus=LocalChangeBus(), directory=lambda: current[0])
     sessions.start()
-    sessions.follow(current[0])
+    sessions.use(current[0], SETTINGS)
     assert (len(first.listeners), len(second.listeners)) == (1, 0)
     current[0] = DirectoryChain([second])
-    sessions.follow(current[0])
+    sessions.use(current[0], SETTINGS)
     assert (len(first.listeners), len(second.listeners)) == (0, 1)
     user = second.add_user(ALICE, "secret")
     session = Session()
@@ -75,11 +78,9 @@ def test_a_reload_follows_the_new_directories_and_a_change_ends_sessions_at_once
 def test_anything_may_have_changed_is_everybody() -> None:
     clock = Clock()
     directory = Followed("one")
-    sessions = Sessions(
-        SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory])
-    )
+    sessions = Sessions(SETTINGS, clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory]))
     sessions.start()
-    sessions.follow(directory)
+    sessions.use(directory, SETTINGS)
     user = directory.add_user(ALICE, "secret")
     session = Session()
     sessions.registry.enter(session, Login(user, DirectoryProof(user)))
@@ -92,11 +93,9 @@ def test_anything_may_have_changed_is_everybody() -> None:
 def test_an_administrator_is_who_the_directory_says_now() -> None:
     clock = Clock()
     directory = Followed("one")
-    sessions = Sessions(
-        SessionSettings(), clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory])
-    )
+    sessions = Sessions(SETTINGS, clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory]))
     sessions.start()
-    sessions.follow(directory)
+    sessions.use(directory, SETTINGS)
     user = directory.add_user(ALICE, "secret")
     admin = directory.add_user(Address("admin", "example.test"), "secret", is_administrator=True)
     session = Session()
@@ -108,3 +107,19 @@ def test_an_administrator_is_who_the_directory_says_now() -> None:
     directory.listeners[0]([admin.address])
     clock.advance(1)
     assert session.ends == [SessionEnd.DEMOTED]
+
+
+def test_new_rules_on_log_ins_are_held_against_open_sessions_at_once() -> None:
+    clock = Clock()
+    directory = MemoryDirectory()
+    sessions = Sessions(SETTINGS, clock=clock, bus=LocalChangeBus(), directory=lambda: DirectoryChain([directory]))
+    sessions.start()
+    sessions.use(directory, SETTINGS)
+    user = directory.add_user(ALICE, "secret", groups=("guests",))
+    session = Session()
+    sessions.registry.enter(session, Login(user, DirectoryProof(user)))
+    clock.advance(1)
+    rules = (AccessSettings(AccessAction.DENY, groups=("guests",)),)
+    sessions.use(directory, evolve(SETTINGS, access=rules))
+    clock.advance(1)
+    assert session.ends == [SessionEnd.DENIED]

@@ -12,9 +12,11 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.auth.session_rules import SessionRules
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.session_watch import SessionWatch
 from mailsrv.auth.sessions import SessionRegistry
+from mailsrv.auth.settings import AuthSettings
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.review import review_users
@@ -59,6 +61,8 @@ class Place:
         self.reviews: list[Sequence[Address]] = []
         self.registry = SessionRegistry(self.clock, end_seconds=SETTINGS.end_seconds)
         self.trouble: MailError | None = None
+        self.rules = SessionRules(self.registry, AuthSettings(), (), find_groups=self._find_groups, clock=self.clock)
+        self.asked_groups: list[Address] = []
         self.watch = SessionWatch(
             self.registry,
             self._review,
@@ -66,12 +70,17 @@ class Place:
             self.clock,
             LocalChangeBus() if bus is None else bus,
             is_administrator=self._is_administrator,
+            rules=self.rules,
         )
         self.watch.start()
 
     def _review(self, addresses: Sequence[Address]) -> Deferred[Mapping[Address, DirectoryUser | None]]:
         self.reviews.append(addresses)
         return review_users(DirectoryChain([self.directory]), addresses)
+
+    def _find_groups(self, user: DirectoryUser) -> Deferred[tuple[str, ...]]:
+        self.asked_groups.append(user.address)
+        return fail(self.trouble) if self.trouble is not None else succeed(self.user(user.address).groups)
 
     def _is_administrator(self, address: Address) -> Deferred[bool]:
         if self.trouble is not None:
@@ -136,9 +145,10 @@ def test_a_session_that_goes_by_itself_leaves_nothing_behind(place: Place) -> No
 def test_a_demand_for_a_second_factor_ends_sessions_that_began_with_the_password(place: Place) -> None:
     by_password = place.log_in()
     by_certificate = place.log_in(proof=LastingProof(place.clock.seconds))
+    by_ticket = place.log_in(proof=LastingProof(place.clock.seconds, is_second_factor=False))
     place.change(needs_second_factor=True)
     place.clock.advance(20)
-    assert by_password.ends == [SessionEnd.SECOND_FACTOR]
+    assert by_password.ends == by_ticket.ends == [SessionEnd.SECOND_FACTOR]
     assert not by_certificate.ends
 
 
@@ -231,6 +241,8 @@ def test_a_certificate_ends_with_the_account_alone(place: Place) -> None:
 
 def test_what_goes_wrong_for_one_account_keeps_no_others_sessions(place: Place) -> None:
     class Broken:
+        is_second_factor = False
+
         def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
             raise RuntimeError("a bug")
 

@@ -146,11 +146,13 @@ class Site:
         return make_ldap_directory(self.settings(*servers, **changes), clock=clock or Clock(), default_domain=domain)
 
 
-def make_site(folder: Path, count: int = 1, entries: tuple[str, ...] = ENTRIES) -> Site:
+def make_site(folder: Path, count: int = 1, entries: tuple[str, ...] = ENTRIES, *, directives: str = "") -> Site:
+    folder.mkdir(exist_ok=True)
     write_self_signed("ldap.example.test", str(folder / "cert.pem"), str(folder / "key.pem"))
     (folder / "secret").write_text(SERVICE_PASSWORD + "\n")
     servers = [
-        Slapd(folder / f"server{number}", folder / "cert.pem", folder / "key.pem", entries) for number in range(count)
+        Slapd(folder / f"server{number}", folder / "cert.pem", folder / "key.pem", entries, directives=directives)
+        for number in range(count)
     ]
     for server in servers:
         server.load()

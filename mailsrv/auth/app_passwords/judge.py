@@ -8,7 +8,7 @@ there are any app passwords at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
@@ -131,6 +131,7 @@ class AppPasswordProof:
     judge: AppPasswordJudge
     password: AppPassword
     service: str
+    is_second_factor: ClassVar[bool] = True
 
     def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
         return self.judge.current(self.password.id).addCallbacks(self._objection, _unknown)

@@ -247,7 +247,10 @@ class LdapDirectory(RightsInLdap):
         return follower.stop
 
     def forget(self, changes: Changes) -> Sequence[Address] | None:
-        """Ask anew about entries that have changed; answers with the addresses they have and had."""
+        """Ask anew about entries that have changed; answers with the addresses they have and had.
+
+        None: anybody may be concerned. A group has changed, and rules on log-ins are about groups.
+        """
         self._listed = None
         self._rights.forget()
         if changes is None:
@@ -257,6 +260,8 @@ class LdapDirectory(RightsInLdap):
         concerns_lists = [self._forget_entry(change, addresses) for change in changes]
         if any(concerns_lists):
             self._cache.drop_lists()
+            if self._tells_groups:
+                return None
         return tuple(addresses)
 
     def _forget_entry(self, change: Change, addresses: set[Address]) -> bool:
