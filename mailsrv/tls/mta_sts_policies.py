@@ -8,6 +8,7 @@ there is none for a while.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -29,6 +30,8 @@ InThread = Callable[..., "Deferred[Any]"]
 """``deferToThread`` of some pool."""
 
 _MEMORY_LIMIT = 5000
+_LOOK_AGAIN_SECONDS = 60.0
+"""How often the disk is asked anew for a domain without a policy that counts: another worker may have fetched one."""
 
 
 @frozen
@@ -69,7 +72,8 @@ class StsPolicies:
         self._in_thread = in_thread or (
             lambda work, *arguments: deferToThreadPool(reactor, reactor.getThreadPool(), work, *arguments)
         )
-        self._memory: OrderedDict[str, StoredPolicy | None] = OrderedDict()
+        # With when the disk was asked.
+        self._memory: OrderedDict[str, tuple[float, StoredPolicy | None]] = OrderedDict()
         self._failed: OrderedDict[str, tuple[float, StsFinding]] = OrderedDict()
         self._fetching: dict[str, list[Deferred[StsFinding]]] = {}
         self._turns = DeferredSemaphore(settings.concurrent_fetches)
@@ -100,16 +104,22 @@ class StsPolicies:
 
     def lines_for(self, domain: str) -> tuple[str, ...]:
         """The policy's lines for reports (RFC 8460 4.4), where it was used lately."""
-        stored = self._memory.get(domain)
+        _, stored = self._memory.get(domain, (0.0, None))
         return () if stored is None else format_policy(stored.policy)
 
     async def _kept(self, domain: str) -> StoredPolicy | None:
         """What is remembered or on disk, if it is still valid."""
-        if domain not in self._memory:
-            _put(self._memory, domain, await self._in_thread(self._files.read, domain), _MEMORY_LIMIT)
-        self._memory.move_to_end(domain)
-        stored = self._memory[domain]
-        return stored if stored is not None and stored.is_valid(self._now(), self._settings.max_age) else None
+        asked_at, stored = self._memory.get(domain, (-math.inf, None))
+        now = self._now()
+        if not self._is_valid(stored) and not asked_at <= now < asked_at + _LOOK_AGAIN_SECONDS:
+            stored = await self._in_thread(self._files.read, domain)
+            _put(self._memory, domain, (now, stored), _MEMORY_LIMIT)
+        elif domain in self._memory:
+            self._memory.move_to_end(domain)
+        return stored if self._is_valid(stored) else None
+
+    def _is_valid(self, stored: StoredPolicy | None) -> bool:
+        return stored is not None and stored.is_valid(self._now(), self._settings.max_age)
 
     def _fetch_once(self, domain: str, txt_id: str) -> Deferred[StsFinding]:
         waiters = self._fetching.get(domain)
@@ -161,7 +171,7 @@ class StsPolicies:
                     reason=error.strerror,
                 )
         self._failed.pop(domain, None)
-        _put(self._memory, domain, stored, _MEMORY_LIMIT)
+        _put(self._memory, domain, (now, stored), _MEMORY_LIMIT)
         return StsFinding(stored, txt_id=txt_id)
 
     async def _fetch_anew(self, domain: str, txt_id: str) -> StsFinding:

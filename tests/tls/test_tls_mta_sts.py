@@ -263,6 +263,17 @@ class StsPoliciesTests(SynchronousTestCase):
         assert self.find(other).stored is not None
         assert len(self.https.urls) == 1
 
+    def test_what_another_worker_fetched_counts_though_the_record_is_gone(self) -> None:
+        other = self.make()
+        self.change_id()
+        assert self.find(other).stored is None
+        self.change_id(b"v=STSv1; id=one")
+        self.find()
+        # Somebody takes the record away from now on (RFC 8461 10.2).
+        self.change_id()
+        self.clock.advance(61)
+        assert self.find(other).stored is not None
+
     def test_a_disk_that_takes_nothing_changes_nothing(self) -> None:
         Path(self.folder).write_text("in the way")
         assert self.find().stored is not None
