@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 _LONGEST_ID = 30
-_QUICK_EXAMPLES = 25
-_QUICK_RUNS = 8
+_QUICK_EXAMPLES = 15
+_QUICK_RUNS = 5
 """Of a state machine, which takes many steps in each."""
 _NAMES_BEFORE = pytest.StashKey[set[str]]()
 # What building and the tools leave behind on purpose; .gitignore has it too.

@@ -1,12 +1,11 @@
 """Hostile messages: twice the input, about twice the time (R-MIME-1, R-BOMB-1).
 
-Times are the smallest of several runs, and the ratio allowed is generous: what matters is that
-nothing is quadratic. Where a limit of RELIABILITY 7.1 cuts the work off, the ratio is smaller still.
+What matters is that nothing is quadratic. Where a limit of RELIABILITY 7.1 cuts the work off, the ratio is smaller
+still.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +22,7 @@ from mailsrv.message import (
     summarise,
 )
 from mailsrv.message.parameters import parse_content_type
+from tests.linear import assert_linear, cpu_seconds
 
 UNLIMITED = MessageLimits(
     nesting=1_000_000,
@@ -128,22 +128,9 @@ GENERATORS: dict[Callable[[int], bytes], int] = {
 }
 
 
-def fastest(work: Callable[[], object]) -> float:
-    times = []
-    for _ in range(5):
-        before = time.process_time()
-        work()
-        times.append(time.process_time() - before)
-    return min(times)
-
-
 def check_doubling(work: Callable[[bytes], object], generator: Callable[[int], bytes], count: int) -> None:
-    single, double = generator(count), generator(2 * count)
-    for _ in range(3):  # a busy machine may spoil one measurement, not three
-        once, twice = fastest(lambda: work(single)), fastest(lambda: work(double))
-        if twice <= 3 * once + 0.002:
-            return
-    pytest.fail(f"{generator.__name__}: {once * 1000:.1f} ms, doubled {twice * 1000:.1f} ms")
+    octets = {size: generator(size) for size in (count, 2 * count)}
+    assert_linear(lambda size: cpu_seconds(lambda: work(octets[size])), count)
 
 
 @pytest.mark.parametrize("generator", GENERATORS, ids=lambda each: each.__name__)
@@ -260,5 +247,8 @@ def test_r_bomb_1_attached_messages_full_of_address_fields():
     attached = b"--b\r\nContent-Type: message/rfc822\r\n\r\nTo: %b\r\n\r\n\r\n"
     limits = MessageLimits(interpreted_octets=500_000)
     for hostile in (b"<," * 30_000, b'"<;' * 20_000, b"()" * 30_000, b"a@" * 30_000):
-        once, many = MIXED + attached % hostile * 20, MIXED + attached % hostile * 200
-        assert fastest(partial(summarise, many, limits)) < 4 * fastest(partial(summarise, once, limits)) + 0.1
+        once, many = (
+            min(cpu_seconds(partial(summarise, MIXED + attached % hostile * times, limits)) for _ in range(5))
+            for times in (20, 200)
+        )
+        assert many < 4 * once + 0.1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from attrs import define, evolve
 from hypothesis import given, settings
@@ -25,6 +23,7 @@ from mailsrv.smtp.events import (
 from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.wire.receive_buffer import ReceiveBuffer
+from tests.linear import assert_linear, cpu_seconds
 
 PATIENT = SmtpSettings(errors_before_drop=10**6, errors_before_tarpit=10**6, junk_commands=10**6, small_chunks=10**6)
 REFUSED = replies.make_reply(550, replies.NO_VALID_RECIPIENTS.status, "no")
@@ -326,16 +325,16 @@ def test_work_on_a_slow_sender_is_linear():
         session = make_session()
         drive(session, b"EHLO c\r\n")
         drive(session, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
-        began = time.process_time()
-        for _ in range(count):
-            session.receive_octets(b".")
-            while not isinstance(session.next_event(), Wait):
-                pass
-        return time.process_time() - began
 
-    # In turn, so that a machine that is busy for a moment is busy for both.
-    costs = [(cost(4000), cost(8000)) for _ in range(9)]
-    assert min(large for _, large in costs) < 3 * min(small for small, _ in costs) + 0.005
+        def send_slowly() -> None:
+            for _ in range(count):
+                session.receive_octets(b".")
+                while not isinstance(session.next_event(), Wait):
+                    pass
+
+        return cpu_seconds(send_slowly)
+
+    assert_linear(cost, 4000)
 
 
 def test_an_unfinished_line_is_searched_once():
