@@ -209,15 +209,25 @@ class ConnectionAgent:
             return
 
     async def _carry(
-        self, attempt: Attempt, connection: OpenConnection, content: IContent, *, is_eager: bool = True
+        self,
+        attempt: Attempt,
+        connection: OpenConnection,
+        content: IContent,
+        *,
+        is_eager: bool = True,
+        is_kept: bool = True,
     ) -> Results:
+        """``is_kept``: the connection is good enough for other mail to the destination."""
         consignment = attempt.consignment
         parts = self._parts
         results = await parts.carrier.carry(
             connection, consignment.entry, tuple(attempt.waiting.values()), content, is_eager=is_eager
         )
         attempt.note(results)
-        parts.cache.give(self._key(consignment), connection)
+        if is_kept:
+            parts.cache.give(self._key(consignment), connection)
+        else:
+            connection.protocol.quit()
         return results
 
     async def _try_hosts(self, attempt: Attempt, content: IContent) -> None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import groupby, zip_longest
 
 from attrs import frozen
 
 from mailsrv.interfaces.queue import AttemptProblem
 from mailsrv.interfaces.resolver import DnsAnswer, DnsFailure, IResolver, MailExchange
-from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, ITlsPolicies, TlsResult
+from mailsrv.interfaces.tls_policy import DomainTlsPolicy, HostTlsPolicy, ITlsPolicies, TlsLevel, TlsResult
 from mailsrv.relay.outcomes import ROUTING_FAILED, TLS_NOT_GOOD, HopFailed
 from mailsrv.relay.settings import AddressFamilies, RelaySettings
 from mailsrv.status import BAD_DOMAIN, ROUTING_LOOP, EnhancedStatus
@@ -25,6 +25,10 @@ from mailsrv.status import BAD_DOMAIN, ROUTING_LOOP, EnhancedStatus
 NULL_MX = EnhancedStatus(5, 1, 10)
 NO_ROUTE = EnhancedStatus(5, 4, 4)
 REQUIRETLS_NEEDED = EnhancedStatus(5, 7, 30)
+
+WAIVED = "waived"
+"""Source of a policy by ``TLS-Required: No``."""
+_UNDEMANDING = (TlsLevel.NONE, TlsLevel.OPPORTUNISTIC)
 
 Shuffle = Callable[[list[MailExchange]], None]
 
@@ -56,14 +60,17 @@ class MxRoute:
         policies: ITlsPolicies,
         *,
         requires_tls: bool,
+        waives_tls: Callable[[], Awaitable[bool]] | None = None,
         shuffle: Shuffle = random.shuffle,
     ) -> None:
+        """``waives_tls`` says whether the message does without what the domain demands of TLS (RFC 8689 3)."""
         self._domain = domain
         self._settings = settings
         self._own_names = own_names
         self._resolver = resolver
         self._policies = policies
         self._requires_tls = requires_tls
+        self._waives_tls = waives_tls
         self._shuffle = shuffle
         self._exchanges: deque[MailExchange] = deque()
         self._answer: DnsAnswer[MailExchange] = DnsAnswer(())
@@ -164,9 +171,22 @@ class MxRoute:
     async def _host_policy(self, exchange: MailExchange) -> HostTlsPolicy:
         if self._policy is None:
             raise HopFailed(ROUTING_FAILED, "no TLS policy")
-        policy = await self._policies.for_host(self._policy, exchange, self._answer, self._settings.port)
+        try:
+            policy = await self._policies.for_host(self._policy, exchange, self._answer, self._settings.port)
+        except DnsFailure:
+            if not await self._is_waived():
+                raise
+            policy = HostTlsPolicy(exchange.host, TlsLevel.OPPORTUNISTIC, WAIVED)
+        if policy.level not in _UNDEMANDING and await self._is_waived():
+            policy = HostTlsPolicy(exchange.host, TlsLevel.OPPORTUNISTIC, WAIVED)
         check_policy(policy, self._domain, self._policies, requires_tls=self._requires_tls)
         return policy
+
+    async def _is_waived(self) -> bool:
+        """What the administrator demands is not for a message to waive."""
+        if self._waives_tls is None or self._policy is None or self._policy.source == "configured":
+            return False
+        return await self._waives_tls()
 
     def _note(self, failure: HopFailed) -> None:
         # That one host may be had later says more than that another is not to be had.

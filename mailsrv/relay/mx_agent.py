@@ -7,8 +7,9 @@ from zope.interface import implementer
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.queue import AttemptProblem, ITransportAgent
 from mailsrv.relay.agent import Attempt, ConnectionAgent, RelayParts
-from mailsrv.relay.hops import MxRoute
+from mailsrv.relay.hops import WAIVED, MxRoute
 from mailsrv.relay.outcomes import ROUTING_FAILED, HopFailed
+from mailsrv.relay.tls_required import waives_tls
 
 
 @implementer(ITransportAgent)
@@ -30,6 +31,7 @@ class MxAgent(ConnectionAgent):
             parts.resolver,
             parts.policies,
             requires_tls=parameters.requires_tls,
+            waives_tls=None if parameters.requires_tls else lambda: waives_tls(content),
         )
         last: HopFailed | None = None
         while (
@@ -51,7 +53,7 @@ class MxAgent(ConnectionAgent):
                 continue
             attempt.sessions += 1
             attempt.hosts.add(hop.host)
-            await self._carry(attempt, connection, content)
+            await self._carry(attempt, connection, content, is_kept=hop.policy.source != WAIVED)
         if attempt.waiting:
             reason = last if route.failure is None else route.failure if last is None else _hopeful(route.failure, last)
             if reason is not None:

@@ -1,9 +1,10 @@
 """TLS as the policies want it, and what is told of it."""
 
 import pytest
+from twisted.internet.defer import succeed
 
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
-from mailsrv.interfaces.tls_policy import TlsLevel
+from mailsrv.interfaces.tls_policy import DomainTlsPolicy, TlsLevel
 from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
 from tests.relay.relay_harness import World, host, make_world
 
@@ -202,3 +203,51 @@ def test_a_connection_for_ordinary_mail_is_not_used_for_requiretls():
     send(world)
     send(world, requires_tls=True)
     assert world.network.dialled == ["192.0.2.1", "192.0.2.1"]
+
+
+WAIVED = b"From: a@example.test\r\ntls-required:  no \r\nSubject: x\r\n\r\nHello\r\n"
+
+
+@pytest.mark.parametrize("level", [TlsLevel.ENCRYPT, TlsLevel.VERIFY, TlsLevel.DANE])
+def test_a_message_may_waive_what_the_domain_demands(level):
+    # RFC 8689 3, RFC 8460 3: the report about broken TLS arrives in spite of it.
+    world = tls_world(level)
+    del host(world).keywords["STARTTLS"]
+    outcome = world.send("mx:example.net", "bob@example.net", entry=world.entry(WAIVED))
+    assert isinstance(outcome, Taken)
+    # Other mail is not sent over a connection that was opened for less.
+    assert str(send(world).status) == "4.7.4"
+    assert len(host(world).messages) == 1
+
+
+def test_what_is_waived_is_also_asked_of_tlsa_records_and_the_hosts_a_policy_names():
+    world = tls_world(TlsLevel.VERIFY)
+    world.policies.forbidden = {"mx.example.net"}
+    assert isinstance(world.send("mx:example.net", "bob@example.net", entry=world.entry(WAIVED)), Taken)
+    world.policies.broken = {"mx.example.net"}
+    assert isinstance(world.send("mx:example.net", "bob@example.net", entry=world.entry(WAIVED)), Taken)
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        WAIVED.replace(b" no ", b" yes"),
+        WAIVED.replace(b"tls-", b"X-tls-"),
+        WAIVED.replace(b"Subject: x", b"TLS-Required: No"),
+        WAIVED.replace(b"\r\ntls-", b"\r\n\r\ntls-"),
+    ],
+)
+def test_only_the_one_field_waives(octets):
+    world = tls_world(TlsLevel.ENCRYPT)
+    del host(world).keywords["STARTTLS"]
+    assert str(world.send("mx:example.net", "bob@example.net", entry=world.entry(octets)).status) == "4.7.4"
+
+
+def test_nothing_is_waived_of_what_the_administrator_or_the_envelope_demands(monkeypatch):
+    world = tls_world(TlsLevel.ENCRYPT)
+    del host(world).keywords["STARTTLS"]
+    required = world.entry(WAIVED, requires_tls=True)
+    assert not isinstance(world.send("mx:example.net", "bob@example.net", entry=required), Taken)
+    configured = DomainTlsPolicy("example.net", TlsLevel.ENCRYPT, "configured", tries_dane=False)
+    monkeypatch.setattr(type(world.policies), "for_domain", lambda *_: succeed(configured))
+    assert str(world.send("mx:example.net", "bob@example.net", entry=world.entry(WAIVED)).status) == "4.7.4"
