@@ -17,6 +17,21 @@ class PrivilegesRemain(RuntimeError):
     """The process was to give up root and has not. It must not serve."""
 
 
+class Privileges:
+    """Those the process began with. To be made before any are given up."""
+
+    def __init__(self, run_as: tuple[int, int] | None) -> None:
+        """``run_as``: a user and a group that twistd cannot become."""
+        self._run_as = run_as
+        self._started_as_root = os.geteuid() == 0
+
+    def give_up(self) -> None:
+        """Raises :class:`PrivilegesRemain` where some are left."""
+        if self._run_as is not None:
+            drop_root(*self._run_as)
+        check_dropped(self._started_as_root)
+
+
 def drop_root(uid: int, gid: int) -> None:
     """Become this user for good. For users without a passwd entry, whom twistd cannot become (containers)."""
     os.setgroups([])

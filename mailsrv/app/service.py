@@ -22,7 +22,7 @@ from mailsrv.app.garbage import calm_collector
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import Listener, open_listener
 from mailsrv.app.logging import LogWriter
-from mailsrv.app.privileges import check_dropped, drop_root
+from mailsrv.app.privileges import Privileges
 from mailsrv.app.reload import LoadedConfiguration, Reloader, apply_settings, read_again
 from mailsrv.app.server import CannotStart, Server
 from mailsrv.app.signals import install_signal_actions, stop_reactor
@@ -91,8 +91,7 @@ class MailService(Service):
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
-        self._run_as = run_as
-        self._started_as_root = os.geteuid() == 0
+        self._privileges = Privileges(run_as)
         self._mark = ServerMark()
         self._life: ServerLife | None = None
         self._starting: Deferred[None] | None = None
@@ -109,9 +108,7 @@ class MailService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._run_as is not None:
-            drop_root(*self._run_as)
-        check_dropped(self._started_as_root)
+        self._privileges.give_up()
         self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,

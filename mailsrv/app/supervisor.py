@@ -29,7 +29,7 @@ import mailsrv
 from mailsrv.app import control
 from mailsrv.app.listening import BoundSocket, Listener
 from mailsrv.app.logging import LogWriter
-from mailsrv.app.privileges import check_dropped, drop_root
+from mailsrv.app.privileges import Privileges
 from mailsrv.app.reload import LoadedConfiguration, read_again
 from mailsrv.app.server import CannotStart
 from mailsrv.app.service import bind_or_exit, exit_with_failure
@@ -75,12 +75,11 @@ class SupervisorService(Service):
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
-        self._run_as = run_as
+        self._privileges = Privileges(run_as)
         self._log_path = log_path
         self._command = command or (sys.executable, "-P", "-m", "mailsrv.app.worker")
         self._check = check
         self._run_id = secrets.token_bytes(16)
-        self._started_as_root = os.geteuid() == 0
         self._mark = ServerMark()
         self._listeners: list[BoundSocket] = []
         self._workers: dict[int, WorkerProcess] = {}
@@ -112,9 +111,7 @@ class SupervisorService(Service):
 
     def startService(self) -> None:
         super().startService()
-        if self._run_as is not None:
-            drop_root(*self._run_as)
-        check_dropped(self._started_as_root)
+        self._privileges.give_up()
         self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,

@@ -112,31 +112,41 @@ def run(arguments: Sequence[str], standard_input: BinaryIO) -> int:
     recipients = list(dict.fromkeys(_address(each, places.domain) for each in named))
     if not recipients:
         raise UsageError("no recipients: the header names none")
-    return _hand_over(places, options, sender, recipients, message)
+    return _hand_over(places, _Letter(options, sender, recipients, message))
 
 
-def _hand_over(
-    places: Places,
-    options: SendmailOptions,
-    sender: Address | None,
-    recipients: list[Address],
-    message: PreparedMessage,
-) -> int:
+@frozen
+class _Letter:
+    """What is to be handed over, with its envelope."""
+
+    options: SendmailOptions
+    sender: Address | None
+    recipients: list[Address]
+    message: PreparedMessage
+
+    @property
+    def needs_smtputf8(self) -> bool:
+        """Whether something in it or on it is not ASCII (RFC 6531)."""
+        is_ascii = all(each.is_ascii for each in self.recipients) and (self.sender is None or self.sender.is_ascii)
+        return not is_ascii or self.message.needs_smtputf8
+
+
+def _hand_over(places: Places, letter: _Letter) -> int:
     why = "the server listens at no Unix socket"
     if places.socket_path:
         try:
-            return _submit(places, options, sender, recipients, message)
+            return _submit(places, letter)
         except _Later as error:
             why = str(error)
-    given = RecipientParameters(options.notify)
+    given = RecipientParameters(letter.options.notify)
     dropped = DroppedMessage(
-        sender,
-        tuple((recipient, given) for recipient in recipients),
-        message.octets,
-        BodyType.EIGHT_BIT if message.is_8bit else BodyType.SEVEN_BIT,
-        is_smtputf8=_needs_smtputf8(sender, recipients, message),
-        return_content=options.return_content,
-        envelope_id=options.envelope_id,
+        letter.sender,
+        tuple((recipient, given) for recipient in letter.recipients),
+        letter.message.octets,
+        BodyType.EIGHT_BIT if letter.message.is_8bit else BodyType.SEVEN_BIT,
+        is_smtputf8=letter.needs_smtputf8,
+        return_content=letter.options.return_content,
+        envelope_id=letter.options.envelope_id,
     )
     try:
         drop(places.spool_dir, dropped)
@@ -144,11 +154,6 @@ def _hand_over(
         text = f"{why}, and the message cannot be left in {places.spool_dir}: {error.strerror}"
         raise Failure(os.EX_TEMPFAIL, text) from error
     return os.EX_OK
-
-
-def _needs_smtputf8(sender: Address | None, recipients: Sequence[Address], message: PreparedMessage) -> bool:
-    is_ascii = all(each.is_ascii for each in recipients) and (sender is None or sender.is_ascii)
-    return not is_ascii or message.needs_smtputf8
 
 
 # At the server's socket
@@ -168,20 +173,14 @@ class _UnixSmtp(smtplib.SMTP):
         return connection
 
 
-def _submit(
-    places: Places,
-    options: SendmailOptions,
-    sender: Address | None,
-    recipients: list[Address],
-    message: PreparedMessage,
-) -> int:
+def _submit(places: Places, letter: _Letter) -> int:
     """The exit status. Raises _Later, and nobody has the message then, as far as one can know."""
     try:
         client = _UnixSmtp(local_hostname="localhost", timeout=TIMEOUT_SECONDS)
         try:
             _expect(client.connect(places.socket_path, 25), os.EX_UNAVAILABLE)
             _expect(client.ehlo(), os.EX_PROTOCOL)
-            return _transact(client, options, sender, recipients, message)
+            return _transact(client, letter)
         finally:
             client.close()
     except (OSError, smtplib.SMTPException) as error:
@@ -190,14 +189,9 @@ def _submit(
         raise _Later(f"the server does not answer ({reason})") from error
 
 
-def _transact(
-    client: smtplib.SMTP,
-    options: SendmailOptions,
-    sender: Address | None,
-    recipients: list[Address],
-    message: PreparedMessage,
-) -> int:
-    is_utf8 = _needs_smtputf8(sender, recipients, message)
+def _transact(client: smtplib.SMTP, letter: _Letter) -> int:
+    options, recipients, message = letter.options, letter.recipients, letter.message
+    is_utf8 = letter.needs_smtputf8
     if is_utf8:
         if not client.has_extn("smtputf8"):
             raise Failure(os.EX_UNAVAILABLE, "the server takes no addresses or header fields beyond ASCII")
@@ -212,7 +206,7 @@ def _transact(
         arguments.append(f"ret={options.return_content.value}")
     if has_dsn and options.envelope_id:
         arguments.append(f"envid={_xtext(options.envelope_id)}")
-    _expect(client.docmd("MAIL", " ".join([f"FROM:<{sender or ''}>", *arguments])), os.EX_NOPERM)
+    _expect(client.docmd("MAIL", " ".join([f"FROM:<{letter.sender or ''}>", *arguments])), os.EX_NOPERM)
     notify = _notify(options.notify) if has_dsn and options.notify else ""
     refusals: list[tuple[Address, tuple[int, bytes]]] = []
     for recipient in recipients:

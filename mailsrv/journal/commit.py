@@ -15,11 +15,11 @@ from collections.abc import Callable, Sequence
 from attrs import evolve, frozen
 from twisted.logger import Logger
 
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.interfaces.content import FileContent, InlineContent
 from mailsrv.interfaces.journal import JournalRecord
 from mailsrv.journal.entry import Control, Entry, Job
-from mailsrv.journal.failure import storage_error
 from mailsrv.journal.format import (
     FLAG_WANTS_NOTE,
     HEAD_OCTETS,
@@ -94,7 +94,7 @@ class CommitStage:
                 return
             except OSError as error:
                 self._log.error("no journal segment could be made: {error}", error=error)
-                self._give_up(waiting, storage_error(error))
+                self._give_up(waiting, as_mail_error(error))
                 return
             waiting = self._write_some(live, waiting)
 
@@ -125,7 +125,7 @@ class CommitStage:
             except (ValueError, struct.error, OSError) as error:
                 # Only an entry can fail here.
                 if isinstance(item, Entry):
-                    item.error = storage_error(error) if isinstance(error, OSError) else Unavailable(cause=str(error))
+                    item.error = as_mail_error(error) if isinstance(error, OSError) else Unavailable(cause=str(error))
                     refused.append(item)
                 continue
             length = sum(map(len, payload))
@@ -196,7 +196,7 @@ class CommitStage:
         self._kept.append(Control(RecordType.SEALED, encode_place(live.segment.segment_id, live.segment.end)))
         self._hooks.on_segment_used()
         self._write_kept()
-        self._refuse(entries, storage_error(error))
+        self._refuse(entries, as_mail_error(error))
 
     def _write_kept(self) -> None:
         """Seal before those who waited are told. Where the whole disk is gone, they are told all the same."""

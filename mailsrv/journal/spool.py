@@ -18,9 +18,9 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.disk import IDisk, IDiskFile
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import Content, FileContent, InlineContent, ISpool, ISpoolWriter
-from mailsrv.journal.failure import storage_error
 from mailsrv.journal.settings import JournalSettings
 from mailsrv.journal.worker import IWorker
 
@@ -270,7 +270,7 @@ class SpoolWriter:
         except OSError as error:
             if self._file is not None:
                 self._files.remove(self._file)
-            self._reactor.callFromThread(self._fail, storage_error(error))
+            self._reactor.callFromThread(self._fail, as_mail_error(error))
             return
         self._reactor.callFromThread(self._written_out, count, is_last)
 

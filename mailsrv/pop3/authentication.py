@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 from mailsrv.errors import MailError
 from mailsrv.pop3.errors import CommandRefused
-from mailsrv.pop3.events import LoginRequested, ResponseOffered
+from mailsrv.pop3.events import LoginRequested
 from mailsrv.pop3.replies import format_capabilities, format_challenge, format_ok
-from mailsrv.sasl import Challenge, OfferedMechanisms, ResponseGiven, SaslExchange, Step
+from mailsrv.sasl import Challenge, OfferedMechanisms, ResponseGiven, ResponseOffered, SaslExchange, Step
 
 
 class Authentication:

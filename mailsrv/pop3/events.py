@@ -6,8 +6,8 @@ import enum
 
 from attrs import field, frozen
 
-from mailsrv.errors import MailError
 from mailsrv.interfaces.mailbox import Uid
+from mailsrv.sasl import ResponseOffered
 
 
 class Signal(enum.Enum):
@@ -35,16 +35,6 @@ class LoginRequested:
     authcid: str
     password: str = field(repr=False)
     authzid: str = ""
-
-
-@frozen
-class ResponseOffered:
-    """A step of a SASL exchange: answer as to :class:`LoginRequested`, or ``challenge`` once more."""
-
-    mechanism: str
-    response: bytes | MailError = field(repr=False)
-    """An error where the client cancelled or sent what is no response: it will be the answer."""
-    is_first: bool
 
 
 @frozen

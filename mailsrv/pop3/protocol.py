@@ -32,14 +32,13 @@ from mailsrv.pop3.events import (
     Event,
     LoginRequested,
     MessageRequested,
-    ResponseOffered,
     UpdateRequested,
 )
 from mailsrv.pop3.prefetch import ContentPrefetcher
 from mailsrv.pop3.replies import ResponseCode, format_refusal
 from mailsrv.pop3.sending import send_message
 from mailsrv.pop3.session import Pop3Session
-from mailsrv.sasl import Conversations
+from mailsrv.sasl import Conversations, ResponseOffered
 from mailsrv.wire.channel_binding import TlsChannel
 from mailsrv.wire.client_certificate import client_certificate
 from mailsrv.wire.connection_limits import ConnectionSlot

@@ -48,7 +48,6 @@ from mailsrv.pop3.events import (
     Event,
     LoginRequested,
     MessageRequested,
-    ResponseOffered,
     Signal,
     UpdateRequested,
 )
@@ -57,7 +56,7 @@ from mailsrv.pop3.maildrop import Maildrop
 from mailsrv.pop3.replies import ResponseCode, format_challenge, format_error, format_ok, format_refusal
 from mailsrv.pop3.settings import Pop3Settings
 from mailsrv.pop3.top import TopReader
-from mailsrv.sasl import OfferedMechanisms, SaslCancelled, SaslError, password_mechanisms
+from mailsrv.sasl import OfferedMechanisms, ResponseOffered, SaslCancelled, SaslError, password_mechanisms
 from mailsrv.wire.dot_stuffing import DotEncoder
 from mailsrv.wire.receive_buffer import BareLineBreak, LineTooLong, ReceiveBuffer
 

@@ -18,10 +18,11 @@ import apsw
 from attrs import evolve
 
 from mailsrv.disk import IDisk
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.queue import Destination, Ending
 from mailsrv.queue.content import ContentFolder
-from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.listing import LIST, DestinationStatistics, Event, ListedMessage, ListedRecipient, Statistics, listed
 from mailsrv.queue.schema import ENDINGS, FILE, Place, RecipientState
 from mailsrv.queue.selection import Selection, ShownState, shown_state

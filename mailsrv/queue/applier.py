@@ -14,6 +14,7 @@ import apsw
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import Content, InlineContent
 from mailsrv.interfaces.journal import (
@@ -27,7 +28,7 @@ from mailsrv.interfaces.journal import (
 from mailsrv.interfaces.queue import OnwardDelivery
 from mailsrv.journal.octets import FormatError
 from mailsrv.queue.content import ContentFolder, return_path_octets
-from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.rows import pack_parameters, sender_of
 from mailsrv.queue.schema import Place
 from mailsrv.queue.settling import Settler

@@ -20,28 +20,17 @@ from typing import Any
 import apsw
 from twisted.logger import Logger
 
-from mailsrv.errors import InsufficientStorage, MailError, Unavailable
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.queue.gate import Gate, finish_replacement, salvaged_path
 from mailsrv.queue.salvage import DAMAGED, is_ours, is_sound, replace_damaged
 from mailsrv.queue.schema import APPLICATION_ID, FILE, OFFSET_BITS, VERSION, make_database
 
 _CACHE_KIB = 16 * 1024
-_NO_ROOM = frozenset({28, 122})
-"""ENOSPC, EDQUOT."""
 _LOWEST_SQLITE = (3, 51, 3)
 """Before, a WAL database with several writing processes can be corrupted."""
 _MOST_CACHED = 50_000
 _REPLACEMENT_PAUSE_SECONDS = 30.0
 """After an attempt to replace a damaged database, whatever came of it."""
-
-
-def as_mail_error(error: Exception) -> MailError:
-    """What the refusal of SQLite or of the operating system means (R-DUR-5)."""
-    if isinstance(error, MailError):
-        return error
-    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return InsufficientStorage(cause=repr(error))
-    return Unavailable(cause=repr(error))
 
 
 class QueueDatabase:

@@ -18,9 +18,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.journal.worker import IWorker, WorkerFactory
-from mailsrv.queue.database import QueueDatabase, as_mail_error
+from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.salvage import DAMAGED
 
 

@@ -1,6 +1,6 @@
 """Server side of SASL (RFC 4422) for SMTP, IMAP and POP3: the exchanges and the mechanisms, as engines without I/O."""
 
-from mailsrv.sasl.conversation import Conversation, Conversations
+from mailsrv.sasl.conversation import Conversation, Conversations, ResponseOffered
 from mailsrv.sasl.errors import SaslCancelled, SaslError
 from mailsrv.sasl.exchange import (
     ALL_MECHANISMS,
@@ -25,6 +25,7 @@ __all__ = [
     "OfferedMechanisms",
     "PasswordGiven",
     "ResponseGiven",
+    "ResponseOffered",
     "SaslCancelled",
     "SaslError",
     "SaslExchange",

@@ -8,10 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from attrs import field, frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from mailsrv.errors import MailError
 from mailsrv.sasl.errors import SaslCancelled
+
+
+@frozen
+class ResponseOffered:
+    """Event of an engine: an exchange that is judged step by step has come further. Answer, or ask once more."""
+
+    mechanism: str
+    response: bytes | MailError = field(repr=False)
+    """An error where the client cancelled or sent what is no response: it will be the answer."""
+    is_first: bool
 
 
 class Conversation:

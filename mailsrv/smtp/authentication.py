@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from mailsrv.sasl import Challenge, ResponseGiven, SaslCancelled, SaslError, SaslExchange, encode_challenge
+from mailsrv.sasl import (
+    Challenge,
+    ResponseGiven,
+    ResponseOffered,
+    SaslCancelled,
+    SaslError,
+    SaslExchange,
+    encode_challenge,
+)
 from mailsrv.smtp import replies
 from mailsrv.smtp.commands import Auth
-from mailsrv.smtp.events import PasswordOffered, ResponseOffered
+from mailsrv.smtp.events import PasswordOffered
 from mailsrv.smtp.replies import Reply, make_reply
 from mailsrv.smtp.state import Owed, SessionState, State
 from mailsrv.status import AUTHENTICATION_REQUIRED, BAD_SYNTAX

@@ -10,10 +10,9 @@ import enum
 from attrs import define, field, frozen
 
 from mailsrv.address import Address
-from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import MailParameters
 from mailsrv.interfaces.envelope import RecipientParameters
-from mailsrv.sasl import PasswordGiven
+from mailsrv.sasl import PasswordGiven, ResponseOffered
 from mailsrv.smtp.replies import Reply
 from mailsrv.smtp.xclient import Xclient
 
@@ -104,16 +103,6 @@ class PasswordOffered:
 
     given: PasswordGiven
     mechanism: str
-
-
-@frozen
-class ResponseOffered:
-    """A SASL exchange that is judged step by step has come further: answer, or ``challenge`` once more."""
-
-    mechanism: str
-    response: bytes | MailError = field(repr=False)
-    """An error where the client cancelled or sent what is no response: it will be the answer."""
-    is_first: bool
 
 
 @frozen

@@ -14,8 +14,9 @@ from twisted.python.failure import Failure
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount, PasswordCredentials, SaslCredentials, who
 from mailsrv.interfaces.filter import SessionView
+from mailsrv.sasl import ResponseOffered
 from mailsrv.smtp.asking import Asking
-from mailsrv.smtp.events import ClientIntroduced, PasswordOffered, ResponseOffered, TlsRequested
+from mailsrv.smtp.events import ClientIntroduced, PasswordOffered, TlsRequested
 from mailsrv.smtp.patience import Patience
 from mailsrv.smtp.replies import Stage, make_reply
 from mailsrv.smtp.settings import Service

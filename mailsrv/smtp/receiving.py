@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 from mailsrv.address import Address
 from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import Accepted, IMailTransaction, Refused
+from mailsrv.sasl import ResponseOffered
 from mailsrv.smtp import replies
 from mailsrv.smtp.events import (
     AddressQueried,
@@ -28,7 +29,6 @@ from mailsrv.smtp.events import (
     PasswordOffered,
     RecipientNamed,
     ReplyDelayed,
-    ResponseOffered,
     TlsRequested,
     TransactionAborted,
     Wait,

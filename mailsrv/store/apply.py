@@ -26,6 +26,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import ChangeNotice
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, LocalDelivery, NotApplied, PendingDelivery
@@ -33,7 +34,6 @@ from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.account import Account
 from mailsrv.store.account_batch import AccountBatch, NotReserved
 from mailsrv.store.account_table import AccountTable
-from mailsrv.store.index.connection import as_mail_error
 from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.source import Source, read_source
 

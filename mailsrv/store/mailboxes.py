@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.address import Address
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.interfaces.changes import ChangeNotice
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import (
@@ -37,7 +38,7 @@ from mailsrv.store.account import Account
 from mailsrv.store.account_table import AccountTable
 from mailsrv.store.allowance import Allowance
 from mailsrv.store.append import append
-from mailsrv.store.index.connection import as_mail_error
+from mailsrv.store.copies import copy_between
 from mailsrv.store.index.delta import Delta
 from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
 from mailsrv.store.index.transaction import Transaction
@@ -48,7 +49,7 @@ from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import layout
 from mailsrv.store.maildrop_lock import lock_maildrop
 from mailsrv.store.operation import mailboxes as mailbox_operation
-from mailsrv.store.operation.copying import check_quota, copy_from, usage
+from mailsrv.store.operation.copying import check_quota, usage
 from mailsrv.store.operation.removal import count_tombstones, purge_tombstones
 from mailsrv.store.rebuild import discover, has_undiscovered
 from mailsrv.store.recent import count_recent
@@ -329,19 +330,7 @@ class AccountMailboxes:
     def copy_from(self, source: IMailbox, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
         if not isinstance(source, StoredMailbox):
             raise TypeError("only mailboxes of the same store can be copied from")
-        place, wanted = source.place, list(uids)
-        octet_limit, message_limit = self.allowance.room()
-        return self.write(
-            lambda transaction: copy_from(
-                transaction,
-                place,
-                wanted,
-                destination,
-                octet_limit=octet_limit,
-                message_limit=message_limit,
-                live_segments=self.live_segments,
-            )
-        )
+        return copy_between(self, source, uids, destination)
 
     def quota_root(self, name: str) -> str:
         return ""

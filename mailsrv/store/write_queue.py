@@ -15,11 +15,11 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.changes import ChangeNotice
 from mailsrv.store.account import Account
 from mailsrv.store.account_table import AccountTable
-from mailsrv.store.index.connection import as_mail_error
 from mailsrv.store.index.delta import Delta, read_delta
 from mailsrv.store.index.transaction import Transaction
 

@@ -6,8 +6,8 @@ import base64
 
 import pytest
 
-from mailsrv.sasl import SaslCancelled, SaslError
-from mailsrv.smtp.events import PAUSED, CommandRejected, ResponseOffered
+from mailsrv.sasl import ResponseOffered, SaslCancelled, SaslError
+from mailsrv.smtp.events import PAUSED, CommandRejected
 from mailsrv.smtp.replies import Stage, make_reply, reply_for_error
 from mailsrv.smtp.session import SmtpSession
 from mailsrv.smtp.settings import Service, SmtpSettings

@@ -14,7 +14,6 @@ import apsw
 
 from mailsrv.disk import IDisk
 from mailsrv.disk.database_file import create_whole, empty_database
-from mailsrv.errors import InsufficientStorage, MailError, Unavailable
 from mailsrv.store.index.schema import prepare
 
 LOWEST_SQLITE = (3, 51, 3)
@@ -95,16 +94,3 @@ def open_connection(path: str, busy_seconds: float) -> apsw.Connection:
 
 
 _PRAGMAS = f"PRAGMA synchronous=FULL; PRAGMA cache_size=-{_CACHE_KIB}; PRAGMA temp_store=MEMORY"
-
-
-def as_mail_error(error: Exception) -> MailError:
-    """What SQLite's or the operating system's refusal means to a session (R-DUR-5)."""
-    if isinstance(error, MailError):
-        return error
-    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
-        return InsufficientStorage(cause=repr(error))
-    return Unavailable(cause=repr(error))
-
-
-_NO_ROOM = frozenset({28, 122})
-"""ENOSPC, EDQUOT."""
