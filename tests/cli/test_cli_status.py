@@ -211,6 +211,32 @@ def test_directories_that_cannot_be_asked(run, server):
     assert run()[0] == 0
 
 
+def test_directories_that_do_not_tell_their_domains(run, server):
+    server.start()
+    well = {"name": "ldap one", "knowledge": "all", "domains": 12, "age_seconds": 3.0, "trouble": ""}
+    never = {"name": "ldap two", "knowledge": "none", "domains": 0, "age_seconds": None, "trouble": "no server is up"}
+    server.worker(1, domains=[well, never])
+    server.worker(2, domains=[{**well, "knowledge": "last heard", "age_seconds": 200.0, "trouble": "timed out"}, "?"])
+    status, out, _ = run()
+    assert status == 1
+    assert "  ! ldap one does not tell its domains, the last list is used: timed out" in out
+    assert "  ! ldap two has never told its domains, mail for unknown ones waits: no server is up" in out
+    assert "domains      ldap one: 12 listed, as of 3 min ago" in out
+    assert "domains      ldap two: never told" in out
+    server.worker(1, domains=[well])
+    server.worker(2, domains=[{**well, "age_seconds": 9.0}])
+    status, out, _ = run("--json")
+    assert (status, json.loads(out)["domains"]) == (0, [{**well, "age_seconds": 9.0}])
+
+
+def test_what_is_said_of_domains_may_be_anything(run, server):
+    server.start()
+    server.worker(1, domains={"a": 1})
+    server.worker(2, domains=[None, [], {"name": None, "knowledge": 7, "domains": "x", "age_seconds": "y"}])
+    status, out, _ = run()
+    assert (status, "domains      None: x listed" in out) == (0, True)
+
+
 def test_journals_certificates_and_full_disks(run, server, monkeypatch):
     server.start()
     server.worker(1, journal={"is_running": False}, certificate_ends=server.now - 5)

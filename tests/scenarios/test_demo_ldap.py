@@ -5,6 +5,7 @@ from __future__ import annotations
 import imaplib
 import re
 import signal
+import smtplib
 import ssl
 import subprocess
 import sys
@@ -108,6 +109,23 @@ def test_the_lines_it_prints_work(demo: Demo) -> None:
         text=True,
     ).stdout
     assert "alice@example.test, bob@example.test" in told
+
+
+@pytest.mark.slow
+def test_a_domain_of_the_directory_alone_is_served(demo: Demo) -> None:
+    told = subprocess.run(
+        [BIN / "mailsrvctl", "--config", demo.config, "ldap", "check", "bob@club.example.test"],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert "delivered here (associatedDomain of dc=club,ou=domains,dc=example,dc=test)" in told
+    with smtplib.SMTP("127.0.0.1", demo.port("SMTP"), timeout=30) as client:
+        client.ehlo("elsewhere.test")
+        client.mail("x@elsewhere.test")
+        assert client.rcpt("bob@club.example.test")[0] == 250
+        assert client.rcpt("bob@other.example.test")[0] == 550
 
 
 @pytest.mark.slow
