@@ -182,6 +182,7 @@ class SharingMailboxes:
         except NoSuchSharedMailbox:
             shared.close()
             raise
+        self._log.info("{account} opens {name}", account=str(self.account), name=name)
         return shared
 
     def append(self, name: str, messages: Sequence[NewMessage]) -> Deferred[AppendedMessages]:

@@ -31,12 +31,14 @@ from mailsrv.interfaces.mailbox import (
     Uid,
 )
 from mailsrv.store.content import open_contents
+from mailsrv.store.copies import copy_within
 from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
 from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
 from mailsrv.store.maildir import layout
-from mailsrv.store.operation import copying, removal
 from mailsrv.store.operation import flags as flag_operation
+from mailsrv.store.operation import removal
+from mailsrv.store.operation.copying import Elsewhere
 from mailsrv.store.recent import claim_recent
 from mailsrv.store.stamp import Stamp, take_stamp
 from mailsrv.store.structure import make_structures, read_summaries, store_structures
@@ -86,10 +88,10 @@ class StoredMailbox(ViewedMailbox):
         return layout.join(self._owner.files.root, self.directory)
 
     @property
-    def place(self) -> copying.Elsewhere:
+    def place(self) -> Elsewhere:
         """For copies to other accounts."""
         files = self._owner.files
-        return copying.Elsewhere(files.index_path, files.root, self.mailbox_id, self.uid_validity)
+        return Elsewhere(files.index_path, files.root, self.mailbox_id, self.uid_validity)
 
     # Keeping up
 
@@ -260,26 +262,10 @@ class StoredMailbox(ViewedMailbox):
         return self._owner.write(lambda transaction: removal.delete_messages(transaction, self.mailbox_id, wanted))
 
     def copy(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
-        return self._copy(uids, destination, is_move=False)
+        return copy_within(self._owner, self.mailbox_id, uids, destination, is_move=False)
 
     def move(self, uids: Sequence[Uid], destination: str) -> Deferred[CopiedMessages]:
-        return self._copy(uids, destination, is_move=True)
-
-    def _copy(self, uids: Sequence[Uid], destination: str, *, is_move: bool) -> Deferred[CopiedMessages]:
-        wanted = list(uids)
-        octet_limit, message_limit = self._owner.allowance.room()
-        return self._owner.write(
-            lambda transaction: copying.copy(
-                transaction,
-                self.mailbox_id,
-                wanted,
-                destination,
-                is_move=is_move,
-                octet_limit=octet_limit,
-                message_limit=message_limit,
-                live_segments=self._owner.live_segments,
-            )
-        )
+        return copy_within(self._owner, self.mailbox_id, uids, destination, is_move=True)
 
     # Reading
 

@@ -212,6 +212,9 @@ MESSAGES = {
 class Server:
     """Factory, store and clock; connections in memory."""
 
+    owner = ALICE
+    """Whose mailboxes the tests look at."""
+
     def __init__(
         self,
         settings: ImapSettings | None = None,
@@ -240,7 +243,7 @@ class Server:
 
     @property
     def account(self):
-        return self.store.account(ALICE)
+        return self.store.account(self.owner)
 
     def mailbox(self, name: str = "INBOX"):
         return self.account.find(name)
@@ -251,12 +254,12 @@ class Server:
         name: str = "INBOX",
         flags: tuple[str, ...] = (),
         date: int = DATE,
-        account: Address = ALICE,
+        account: Address | None = None,
     ) -> None:
         """Deliver behind the server's back."""
         done: list[object] = []
         message = NewMessage(InlineContent(octets), frozenset(flags), date, 60)
-        self.store.account(account).append(name, [message]).addCallback(done.append)
+        self.store.account(account or self.owner).append(name, [message]).addCallback(done.append)
         assert done
 
     def share(self, what: str) -> None:

@@ -19,6 +19,7 @@ from twisted.internet.defer import Deferred
 from mailsrv.interfaces.mailbox import FlagOperation
 from mailsrv.wire.settings import LimitsSettings
 from tests.imap.server import Client, Server
+from tests.sharing.sharing_setting import SUPPORT
 
 _FETCH = re.compile(rb"\* (\d+) FETCH \((.*)$")
 _FLAGS = re.compile(rb"FLAGS \(([^)]*)\)")
@@ -39,13 +40,13 @@ class Known:
 class Believer:
     """A client with its list."""
 
-    def __init__(self, server: Server, *, condstore: bool, read_only: bool) -> None:
+    def __init__(self, server: Server, *, name: str, condstore: bool, read_only: bool) -> None:
         self.client = Client(server).login()
         self.messages: list[Known] = []
         self.is_idling = False
         self.read_only = read_only
         parameter = " (CONDSTORE)" if condstore else ""
-        self.say(f"{'EXAMINE' if read_only else 'SELECT'} INBOX{parameter}")
+        self.say(f"{'EXAMINE' if read_only else 'SELECT'} {name}{parameter}")
 
     def hear(self, said: bytes, command: str = "") -> None:
         for line in said.split(b"\r\n"):
@@ -79,17 +80,22 @@ class Believer:
 
 
 class Sessions(RuleBasedStateMachine):
+    name = "INBOX"
+
+    def make_server(self):
+        return Server(limits=LimitsSettings(exempt_networks=("192.0.2.0/24",)))
+
     @initialize(condstore=st.lists(st.booleans(), min_size=3, max_size=3), is_slow=st.booleans())
     def begin(self, condstore, is_slow):
         self.surprises = []
-        self.server = Server(limits=LimitsSettings(exempt_networks=("192.0.2.0/24",)))
+        self.server = self.make_server()
         self.inbox = self.server.mailbox()
         for _ in range(3):
             self.server.add(MESSAGE)
         self.believers = [
-            Believer(self.server, condstore=condstore[0], read_only=False),
-            Believer(self.server, condstore=condstore[1], read_only=False),
-            Believer(self.server, condstore=condstore[2], read_only=True),
+            Believer(self.server, name=self.name, condstore=condstore[0], read_only=False),
+            Believer(self.server, name=self.name, condstore=condstore[1], read_only=False),
+            Believer(self.server, name=self.name, condstore=condstore[2], read_only=True),
         ]
         if is_slow:
             for name in ("refresh", "claim_recent", "store_flags", "expunge", "copy", "move", "summaries", "contents"):
@@ -231,7 +237,7 @@ class Sessions(RuleBasedStateMachine):
     def copy(self, who, at, moves):
         believer = self.pick(who)
         if at < len(believer.messages):
-            believer.say(f"{'MOVE' if moves else 'COPY'} {at + 1} {'Trash' if moves else 'INBOX'}")
+            believer.say(f"{'MOVE' if moves else 'COPY'} {at + 1} {'Trash' if moves else self.name}")
 
     @rule(who=who)
     def idle(self, who):
@@ -281,3 +287,19 @@ class Sessions(RuleBasedStateMachine):
 
 Sessions.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 TestSessions = Sessions.TestCase
+
+
+class SharedSessions(Sessions):
+    """The mailbox is somebody else's; what is moved goes to the user's own account."""
+
+    name = '"Other Users/support@example.test"'
+
+    def make_server(self):
+        server = super().make_server()
+        server.owner = SUPPORT
+        server.share("support:write")
+        return server
+
+
+SharedSessions.TestCase.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestSharedSessions = SharedSessions.TestCase
