@@ -199,6 +199,16 @@ def test_r_tls_1_nothing_said_before_tls_counts_after_it(server: WholeServer) ->
                 assert b"CAPA" not in said
 
 
+def test_r_tls_4_nothing_is_compressed(server: WholeServer) -> None:
+    with Peer(server, "imaps", tls=True) as peer:
+        peer.line()
+        assert b"tag OK" in peer.command(f'LOGIN {ALICE} "{PASSWORD}"'.encode())
+        assert b"COMPRESS" not in peer.command(b"CAPABILITY")
+        assert b"tag BAD" in peer.command(b"COMPRESS DEFLATE")
+        assert isinstance(peer.socket, ssl.SSLSocket)
+        assert peer.socket.compression() is None
+
+
 def test_tls_garbage_ends_the_connection(server: WholeServer) -> None:
     for port in ("imaps", "pop3s", "submissions"):
         for octets in (os.urandom(2000), b"GET / HTTP/1.0\r\n\r\n", b"EHLO x\r\n" * 100):
