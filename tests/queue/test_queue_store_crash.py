@@ -115,9 +115,10 @@ class TakingProcess:
 
     def kill(self) -> None:
         self.process.kill()
-        out, _ = self.process.communicate()
-        # A line may have been cut off with its process.
-        self.lines += [line for line in out.split("\n")[:-1] if line]
+        if self.process.stdout is not None:
+            # Before communicate(), which knows nothing of what was read ahead. A line may have been cut off.
+            self.lines += [line for line in self.process.stdout.read().split("\n")[:-1] if line]
+        self.process.communicate()
 
 
 def fill(folder: Path, messages: int) -> QueueSetting:
