@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -66,7 +66,6 @@ class _Kept:
     asking: Deferred[None] | None = None
     is_asked_again: bool = False
     asked_at: float | None = None
-    complaints: tuple[str, ...] = field(default=())
 
 
 Prepared = Callable[[], None]
@@ -276,7 +275,9 @@ class SuppliedDomains:
         each.trouble = cause[:_TROUBLE_CHARACTERS]
         if each.knowledge is Knowledge.ALL:
             each.knowledge = Knowledge.LAST_HEARD
-            self._domains.use(self._domains.table, self._knowledge())
+        if self._domains.knowledge is Knowledge.ALL:
+            # For the table as it is: what another source has just told may not be in it yet.
+            self._domains.use(self._domains.table, Knowledge.LAST_HEARD)
 
     # What is known
 

@@ -264,6 +264,23 @@ def test_answers_of_two_directories_that_come_together_are_both_used(make):
     assert house.used[-1] is house.domains.table
 
 
+def test_a_directory_that_fails_while_the_table_of_another_is_made_makes_nothing_known(make):
+    first, second = MemoryDomains("a.test"), MemoryDomains("b.test", name="second", key="11111111")
+    first.is_down = True
+    house = make(first, second)
+    house.start()
+    assert house.knowledge() is Knowledge.NONE
+    first.is_down, second.is_down = False, True
+    house.threads.hold = True
+    house.clock.advance(RETRY_SECONDS)  # the first answers, its table is being made
+    house.clock.advance(30)  # the second fails
+    assert house.knowledge() is Knowledge.NONE
+    while house.threads.held:
+        house.threads.go()
+    assert house.knowledge() is Knowledge.LAST_HEARD
+    assert {"a.test", "b.test"} <= house.domains.table.found.keys()
+
+
 def test_what_leads_nowhere_is_told_once(make):
     source = MemoryDomains("a.test")
     source.add("x.test", "gone.test")

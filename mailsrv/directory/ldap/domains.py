@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import sleep
 
 from attrs import define, field, frozen
@@ -62,8 +62,8 @@ class DomainList:
 
     domains: tuple[SuppliedDomain, ...] = ()
     complaints: tuple[str, ...] = ()
-    dns: frozenset[str] = frozenset()
-    """Of the entries, in lower case."""
+    marks: Mapping[str, int] = field(factory=dict)
+    """By DN of the entry, in lower case: a number that is another one where its names are others."""
 
 
 @define
@@ -145,7 +145,12 @@ class DomainReader:
                 # Else this thread keeps the interpreter for a switch interval each time the reactor wants it.
                 sleep(_PAUSE_SECONDS)
         domains = tuple(sorted(collected.domains()))
-        return DomainList(domains, tuple(collected.complaints), frozenset(entry.dn.lower() for entry in entries))
+        marks = {entry.dn.lower(): self.mark(entry) for entry in entries}
+        return DomainList(domains, tuple(collected.complaints), marks)
+
+    def mark(self, entry: LdapEntry) -> int:
+        """As in :attr:`DomainList.marks`, in this process."""
+        return hash(tuple(entry.texts(name) for name in self.attributes))
 
     def _collect_entry(self, entry: LdapEntry, collected: _Collected) -> None:
         mapping = self.mapping
@@ -261,7 +266,10 @@ class LdapDomains:
             self._changed()
 
     def _is_about_domains(self, change: Change) -> bool:
-        entry = change.entry
-        if change.dn.lower() in self._found.dns:
-            return True
-        return entry is not None and any(name.lower() in entry.values for name in self.reader.attributes)
+        entry, known = change.entry, self._found.marks.get(change.dn.lower())
+        if entry is None:
+            return known is not None
+        if known is not None:
+            # Where users' addresses are what domains are taken from, most changes of users are of something else.
+            return known != self.reader.mark(entry)
+        return any(name.lower() in entry.values for name in self.reader.attributes)

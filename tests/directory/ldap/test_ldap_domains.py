@@ -286,9 +286,13 @@ class LdapSourceTests(DomainSourceContract, SynchronousTestCase):
         self.source.heard([Change("uid=alice,dc=test", LdapEntry("uid=alice,dc=test", {"uid": (b"alice",)}))])
         assert len(told) == 0
         self.source.heard([Change("cn=new,dc=test", LdapEntry("cn=new,dc=test", {"associateddomain": (b"x.test",)}))])
+        same = {"associateddomain": (b"One.test",), "otherdomain": (b"other.test",)}
+        self.source.heard([Change("cn=1,dc=test", LdapEntry("cn=1,dc=test", {**same, "description": (b"new",)}))])
+        assert len(told) == 1
+        self.source.heard([Change("cn=1,dc=test", LdapEntry("cn=1,dc=test", {"associateddomain": (b"one.test",)}))])
         self.source.heard([Change("CN=1,dc=test")])
         self.source.heard(None)
-        assert len(told) == 3
+        assert len(told) == 4
 
 
 class MemorySourceTests(DomainSourceContract, SynchronousTestCase):
