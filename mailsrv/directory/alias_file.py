@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailsrv.address import Address
 from mailsrv.directory.names import canonical_address, parse_account_name
 from mailsrv.directory.peek import IPeekable, Peeked
-from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
+from mailsrv.directory.watched_file import FileWatching, Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
-from mailsrv.threads import RunInThread
 
 AliasTable = Mapping[Address, tuple[Address, ...]]
 
@@ -85,23 +83,15 @@ class AliasFile:
     def __init__(
         self,
         path: str,
+        watching: FileWatching,
         *,
-        clock: IReactorTime,
-        run_in_thread: RunInThread,
         default_domain: str = "",
-        check_seconds: float = 1.0,
-        deadline_seconds: float = 5.0,
-        max_octets: int = 64 * 1024 * 1024,
     ) -> None:
         self.name = f"alias-file {path}"
         self._file: WatchedFile[AliasTable] = WatchedFile(
             path,
             lambda octets: parse_aliases(octets, default_domain),
-            clock=clock,
-            run_in_thread=run_in_thread,
-            check_seconds=check_seconds,
-            deadline_seconds=deadline_seconds,
-            max_octets=max_octets,
+            watching,
         )
 
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:

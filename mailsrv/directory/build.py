@@ -13,6 +13,7 @@ from mailsrv.directory.classic_aliases import ClassicAliases
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.interfaces.directory import IDirectory
 from mailsrv.interfaces.resolver import IResolver
 from mailsrv.threads import RunInThread
@@ -37,32 +38,13 @@ def make_directory(
     # The first of them spends the time that an unknown user's log-in takes.
     with_users: list[IDirectory] = []
     for one in settings:
+        watching = FileWatching(clock, run_in_thread, one.check_seconds, one.deadline_seconds, one.max_octets)
         if one.type is DirectoryType.ALIAS_FILE:
-            directories.append(
-                AliasFile(
-                    one.path,
-                    clock=clock,
-                    run_in_thread=run_in_thread,
-                    default_domain=default_domain,
-                    check_seconds=one.check_seconds,
-                    deadline_seconds=one.deadline_seconds,
-                    max_octets=one.max_octets,
-                )
-            )
+            directories.append(AliasFile(one.path, watching, default_domain=default_domain))
             continue
         if one.type is DirectoryType.ALIASES:
-            directories.append(
-                ClassicAliases(
-                    one.path,
-                    clock=clock,
-                    run_in_thread=run_in_thread,
-                    domain=parse_domain(one.domain) if one.domain else "",
-                    default_domain=default_domain,
-                    check_seconds=one.check_seconds,
-                    deadline_seconds=one.deadline_seconds,
-                    max_octets=one.max_octets,
-                )
-            )
+            domain = parse_domain(one.domain) if one.domain else ""
+            directories.append(ClassicAliases(one.path, watching, domain=domain, default_domain=default_domain))
             continue
         if one.type is DirectoryType.LDAP:
             # With ldap3, which takes those time and memory who have no such directory.
@@ -79,16 +61,7 @@ def make_directory(
             directories.append(ldap)
             with_users.append(ldap)
             continue
-        passwd_file = PasswdFile(
-            one.path,
-            hashing=hashing,
-            clock=clock,
-            run_in_thread=run_in_thread,
-            default_domain=default_domain,
-            check_seconds=one.check_seconds,
-            deadline_seconds=one.deadline_seconds,
-            max_octets=one.max_octets,
-        )
+        passwd_file = PasswdFile(one.path, watching, hashing=hashing, default_domain=default_domain)
         directories.append(passwd_file)
         with_users.append(passwd_file)
     return DirectoryChain(directories, for_unknown=with_users[0] if with_users else None, with_users=with_users)

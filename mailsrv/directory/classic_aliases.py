@@ -21,9 +21,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailsrv.address import Address, AddressError
@@ -31,10 +30,9 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.alias_file import logical_lines
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.peek import NOBODY, IPeekable, Peeked
-from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
+from mailsrv.directory.watched_file import FileWatching, Parsed, Problem, WatchedFile
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
-from mailsrv.threads import RunInThread
 
 INCLUDE_LIMIT = 100
 """Files that one alias file may include."""
@@ -188,30 +186,19 @@ class ClassicAliases:
     def __init__(
         self,
         path: str,
+        watching: FileWatching,
         *,
-        clock: IReactorTime,
-        run_in_thread: RunInThread,
         domain: str = "",
         default_domain: str = "",
-        check_seconds: float = 1.0,
-        deadline_seconds: float = 5.0,
-        max_octets: int = 64 * 1024 * 1024,
     ) -> None:
         self.name = f"aliases {path}" + (f" for {domain}" if domain else "")
         self._domain = domain
         self._target_domain = domain or default_domain
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._check_seconds = check_seconds
-        self._deadline_seconds = deadline_seconds
+        self._watching = evolve(watching, max_octets=INCLUDE_OCTETS)
         self._file: WatchedFile[ClassicTable] = WatchedFile(
             path,
             lambda octets: parse_classic_aliases(octets, self._target_domain),
-            clock=clock,
-            run_in_thread=run_in_thread,
-            check_seconds=check_seconds,
-            deadline_seconds=deadline_seconds,
-            max_octets=max_octets,
+            watching,
         )
         self._includes: dict[str, WatchedFile[tuple[Address, ...]]] = {}
 
@@ -251,11 +238,7 @@ class ClassicAliases:
             file = self._includes[path] = WatchedFile(
                 path,
                 lambda octets: parse_include(octets, self._target_domain),
-                clock=self._clock,
-                run_in_thread=self._run_in_thread,
-                check_seconds=self._check_seconds,
-                deadline_seconds=self._deadline_seconds,
-                max_octets=INCLUDE_OCTETS,
+                self._watching,
             )
         return file
 

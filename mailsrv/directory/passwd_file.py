@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 
 from attrs import evolve, frozen
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
 
 from mailsrv.address import Address
@@ -21,10 +20,9 @@ from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.passwords.verifiers import cost_class
 from mailsrv.directory.peek import IPeekable, Peeked
 from mailsrv.directory.scram import ScramCensus
-from mailsrv.directory.watched_file import Parsed, Problem, WatchedFile
+from mailsrv.directory.watched_file import FileWatching, Parsed, Problem, WatchedFile
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory, IScramDirectory, ScramStanding
 from mailsrv.interfaces.directory_state import DirectoryState, IReportsState
-from mailsrv.threads import RunInThread
 
 
 @frozen
@@ -78,25 +76,17 @@ class PasswdFile:
     def __init__(
         self,
         path: str,
+        watching: FileWatching,
         *,
         hashing: HashingPool,
-        clock: IReactorTime,
-        run_in_thread: RunInThread,
         default_domain: str = "",
-        check_seconds: float = 1.0,
-        deadline_seconds: float = 5.0,
-        max_octets: int = 64 * 1024 * 1024,
     ) -> None:
         self.name = f"passwd-file {path}"
         self._hashing = hashing
         self._file: WatchedFile[PasswdTable] = WatchedFile(
             path,
             lambda octets: parse_passwd(octets, default_domain, self.name),
-            clock=clock,
-            run_in_thread=run_in_thread,
-            check_seconds=check_seconds,
-            deadline_seconds=deadline_seconds,
-            max_octets=max_octets,
+            watching,
         )
 
     def find_user(self, address: Address) -> Deferred[DirectoryUser | None]:

@@ -58,29 +58,33 @@ class _Reading(Generic[T]):
     parsed: Parsed[T] | None
 
 
+@frozen
+class FileWatching:
+    """How the files of a directory are watched."""
+
+    clock: IReactorTime
+    run_in_thread: RunInThread
+    check_seconds: float = 1.0
+    """A file is looked at again after that."""
+    deadline_seconds: float = 5.0
+    """Nobody waits longer for a look."""
+    max_octets: int = 64 * 1024 * 1024
+    """A larger file is not read."""
+
+
 class WatchedFile(Generic[T]):
     """Keeps up with one file. ``parse`` is called in a thread and must not raise."""
 
     _log = Logger()
 
-    def __init__(
-        self,
-        path: str,
-        parse: Callable[[bytes], Parsed[T]],
-        *,
-        clock: IReactorTime,
-        run_in_thread: RunInThread,
-        check_seconds: float,
-        deadline_seconds: float,
-        max_octets: int,
-    ) -> None:
+    def __init__(self, path: str, parse: Callable[[bytes], Parsed[T]], watching: FileWatching) -> None:
         self.path = path
         self._parse = parse
-        self._clock = clock
-        self._run_in_thread = run_in_thread
-        self._check_seconds = check_seconds
-        self._deadline_seconds = deadline_seconds
-        self._max_octets = max_octets
+        self._clock = watching.clock
+        self._run_in_thread = watching.run_in_thread
+        self._check_seconds = watching.check_seconds
+        self._deadline_seconds = watching.deadline_seconds
+        self._max_octets = watching.max_octets
         self._value: T | None = None
         self._trouble: Unavailable | None = None
         self._signature: _Signature | None = None

@@ -23,6 +23,7 @@ from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.sasl import SaslError
@@ -46,7 +47,7 @@ class Case:
         path = folder / "passwd"
         path.write_text(USERS)
         hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=maybeDeferred)  # type: ignore[arg-type]
-        self.directory = PasswdFile(str(path), hashing=hashing, clock=self.clock, run_in_thread=maybeDeferred)
+        self.directory = PasswdFile(str(path), FileWatching(self.clock, maybeDeferred), hashing=hashing)
         self.settings = AuthSettings(default_domain="example.test", **settings)
         self.throttle = LoginThrottle(self.settings, clock=self.clock)
         self.offer = MechanismOffer(self.settings, self.directory)

@@ -27,6 +27,7 @@ from mailsrv.auth.tickets import Accepted, KeytabUnusable, TicketRefused
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.sasl import Conversation, SaslCancelled, SaslError
@@ -78,7 +79,7 @@ class Case:
         path = folder / "passwd"
         path.write_text(USERS)
         hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=maybeDeferred)  # type: ignore[arg-type]
-        directory = PasswdFile(str(path), hashing=hashing, clock=self.clock, run_in_thread=maybeDeferred)
+        directory = PasswdFile(str(path), FileWatching(self.clock, maybeDeferred), hashing=hashing)
         auth = AuthSettings(default_domain="example.test", **settings)
         self.throttle = LoginThrottle(auth, clock=self.clock)
         self.checker = GssapiChecker(

@@ -26,6 +26,7 @@ from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.interfaces.sessions import Login
 from mailsrv.sasl import Conversation, SaslCancelled, SaslError
@@ -52,7 +53,7 @@ class Case:
         path = folder / "passwd"
         path.write_text(users)
         hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=at_once)  # type: ignore[arg-type]
-        self.file = PasswdFile(str(path), hashing=hashing, clock=self.clock, run_in_thread=at_once)
+        self.file = PasswdFile(str(path), FileWatching(self.clock, at_once), hashing=hashing)
         self.directory = DirectoryChain([self.file])
         self.settings = AuthSettings(default_domain="example.test", **settings)
         self.offer = MechanismOffer(self.settings, self.directory)
@@ -305,7 +306,7 @@ def test_nothing_is_offered_before_the_file_was_read(tmp_path):
     assert "SCRAM-SHA-256" in case.offer(False)
     hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=at_once)  # type: ignore[arg-type]
     path = str(tmp_path / "passwd")
-    fresh = PasswdFile(path, hashing=hashing, clock=case.clock, run_in_thread=at_once)
+    fresh = PasswdFile(path, FileWatching(case.clock, at_once), hashing=hashing)
     assert MechanismOffer(case.settings, DirectoryChain([fresh]))(True) == ("PLAIN", "LOGIN")
 
 

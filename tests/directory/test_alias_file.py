@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from mailsrv.address import Address
 from mailsrv.directory.alias_file import AliasFile, parse_aliases
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from tests.contracts.directory import ALICE, BOB, STAFF, RunAtOnce
 
@@ -67,7 +68,7 @@ def test_it_follows_its_file(tmp_path):
     path = tmp_path / "aliases"
     path.write_text("staff: alice\n")
     clock = Clock()
-    directory = AliasFile(str(path), clock=clock, run_in_thread=RunAtOnce(), default_domain="example.test")
+    directory = AliasFile(str(path), FileWatching(clock, RunAtOnce()), default_domain="example.test")
     assert directory.find_alias(STAFF).result == (ALICE,)
     path.write_text("staff: bob\n")
     clock.advance(1)

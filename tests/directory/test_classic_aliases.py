@@ -16,6 +16,7 @@ from mailsrv.directory.classic_aliases import (
     parse_classic_aliases,
     parse_include,
 )
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import IDirectory
 from tests.contracts.directory import ALICE, BOB, RunAtOnce
@@ -107,9 +108,8 @@ class House:
         self.path = tmp_path / "aliases"
         self.path.write_text(text)
         self.clock = Clock()
-        self.directory = ClassicAliases(
-            str(self.path), clock=self.clock, run_in_thread=RunAtOnce(), default_domain="example.test", **options
-        )
+        watching = FileWatching(self.clock, RunAtOnce())
+        self.directory = ClassicAliases(str(self.path), watching, default_domain="example.test", **options)
 
     def find(self, address):
         answers: list = []

@@ -15,6 +15,7 @@ from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwords.hashing import HashingPool, make_hash
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.interfaces.directory import IDirectory
 from tests.contracts.directory import ALICE, BOB, STAFF, DirectoryContract, RunAtOnce
 
@@ -67,9 +68,8 @@ class PasswdFileTests(FileCase, SynchronousTestCase):
     def make_directory(self) -> PasswdFile:
         return PasswdFile(
             str(self.passwd),
+            FileWatching(self.clock, self.threads),
             hashing=self.hashing,
-            clock=self.clock,
-            run_in_thread=self.threads,
             default_domain="example.test",
         )
 
@@ -104,7 +104,7 @@ class ChainOverMemoryTests(DirectoryContract, SynchronousTestCase):
 def test_an_alias_file_alone_has_no_users(tmp_path):
     path = tmp_path / "aliases"
     path.write_text("staff@example.test: alice@example.test\n")
-    directory = AliasFile(str(path), clock=Clock(), run_in_thread=RunAtOnce())
+    directory = AliasFile(str(path), FileWatching(Clock(), RunAtOnce()))
     assert directory.list_users().result == ()
     assert directory.find_user(STAFF).result is None
     assert directory.check_password(None, "x").result is False

@@ -16,6 +16,7 @@ from mailsrv.directory.passwd_file import PasswdFile
 from mailsrv.directory.passwd_line import parse_line
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.interfaces.directory_state import DirectoryState
 
 
@@ -25,7 +26,7 @@ def at_once(function: Any, *arguments: Any) -> Any:
 
 def passwd_file(path: Any, clock: Clock) -> PasswdFile:
     hashing = HashingPool(PasswordSettings(), reactor=None, run_in_thread=at_once)  # type: ignore[arg-type]
-    return PasswdFile(str(path), hashing=hashing, clock=clock, run_in_thread=at_once)
+    return PasswdFile(str(path), FileWatching(clock, at_once), hashing=hashing)
 
 
 def test_a_chain_tells_of_those_that_tell(tmp_path):

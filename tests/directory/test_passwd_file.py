@@ -15,6 +15,7 @@ from mailsrv.directory.passwd_file import PasswdFile, parse_passwd
 from mailsrv.directory.passwd_line import parse_line, parse_size
 from mailsrv.directory.passwords.hashing import HashingPool
 from mailsrv.directory.settings import PasswordSettings
+from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from tests.contracts.directory import ALICE, BOB, RunAtOnce
 
@@ -179,9 +180,8 @@ class Case:
         self.clock = Clock()
         self.threads = RunAtOnce()
         self.hashing = HashingPool(CHEAP, reactor=self.clock, run_in_thread=RunAtOnce())  # type: ignore[arg-type]
-        self.directory = PasswdFile(
-            str(path), hashing=self.hashing, clock=self.clock, run_in_thread=self.threads, **settings
-        )
+        watching = FileWatching(self.clock, self.threads, **settings)
+        self.directory = PasswdFile(str(path), watching, hashing=self.hashing)
 
     def find(self, address=ALICE):
         answers: list = []

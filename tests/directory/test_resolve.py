@@ -443,18 +443,19 @@ class TestAtHand:
         from mailsrv.directory.alias_file import AliasFile
         from mailsrv.directory.classic_aliases import ClassicAliases
         from mailsrv.directory.passwd_file import PasswdFile
+        from mailsrv.directory.watched_file import FileWatching
         from tests.contracts.directory import RunAtOnce
 
         (tmp_path / "users").write_text("alice@example.test:{PLAIN}x::::::\nbob@example.test:{PLAIN}x::::::\n")
         (tmp_path / "aliases").write_text("staff@example.test: alice@example.test\n")
         (tmp_path / "classic").write_text("root: alice\nbob: alice\n")
         clock, hashing = Clock(), object()
-        common: dict[str, Any] = {"clock": clock, "run_in_thread": RunAtOnce(), "default_domain": "example.test"}
+        watching = FileWatching(clock, RunAtOnce())
         chain = DirectoryChain(
             [
-                AliasFile(str(tmp_path / "aliases"), **common),
-                ClassicAliases(str(tmp_path / "classic"), **common),
-                PasswdFile(str(tmp_path / "users"), hashing=hashing, **common),  # type: ignore[arg-type]
+                AliasFile(str(tmp_path / "aliases"), watching, default_domain="example.test"),
+                ClassicAliases(str(tmp_path / "classic"), watching, default_domain="example.test"),
+                PasswdFile(str(tmp_path / "users"), watching, hashing=hashing, default_domain="example.test"),  # type: ignore[arg-type]
             ]
         )
         domains = LocalDomains([DomainSettings("example.test", aliases=("example.net",))])
