@@ -14,7 +14,7 @@ from mailsrv.sharing.names import account_name
 class Grants:
     """Reactor thread only."""
 
-    __slots__ = ("_watchers", "accounts", "is_known", "sessions", "user")
+    __slots__ = ("_watchers", "accounts", "is_doubted", "is_known", "sessions", "user")
 
     def __init__(self, user: DirectoryUser) -> None:
         self.user = user
@@ -22,13 +22,21 @@ class Grants:
         """By the names of their INBOXes."""
         self.is_known = False
         """False until the directory has answered once."""
+        self.is_doubted = False
+        """An account was missing from the last answer, and the directory has to say so once more."""
         self.sessions = 0
         self._watchers: dict[object, Callable[[], None]] = {}
 
     def replace(self, accounts: Sequence[SharedAccount]) -> None:
-        """These rights hold from now on; whoever has a mailbox open hears of it."""
+        """These rights hold from now on; whoever has a mailbox open hears of it.
+
+        What is missing has to be missing twice: a directory that is being filled anew says of every entry, for a
+        moment, that it is not there.
+        """
         before, self.is_known = self.accounts, True
-        self.accounts = {account_name(account.address): account for account in accounts}
+        answered = {account_name(account.address): account for account in accounts}
+        self.is_doubted = not self.is_doubted and not answered.keys() >= before.keys()
+        self.accounts = {**before, **answered} if self.is_doubted else answered
         if self.accounts != before:
             for watcher in list(self._watchers.values()):
                 watcher()

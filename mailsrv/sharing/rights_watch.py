@@ -1,5 +1,8 @@
 """Asks which mailboxes of others a user may open: at log-in, and again while they have sessions.
 
+A right that is gone is asked for once more before it ends, as a session of who is gone is
+(:mod:`mailsrv.auth.session_watch`); one that became smaller holds at once.
+
 Who has no such right gets their own mailboxes and nothing else: one question is what they cost, and its answer is
 remembered for ``check_seconds``. The rights of who has some (or of whom nobody could tell) are asked for again every
 ``check_seconds``; what changed holds at once in all their sessions of the process. Each worker does so by itself.
@@ -35,6 +38,8 @@ Answer = Sequence[SharedAccount] | None
 """None: it is not known."""
 
 _ASKED_AT_ONCE = 4
+_AGAIN_SECONDS = 5.0
+"""After so long a right that was missing is asked for once more."""
 
 
 class RightsWatch:
@@ -64,6 +69,8 @@ class RightsWatch:
         self._call: IDelayedCall | None = None
         self._is_looking = False
         self._is_stopped = False
+        self._is_out = False
+        """The directory did not answer the last time."""
 
     def replace_settings(self, settings: SharingSettings) -> None:
         """Use these from now on; rules may be others, too."""
@@ -173,14 +180,19 @@ class RightsWatch:
         if find is None:
             return ()
         try:
-            return await find(user)
+            found = await find(user)
         except MailError as error:
-            self._log.warn(
-                "which mailboxes of others {account} may open cannot be asked: {error}",
-                account=str(user.address),
-                error=str(error),
-            )
+            if not self._is_out:
+                # Once: everybody is asked for again and again.
+                self._is_out = True
+                self._log.warn(
+                    "which mailboxes of others {account} may open cannot be asked: {error}",
+                    account=str(user.address),
+                    error=str(error),
+                )
             return None
+        self._is_out = False
+        return found
 
     def _failed(self, failure: Failure) -> None:
         self._log.failure("which mailboxes of others somebody may open could not be found out", failure)
@@ -205,7 +217,10 @@ class RightsWatch:
 
     def _plan(self) -> None:
         if self._live and not self._is_stopped and not self._is_looking and self._call is None:
-            self._call = self._clock.callLater(self._settings.check_seconds, self._look)
+            seconds = self._settings.check_seconds
+            if any(grants.is_doubted for grants in self._live.values()):
+                seconds = min(seconds, _AGAIN_SECONDS)
+            self._call = self._clock.callLater(seconds, self._look)
 
     def _look(self) -> None:
         self._call = None
@@ -213,7 +228,8 @@ class RightsWatch:
         Deferred.fromCoroutine(self._look_at_all()).addErrback(self._failed).addBoth(self._looked)
 
     async def _look_at_all(self) -> None:
-        users = [grants.user for grants in self._live.values()]
+        live = list(self._live.values())
+        users = [grants.user for grants in [each for each in live if each.is_doubted] or live]
         for start in range(0, len(users), _ASKED_AT_ONCE):
             if self._is_stopped:
                 return

@@ -90,12 +90,43 @@ def test_rights_are_asked_for_again_as_long_as_there_are_sessions(store: Sharing
     assert now(one.status("Other Users/bob@example.test")).messages == 0
     one.release()
     store.next_round()
-    assert len(store.asked) == 5
+    assert len(store.asked) == 6
     two.release()
     store.next_round()
     store.next_round()
-    assert len(store.asked) == 5
+    assert len(store.asked) == 6
     assert not store.clock.getDelayedCalls()
+
+
+def test_a_right_that_is_missing_once_is_not_gone(store: SharingStore) -> None:
+    """A replica that is being filled anew."""
+    store.grant(ALICE, SUPPORT, may_write=True)
+    store.grant(BOB, SUPPORT, may_write=True)
+    alice, bob = opened(store), opened(store, BOB)
+    mailbox = now(alice.open_mailbox(SHARED))
+    rights = store.granted.pop(ALICE)
+    store.clock.advance(20)
+    assert not mailbox.is_gone
+    assert store.asked == [ALICE, BOB] * 2
+    store.granted[ALICE] = rights
+    store.clock.advance(5)
+    assert store.asked == [ALICE, BOB, ALICE, BOB, ALICE]
+    store.granted.clear()
+    store.clock.advance(20)
+    assert mailbox.may_write
+    store.clock.advance(5)
+    assert mailbox.is_gone
+    assert bob.others_prefix == ""
+
+
+def test_a_right_that_became_smaller_holds_at_once(store: SharingStore) -> None:
+    store.grant(ALICE, SUPPORT, may_write=True)
+    mailbox = now(opened(store).open_mailbox(SHARED))
+    store.granted.clear()
+    store.grant(ALICE, SUPPORT, may_write=False)
+    store.clock.advance(20)
+    assert not mailbox.may_write
+    assert not mailbox.is_gone
 
 
 def test_r_auth_7_in_an_outage_what_was_said_holds_and_nothing_else_is_known(store: SharingStore) -> None:

@@ -127,5 +127,6 @@ class RightsInLdap(ABC):
     async def _find_shared_mailboxes(self, user: DirectoryUser) -> Sequence[SharedMailbox]:
         answer = await self._answer(user.address, may_be_old=False)
         if answer.user is None:
-            return ()
+            # Nothing is known of the rights of who was there a moment ago: the tree may be filled anew.
+            raise self._moved(user.address)
         return await self._ask(self._rights.shared_with(answer.dn, (user.address,)))
