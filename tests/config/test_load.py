@@ -142,6 +142,15 @@ def test_workers_cannot_inherit_other_endpoint_types_and_memory_is_not_shared():
     assert "workers = 1" in found["store.type"]
 
 
+def test_an_account_is_shared_in_one_table():
+    table = '[[shared]]\naccount = "support@example.test"\nreaders = ["a@example.test"]\n'
+    assert parse(GOOD + table, "/x").shared[0].readers == ("a@example.test",)
+    found = problems(GOOD + table + table.replace("support", "SUPPORT"))
+    assert "the same account as shared[0]" in found["shared[1].account"]
+    assert "no address" in problems(GOOD + table.replace("a@example.test", "a b"))["shared[0].readers"]
+    assert parse(GOOD + "[sharing]\nmailboxes = 0\n", "/x").sharing.mailboxes == 0
+
+
 def test_two_domains_need_the_domain_in_the_path():
     text = GOOD + '[[domain]]\nname = "other.test"\n[store]\npath = "/mail/{local}"\n'
     assert "{domain}" in problems(text)["store.path"]
