@@ -18,19 +18,7 @@ from mailsrv.app.reload import Reloader, warn_of_restart_keys
 from mailsrv.app.supervisor import worker_environment
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.config.load import parse
-
-CONFIG = """
-hostname = "mail.example.test"
-state_dir = "state"
-[[listen]]
-service = "lmtp"
-endpoint = "unix:lmtp.sock"
-[[domain]]
-name = "example.test"
-[[directory]]
-type = "passwd-file"
-path = "users"
-"""
+from tests.smallest_config import SMALLEST
 
 
 @pytest.fixture
@@ -78,8 +66,8 @@ def test_reloads_come_one_after_the_other_and_none_is_forgotten(events):
 
 
 def test_what_waits_for_a_restart_is_named(events):
-    old = parse(CONFIG, "/x.toml")
-    new = parse(CONFIG.replace("state_dir", "workers = 2\nstate_dir") + '[log]\npath = "l"\n[smtp]\n', "/x.toml")
+    old = parse(SMALLEST, "/x.toml")
+    new = parse("workers = 2\n" + SMALLEST + '[log]\npath = "l"\n[smtp]\n', "/x.toml")
     warn_of_restart_keys(old, new)
     assert events[-1]["keys"] == "workers, log"
 

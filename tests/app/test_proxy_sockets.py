@@ -18,7 +18,8 @@ from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
-from tests.smtp.test_smtp_tls import Conversation, make_certificate
+from tests.smtp.test_smtp_tls import Conversation
+from tests.tls.authority import issue_for_host
 
 reactor: Any = untyped_reactor
 LINE = b"PROXY TCP6 2001:db8::1 2001:db8::25 40000 465\r\n"
@@ -26,7 +27,7 @@ LINE = b"PROXY TCP6 2001:db8::1 2001:db8::25 40000 465\r\n"
 
 class ProxySocketTests(TestCase):
     def listen(self, tls_mode: TlsMode, trusted: str = "127.0.0.0/8") -> int:
-        options = make_certificate().options()
+        options = issue_for_host("mail.example.test").for_twisted.options()
         self.receiver = MemoryReceiver()
         self.factory = SmtpServerFactory(
             SmtpSettings(greeting_delay_seconds=0),

@@ -19,6 +19,7 @@ from mailsrv.directory.kept_domains import KeptDomains
 from mailsrv.directory.supplied_domains import SuppliedDomains
 from mailsrv.interfaces.directory_state import DirectoryServerState, DirectoryState, IReportsState
 from mailsrv.journal import JournalStatus
+from tests.smallest_config import SMALLEST
 
 
 class Factory:
@@ -145,11 +146,7 @@ def test_directories_tell_how_they_are_within_bounds(case):
 
 
 def test_the_mark_of_the_server_clears_what_an_earlier_run_left(tmp_path):
-    config = (
-        'hostname = "mail.example.test"\nstate_dir = "state"\nworkers = 3\n[[listen]]\nservice = "lmtp"\n'
-        'endpoint = "unix:l"\n[[domain]]\nname = "example.test"\n[[directory]]\ntype = "passwd-file"\npath = "users"\n'
-    )
-    settings = parse(config, str(tmp_path / "m.toml"))
+    settings = parse("workers = 3\n" + SMALLEST, str(tmp_path / "m.toml"))
     folder = tmp_path / "state" / "status"
     folder.mkdir(parents=True)
     (folder / "worker-9.json").write_text("{}")
@@ -162,11 +159,7 @@ def test_the_mark_of_the_server_clears_what_an_earlier_run_left(tmp_path):
 
 
 def test_a_mark_that_cannot_be_made_keeps_nobody_from_starting(tmp_path):
-    config = (
-        'hostname = "mail.example.test"\nstate_dir = "state"\n[[listen]]\nservice = "lmtp"\nendpoint = "unix:l"\n'
-        '[[domain]]\nname = "example.test"\n[[directory]]\ntype = "passwd-file"\npath = "users"\n'
-    )
     (tmp_path / "state").write_text("no folder")
     mark = ServerMark()
-    mark.write(parse(config, str(tmp_path / "m.toml")), "m.toml")
+    mark.write(parse(SMALLEST, str(tmp_path / "m.toml")), "m.toml")
     mark.remove()

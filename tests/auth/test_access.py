@@ -17,6 +17,7 @@ from mailsrv.auth.settings import AuthSettings
 from mailsrv.config.load import parse
 from mailsrv.config.problems import ConfigurationError
 from mailsrv.interfaces.directory import DirectoryUser
+from tests.smallest_config import SMALLEST
 
 ALICE = DirectoryUser(Address("alice", "example.test"), groups=("Staff", "cn=all,dc=test"))
 BOB = DirectoryUser(Address("bob", "other.test"))
@@ -110,22 +111,8 @@ def test_r_inj_3_any_name_of_a_client_or_directory_is_decided_about(address, ser
     assert isinstance(rules.decide(user, service, address).is_allowed, bool)
 
 
-CONFIG = """
-hostname = "mail.example.test"
-state_dir = "state"
-[[listen]]
-service = "lmtp"
-endpoint = "unix:lmtp.sock"
-[[domain]]
-name = "example.test"
-[[directory]]
-type = "passwd-file"
-path = "users"
-"""
-
-
 def test_all_mistakes_are_told_at_once():
-    text = CONFIG + (
+    text = SMALLEST + (
         '[[access]]\naction = "refuse"\n'
         '[[access]]\naction = "deny"\nusers = ["alice"]\nservices = ["imap", "smtp"]\n'
         '[[access]]\naction = "deny"\nusers = ["@"]\nnetworks = ["192.0.2.1/24"]\ndomains = ["a b"]\ngroups = [" "]\n'
@@ -147,7 +134,7 @@ def test_all_mistakes_are_told_at_once():
 
 def test_a_table_becomes_a_rule():
     settings = parse(
-        CONFIG + '[[access]]\naction = "deny"\nservices = ["pop3"]\nnetworks = ["local", "192.0.2.0/24"]\n', "/etc/m"
+        SMALLEST + '[[access]]\naction = "deny"\nservices = ["pop3"]\nnetworks = ["local", "192.0.2.0/24"]\n', "/etc/m"
     )
     assert not AccessRules(settings.access).decide(ALICE, "pop3", "").is_allowed
     assert AccessRules(settings.access).decide(ALICE, "imap", "").is_allowed

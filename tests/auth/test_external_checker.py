@@ -27,7 +27,7 @@ from mailsrv.directory.watched_file import FileWatching
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, SaslCredentials
 from mailsrv.sasl import SaslError
-from tests.tls.client_ca import SMTP_UTF8_MAILBOX, USER_PRINCIPAL_NAME, email, issue, other_name
+from tests.tls.authority import SMTP_UTF8_MAILBOX, USER_PRINCIPAL_NAME, email, issue, other_name
 
 USERS = """\
 alice@example.test:{PLAIN}sesame

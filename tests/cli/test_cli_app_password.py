@@ -11,21 +11,13 @@ from mailsrv.auth.app_passwords.database import AppPasswordDatabase, database_pa
 from mailsrv.auth.app_passwords.form import read_secret
 from mailsrv.auth.app_passwords.record import Scope
 from mailsrv.cli import main
+from tests.smallest_config import SMALLEST
 
-CONFIG = """
-hostname = "mail.example.test"
-state_dir = "state"
+CONFIG = f"""
+{SMALLEST}
 [auth]
 default_domain = "example.test"
 app_passwords_per_user = 3
-[[listen]]
-service = "lmtp"
-endpoint = "unix:lmtp.sock"
-[[domain]]
-name = "example.test"
-[[directory]]
-type = "passwd-file"
-path = "users"
 """
 ALICE = "alice@example.test"
 

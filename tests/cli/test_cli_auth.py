@@ -12,13 +12,13 @@ from mailsrv.auth.failure_table import FailureFile, failures_path
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import LoginThrottle
 from mailsrv.cli import main
+from tests.smallest_config import SMALLEST
 
 PASSWORD = "correct horse"
 HOME = "192.0.2.1"
 ALICE = "alice@example.test"
-CONFIG = """
-hostname = "mail.example.test"
-state_dir = "state"
+CONFIG = f"""
+{SMALLEST}
 [auth]
 default_domain = "example.test"
 plaintext_networks = ["127.0.0.0/8"]
@@ -31,14 +31,6 @@ exempt_networks = ["203.0.113.0/24"]
 action = "deny"
 groups = ["kiosk"]
 services = ["imap"]
-[[listen]]
-service = "lmtp"
-endpoint = "unix:lmtp.sock"
-[[domain]]
-name = "example.test"
-[[directory]]
-type = "passwd-file"
-path = "users"
 """
 USERS = f"""\
 {ALICE}:{{PLAIN}}{PASSWORD}::::::

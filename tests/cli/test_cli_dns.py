@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 import mailsrv.cli.dns
 from mailsrv.cli import main
 from mailsrv.interfaces.resolver import ServiceRecord, TlsaRecord
+from mailsrv.mailauth.keys import parse_private_key
 from mailsrv.testing.resolver import MemoryResolver
 from mailsrv.tls.self_signed import write_self_signed
 
@@ -97,6 +100,14 @@ class Bench:
     def wrong(self) -> tuple[int, list[tuple[str, str]]]:
         status, rows = self.check()
         return status, [(row["outcome"], row["name"]) for row in rows if row["outcome"] != "ok"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keys_are_read_once() -> Iterator[None]:
+    """OpenSSL looks for a long time whether what is read is a key; all commands here read the same few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mailsrv.mailauth.key_store.parse_private_key", functools.cache(parse_private_key))
+        yield
 
 
 @pytest.fixture(scope="module")

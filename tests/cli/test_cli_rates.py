@@ -11,21 +11,13 @@ from mailsrv.address import Address
 from mailsrv.cli import main
 from mailsrv.delivery.submission_rates import SubmissionRates, rates_path
 from mailsrv.delivery.submission_settings import SubmissionSettings
+from tests.smallest_config import SMALLEST
 
 ALICE, BOB, CAROL = (Address(name, "example.test") for name in ("alice", "bob", "carol"))
-CONFIG = """
-hostname = "mail.example.test"
-state_dir = "state"
+CONFIG = f"""
+{SMALLEST}
 [auth]
 default_domain = "example.test"
-[[listen]]
-service = "lmtp"
-endpoint = "unix:lmtp.sock"
-[[domain]]
-name = "example.test"
-[[directory]]
-type = "passwd-file"
-path = "users"
 [submission]
 messages_per_hour = 5
 messages_per_day = 20

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import imaplib
 import ssl
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet import endpoints, reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -24,26 +18,7 @@ from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
 from tests.imap.server import Server
-
-
-def certificate():
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.test")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ) + made.public_bytes(serialization.Encoding.PEM)
-    return PrivateCertificate.loadPEM(pem)
+from tests.tls.authority import issue_for_host
 
 
 class LoopbackTests(TestCase):
@@ -57,14 +32,14 @@ class LoopbackTests(TestCase):
             hostname="mail.example.test",
             portal=parts.factory.services.portal,
             spool=parts.spool,
-            context_factory=certificate().options(),
+            context_factory=issue_for_host("mail.example.test").for_twisted.options(),
             tls_mode=tls,
             plaintext_networks=NetworkSet(),
             connections=ConnectionTable(LimitsSettings(), reactor.seconds),
             clock=reactor,
         )
         if tls is TlsMode.IMPLICIT:
-            options = certificate().options()
+            options = issue_for_host("mail.example.test").for_twisted.options()
             port = await endpoints.SSL4ServerEndpoint(reactor, 0, options, interface="127.0.0.1").listen(factory)
         else:
             port = await endpoints.TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)

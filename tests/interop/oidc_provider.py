@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from tests.tls.issued import Issued, issue
+from tests.tls.authority import Issued, issue_for_host
 
 CLIENT_ID = "mail server"
 CLIENT_SECRET = "tea & crème: 100%"
@@ -63,14 +63,14 @@ class OidcProvider:
         self.ca_path = folder / "ca.pem"
         self.secret_path = folder / "client.secret"
         self.secret_path.write_text(f"{CLIENT_SECRET}\n")
-        authority = issue("authority.example.test", is_ca=True)
+        authority = issue_for_host("authority.example.test", is_ca=True)
         self.ca_path.write_bytes(authority.certificate.public_bytes(Encoding.PEM))
         self.keys = [ECKey.generate_key("P-256", {"kid": "first", "use": "sig", "alg": "ES256"})]
         self.given: dict[str, dict[str, Any]] = {}
         self.faults: dict[str, Fault] = {}
         self.requests: list[str] = []
         self.ended = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), self, _context(issue("localhost", authority), folder))
+        self._server = _Server(("127.0.0.1", 0), self, _context(issue_for_host("localhost", authority), folder))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self.issuer = f"https://localhost:{self._server.server_address[1]}"
 

@@ -6,7 +6,6 @@ Provisioned anew each time (some seconds). Its ports are those of Active Directo
 from __future__ import annotations
 
 import contextlib
-import datetime
 import ipaddress
 import os
 import secrets
@@ -21,11 +20,9 @@ from pathlib import Path
 import ldap3
 from attrs import define, field
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from tests.interop.slapd import program
+from tests.tls.authority import issue
 
 WAIT_SECONDS = 30
 BASE = "DC=example,DC=test"
@@ -50,28 +47,12 @@ def free_address() -> str:
 
 def write_certificate(address: str, certificate: Path, key: Path) -> None:
     """Self-signed, for an IP address."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-    now = datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(private.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .sign(private, hashes.SHA256())
+    issued = issue(
+        None, x509.IPAddress(ipaddress.ip_address(address)), common_name=address, usages=(), to_days=1, is_ca=True
     )
-    certificate.write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    certificate.write_bytes(issued.pem)
     key.touch(mode=0o600)
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    )
+    key.write_bytes(issued.key_pem)
 
 
 @define(eq=False)

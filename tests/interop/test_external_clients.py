@@ -14,7 +14,7 @@ import pytest
 from tests.interop.running import ALICE, BOB, MailServer, run
 from tests.ports import lasting_port
 from tests.scenarios.server import LISTENERS
-from tests.tls.client_ca import SERVER, Issued, email, issue, revoke
+from tests.tls.authority import SERVER, Issued, email, issue, revoke
 
 CA = issue(None, common_name="CA of users", is_ca=True)
 ELSEWHERE = issue(None, common_name="CA of users", is_ca=True)

@@ -21,7 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from mailsrv.mailauth.key_store import KeyState, KeyStore
 from mailsrv.mailauth.keys import Algorithm
 from tests.scenarios.server import ALICE, BOB, WholeServer
-from tests.tls.issued import CA, issue
+from tests.tls.authority import issue_for_host
+from tests.tls.issued import CA
 
 pytestmark = pytest.mark.slow
 
@@ -124,7 +125,7 @@ def domain(name: str) -> str:
 
 def write_certificate(server: WholeServer) -> None:
     """One for 127.0.0.1, of a CA; behind it the CA, for the clients of the test."""
-    issued = issue("localhost", CA, addresses=("127.0.0.1",))
+    issued = issue_for_host("localhost", CA, addresses=("127.0.0.1",))
     server.certificate.write_bytes(
         issued.certificate.public_bytes(Encoding.PEM) + CA.certificate.public_bytes(Encoding.PEM)
     )

@@ -23,7 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.interop.dns_server import DnsServers
 from tests.ports import process_number
 from tests.scenarios.server import ALICE, WholeServer
-from tests.tls.issued import CA, Issued, issue, tlsa
+from tests.tls.authority import Issued, issue_for_host
+from tests.tls.issued import CA, tlsa
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +62,7 @@ class PolicyHost:
         self.policy = POLICY.format(mx="mx.plain.test")
         self.asked: list[tuple[str, str]] = []
         certificate, key = folder / "web.pem", folder / "web-key.pem"
-        write(issue("mta-sts.plain.test", CA), certificate, key)
+        write(issue_for_host("mta-sts.plain.test", CA), certificate, key)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
 
@@ -113,7 +114,7 @@ class Around:
 @pytest.fixture(scope="module")
 def around(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Around]:
     folder = tmp_path_factory.mktemp("v")
-    certificate = issue("mx.plain.test", CA)
+    certificate = issue_for_host("mx.plain.test", CA)
     hop = WholeServer(
         folder / "hop",
         sections={"smtp": "greeting_delay_seconds = 0.0"},
@@ -174,7 +175,7 @@ def test_dane_lets_mail_to_the_host_of_the_record_alone(net: Net) -> None:
     assert "sent" in net.fate("proved", "sent")
     assert net.has_arrived(BY_DANE, "proved")
     # Another host has taken its place, with a good certificate for its name but another key.
-    write(issue("mx.signed.test", CA), net.hop.certificate, net.hop.key)
+    write(issue_for_host("mx.signed.test", CA), net.hop.certificate, net.hop.key)
     net.hop.reload()
     net.ours.restart()
     net.send(BY_DANE, "not proved")
@@ -189,7 +190,7 @@ def test_mta_sts_lets_mail_to_the_hosts_of_the_policy_alone(net: Net) -> None:
         assert net.has_arrived(BY_STS, "allowed")
         assert net.web.asked == [("mta-sts.plain.test", "/.well-known/mta-sts.txt")]
     # The policy is kept, over a restart and while nobody publishes it.
-    write(issue("other.plain.test", CA), net.hop.certificate, net.hop.key)
+    write(issue_for_host("other.plain.test", CA), net.hop.certificate, net.hop.key)
     net.hop.reload()
     net.ours.restart()
     net.send(BY_STS, "another certificate")

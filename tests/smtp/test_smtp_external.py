@@ -11,7 +11,7 @@ from mailsrv.smtp import identity
 from mailsrv.smtp.settings import Service
 from mailsrv.wire.tls_mode import TlsMode
 from tests.smtp.smtp_harness import Client, Server, make_server
-from tests.tls.client_ca import email, issue
+from tests.tls.authority import email, issue
 
 ALICE = issue(None, email("alice@example.test")).certificate
 

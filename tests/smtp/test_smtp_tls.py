@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import socket
 import ssl
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from twisted.internet import reactor as untyped_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.ssl import PrivateCertificate
 from twisted.internet.threads import deferToThread
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.trial.unittest import TestCase
@@ -26,28 +20,9 @@ from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
 from mailsrv.wire.tls_mode import TlsMode
+from tests.tls.authority import issue_for_host
 
 reactor: Any = untyped_reactor
-
-
-def make_certificate() -> PrivateCertificate:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.example.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    certified: PrivateCertificate = PrivateCertificate.loadPEM(certificate.public_bytes(encoding) + private)
-    return certified
 
 
 class Conversation:
@@ -80,7 +55,7 @@ class Conversation:
 
 class TlsTests(TestCase):
     def listen(self, tls_mode: TlsMode) -> int:
-        certificate = make_certificate()
+        certificate = issue_for_host("mail.example.test").for_twisted
         self.receiver = MemoryReceiver()
         self.factory = SmtpServerFactory(
             SmtpSettings(),

@@ -1,74 +1,31 @@
-"""Certificates of a small CA, the TLSA records for them, and servers that show them."""
+"""Certificates of hosts, the TLSA records for them, and servers that show them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import ipaddress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from attrs import frozen
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from mailsrv.interfaces.resolver import TlsaRecord
 from mailsrv.interfaces.tls_policy import HostTlsPolicy
 from mailsrv.tls.client import ClientTls
+from tests.tls.authority import Issued, issue_for_host
 
 HOST = "mx.example.test"
 DIGESTS = {0: lambda data: data, 1: lambda data: hashlib.sha256(data).digest(), 2: lambda d: hashlib.sha512(d).digest()}
 
 
-@frozen
-class Issued:
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
-
-
-def issue(
-    name: str,
-    issuer: Issued | None = None,
-    *,
-    is_ca: bool = False,
-    from_days: int = -1,
-    to_days: int = 30,
-    addresses: tuple[str, ...] = (),
-) -> Issued:
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.certificate.subject if issuer else subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now + timedelta(days=from_days))
-        .not_valid_after(now + timedelta(days=to_days))
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
-            ),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-        .sign(issuer.key if issuer else key, hashes.SHA256())
-    )
-    return Issued(certificate, key)
-
-
-CA = issue("ca.example.test", is_ca=True)
-MIDDLE = issue("middle.example.test", CA, is_ca=True)
-LEAF = issue(HOST, MIDDLE)
-OTHER = issue("other.example.test", MIDDLE)
-EXPIRED = issue(HOST, MIDDLE, from_days=-9, to_days=-2)
-SELF = issue(HOST)
-ADDRESSED = issue(HOST, MIDDLE, addresses=("192.0.2.1", "2001:db8::1"))
+CA = issue_for_host("ca.example.test", is_ca=True)
+MIDDLE = issue_for_host("middle.example.test", CA, is_ca=True)
+LEAF = issue_for_host(HOST, MIDDLE)
+OTHER = issue_for_host("other.example.test", MIDDLE)
+EXPIRED = issue_for_host(HOST, MIDDLE, from_days=-9, to_days=-2)
+SELF = issue_for_host(HOST)
+ADDRESSED = issue_for_host(HOST, MIDDLE, addresses=("192.0.2.1", "2001:db8::1"))
 
 
 def octets_of(certificate: x509.Certificate, selector: int) -> bytes:

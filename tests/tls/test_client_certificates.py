@@ -13,7 +13,7 @@ from mailsrv.tls.contexts import ListenerContext, TlsContexts
 from mailsrv.tls.self_signed import make_self_signed, write_self_signed
 from mailsrv.tls.settings import TlsSettings
 from mailsrv.wire.client_certificate import CertificateUse, asks_for_certificate, client_certificate
-from tests.tls.client_ca import CLIENT, SERVER, Issued, email, issue, revoke
+from tests.tls.authority import CLIENT, SERVER, Issued, email, issue, revoke
 
 VERSIONS = [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION]
 CA = issue(None, common_name="CA", is_ca=True)

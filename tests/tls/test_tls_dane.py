@@ -16,6 +16,7 @@ from mailsrv.tls import dane
 from mailsrv.tls.certificates import TlsError
 from mailsrv.tls.client import ClientTls
 from mailsrv.tls.client_settings import TlsClientSettings
+from tests.tls.authority import Issued, issue_for_host
 from tests.tls.issued import (
     ADDRESSED,
     CA,
@@ -26,8 +27,6 @@ from tests.tls.issued import (
     OTHER,
     SELF,
     Handshake,
-    Issued,
-    issue,
     server_context,
     tlsa,
 )
@@ -142,7 +141,7 @@ class TestTrustedCas:
         policy = HostTlsPolicy(host, TlsLevel.VERIFY, "configured", names=(host,))
         assert verdict_of(policy, ADDRESSED, MIDDLE, tls=tls) == (True, "")
         assert verdict_of(policy, LEAF, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
-        named = issue(host.strip("[]"), MIDDLE)
+        named = issue_for_host(host.strip("[]"), MIDDLE)
         assert verdict_of(policy, named, MIDDLE, tls=tls) == (False, "certificate-host-mismatch")
 
     def test_another_address_does_not_do(self, tls: ClientTls) -> None:

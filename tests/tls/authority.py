@@ -1,7 +1,8 @@
-"""A small CA for clients: certificates good and bad in every way, and revocation lists, in PEM."""
+"""A small CA: certificates for servers and clients, good and bad in every way, and revocation lists, in PEM."""
 
 from __future__ import annotations
 
+import ipaddress
 from datetime import UTC, datetime, timedelta
 
 from attrs import frozen
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from twisted.internet.ssl import PrivateCertificate
 
 SMTP_UTF8_MAILBOX = x509.ObjectIdentifier("1.3.6.1.5.5.7.8.9")
 USER_PRINCIPAL_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
@@ -29,6 +31,11 @@ class Issued:
     @property
     def key_pem(self) -> bytes:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    @property
+    def for_twisted(self) -> PrivateCertificate:
+        certified: PrivateCertificate = PrivateCertificate.loadPEM(self.key_pem + self.pem)
+        return certified
 
 
 def email(address: str) -> x509.GeneralName:
@@ -70,6 +77,20 @@ def issue(
     if usages and not is_ca:
         builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
     return Issued(builder.sign(issuer.key if issuer else key, hashes.SHA256()), key)
+
+
+def issue_for_host(
+    name: str,
+    issuer: Issued | None = None,
+    *,
+    is_ca: bool = False,
+    from_days: int = -2,
+    to_days: int = 30,
+    addresses: tuple[str, ...] = (),
+) -> Issued:
+    """As servers have them, or a CA of servers."""
+    names = [x509.DNSName(name), *(x509.IPAddress(ipaddress.ip_address(one)) for one in addresses)]
+    return issue(issuer, *names, common_name=name, usages=(), from_days=from_days, to_days=to_days, is_ca=is_ca)
 
 
 def revoke(issuer: Issued, *revoked: Issued, from_days: int = -1, to_days: int = 30) -> bytes:
