@@ -58,6 +58,8 @@ from mailsrv.queue.settling import Settler
 from mailsrv.queue.workers import Workers
 
 _HOUSEKEEPING_SECONDS = 60.0
+_FORGETTING_SECONDS = 6 * 3600.0
+"""How often destinations nobody has mail for are forgotten: a table of all there ever were would only grow."""
 _CLOCK_JUMP_SECONDS = 5.0
 
 
@@ -142,6 +144,7 @@ class QueueStore:
         self._data_version: object = None
         self._next_poll = 0.0
         self._next_housekeeping = 0.0
+        self._next_forgetting = seconds() + _FORGETTING_SECONDS
         self._clock_ahead = clock() - seconds()
         self._unreturned: list[Consignment] = []
         self._is_poll_posted = False
@@ -287,6 +290,9 @@ class QueueStore:
             if freed:
                 self._log.error("{count} recipients were taken and never settled; they wait again", count=freed)
                 self._tell_news()
+        if self._seconds() >= self._next_forgetting:
+            self._next_forgetting = self._seconds() + _FORGETTING_SECONDS
+            forget_destinations(db)
         if self.live_segments is None:
             return False
         forget_segments(db, self.live_segments)

@@ -32,6 +32,7 @@ from mailsrv.journal.format import RecordType, encode_deliveries
 from mailsrv.journal.lookup import JournalReader
 from mailsrv.journal.segment import Segment
 from mailsrv.journal.spool import new_digest
+from mailsrv.queue import housekeeping
 from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.content import return_path_octets
 from mailsrv.queue.settings import QueueSettings
@@ -318,6 +319,23 @@ def test_a_lease_that_is_renewed_does_not_expire(queue: QueueSetting):
     # What is not ours any more is not renewed.
     queue.store.renew([consignment.entry.id])
     assert queue.waiting() == {"mx:a.test": 2}
+
+
+def test_destinations_of_long_ago_are_forgotten_while_the_server_runs(
+    queue: QueueSetting, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(housekeeping, "_MANY_DESTINATIONS", 2)
+    queue.enqueue(("u@a.test", A), ("v@b.test", B))
+    queue.settle(queue.take(B)[0], Delivered(1))
+    db = queue.store._thread.db
+    assert db is not None
+    db.connection.execute("DELETE FROM recipient WHERE number=1")
+    queue.tick(6 * 3600 + 1)
+    assert list(db.connection.execute("SELECT name FROM destination")) == [("mx:a.test",)]
+    # Who still knows its number is not misled.
+    queue.enqueue(("w@b.test", B))
+    assert names(queue.take(B)) == [["w@b.test"]]
+    assert queue.waiting() == {"mx:a.test": 1}
 
 
 # -- replay ------------------------------------------------------------------------------
