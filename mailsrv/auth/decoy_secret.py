@@ -5,13 +5,12 @@ The same for all workers and after a restart, or a second look would tell who ex
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 
 from twisted.logger import Logger
 
-from mailsrv.disk import IDisk, RealDisk, make_directories, opened
+from mailsrv.disk import IDisk, RealDisk, create_whole, make_directories, opened
 
 SECRET_OCTETS = 32
 _log = Logger()
@@ -29,7 +28,8 @@ def open_decoy_secret(state_dir: str, disk: IDisk | None = None) -> bytes:
     try:
         make_directories(disk, state_dir)
         if disk.status(path) is None:
-            _make(disk, state_dir, path)
+            create_whole(disk, path, secrets.token_bytes(SECRET_OCTETS))
+            disk.sync_directory(state_dir)
         with opened(disk.open(path)) as file:
             octets = file.read(0, SECRET_OCTETS)
         if len(octets) == SECRET_OCTETS:
@@ -39,18 +39,3 @@ def open_decoy_secret(state_dir: str, disk: IDisk | None = None) -> bytes:
         reason = error.strerror or "input/output error"
     _log.error("{path} cannot be used ({reason}): who exists could be found out by SCRAM", path=path, reason=reason)
     return secrets.token_bytes(SECRET_OCTETS)
-
-
-def _make(disk: IDisk, state_dir: str, path: str) -> None:
-    """Named when it is whole: of several workers one makes it, and all read that one."""
-    temporary = f"{path}.{secrets.token_hex(6)}"
-    try:
-        with opened(disk.create(temporary)) as file:
-            file.write(0, [secrets.token_bytes(SECRET_OCTETS)])
-            file.sync()
-        with contextlib.suppress(FileExistsError):
-            disk.link(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            disk.unlink(temporary)
-    disk.sync_directory(state_dir)

@@ -12,7 +12,7 @@ write anew under another name, or refuse (R-DUR-4).
 A new name is durable only when its directory was synced (R-DUR-1).
 """
 
-from mailsrv.disk.durable import make_directories, write_durably
+from mailsrv.disk.durable import create_whole, make_directories, write_durably
 from mailsrv.disk.interface import SYNCFS_TYPES, DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft, opened
 from mailsrv.disk.private_files import give_to_owner, make_private_directory, replace_file, sync_directory
 from mailsrv.disk.real import RealDisk, RealFile
@@ -26,6 +26,7 @@ __all__ = [
     "RealDisk",
     "RealFile",
     "SpaceLeft",
+    "create_whole",
     "give_to_owner",
     "make_directories",
     "make_private_directory",

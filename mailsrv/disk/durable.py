@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 
 from mailsrv.disk.interface import IDisk, opened
 
@@ -30,3 +31,21 @@ def write_durably(disk: IDisk, path: str, octets: bytes) -> None:
         file.sync()
     disk.rename(temporary, path)
     disk.sync_directory(os.path.dirname(path))
+
+
+def create_whole(disk: IDisk, path: str, octets: bytes) -> None:
+    """A new file with these octets; nothing happens where the name is taken: of several one makes it, all read that.
+
+    They are synced before it has its name: after a power cut there is a whole file or none. The name itself is
+    not durable yet.
+    """
+    temporary = f"{path}.{secrets.token_hex(6)}.new"
+    try:
+        with opened(disk.create(temporary)) as file:
+            file.write(0, [octets])
+            file.sync()
+        with contextlib.suppress(FileExistsError):
+            disk.link(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(temporary)

@@ -17,8 +17,8 @@ import os
 
 import apsw
 
-from mailsrv.disk import sync_directory
-from mailsrv.disk.database_file import create_whole, empty_database
+from mailsrv.disk import RealDisk, create_whole, sync_directory
+from mailsrv.disk.database_file import empty_database
 from mailsrv.interfaces.queue import Ending
 
 FILE = "queue.db"
@@ -135,5 +135,5 @@ def make_database(path: str) -> None:
     """A new, empty queue, unless there is one; it and its name are durable. Raises OSError."""
     if os.path.lexists(path):
         return
-    create_whole(path, empty_queue())
+    create_whole(RealDisk(), path, empty_queue())
     sync_directory(os.path.dirname(path))

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from zope.interface.verify import verifyObject
 
-from mailsrv.disk import IDisk, IDiskFile, RealDisk, RealFile, make_directories, opened, write_durably
-from mailsrv.disk.database_file import create_whole
+from mailsrv.disk import IDisk, IDiskFile, RealDisk, RealFile, create_whole, make_directories, opened, write_durably
 
 
 @pytest.fixture
@@ -140,8 +139,8 @@ def test_directories_and_durable_replacement(disk, tmp_path):
 
 def test_a_file_that_is_created_whole_is_there_with_its_octets_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "database"
-    create_whole(str(path), b"first")
-    create_whole(str(path), b"second")
+    create_whole(RealDisk(), str(path), b"first")
+    create_whole(RealDisk(), str(path), b"second")
     assert path.read_bytes() == b"first"
 
     def fail(self: RealFile) -> None:
@@ -149,5 +148,5 @@ def test_a_file_that_is_created_whole_is_there_with_its_octets_or_not_at_all(tmp
 
     monkeypatch.setattr(RealFile, "sync", fail)
     with pytest.raises(OSError, match="broken"):
-        create_whole(str(tmp_path / "other"), b"octets")
+        create_whole(RealDisk(), str(tmp_path / "other"), b"octets")
     assert [entry.name for entry in tmp_path.iterdir()] == ["database"]

@@ -12,8 +12,8 @@ import os
 
 import apsw
 
-from mailsrv.disk import IDisk
-from mailsrv.disk.database_file import create_whole, empty_database
+from mailsrv.disk import IDisk, RealDisk, create_whole
+from mailsrv.disk.database_file import empty_database
 from mailsrv.store.index.schema import prepare
 
 LOWEST_SQLITE = (3, 51, 3)
@@ -55,7 +55,7 @@ def make_index(path: str) -> None:
     There is never an empty file that would pass for a damaged one. The name is not durable yet, and what is
     committed to it is in its WAL (``Account.begin``).
     """
-    create_whole(path, _template())
+    create_whole(RealDisk(), path, _template())
 
 
 def sync_index(path: str) -> None:
