@@ -3,7 +3,8 @@
 In this order: is this attempt past a limit; is the password one at all; who is that in the directory, and does anything
 speak against them; then the deciders (:mod:`mailsrv.auth.deciders`), one after the other. Unknown user, wrong password,
 a user who may not log in, and an attempt past a limit get the same answer after the same work and the same delay
-(R-AUTH-4, R-AUTH-6). A directory that does not answer is Unavailable and counts for nothing (R-AUTH-7).
+(R-AUTH-4, R-AUTH-6). A directory that does not answer is Unavailable and counts for nothing (R-AUTH-7), but where
+:mod:`mailsrv.auth.outage_logins` lets somebody in meanwhile: guesses at such a password are told the same, and count.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zope.interface import Interface, implementer
 from mailsrv.auth.access import AccessRules
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge
 from mailsrv.auth.deciders import (
+    NotProven,
     PasswordLogin,
     Refused,
     Right,
@@ -31,9 +33,11 @@ from mailsrv.auth.deciders import (
 )
 from mailsrv.auth.impersonation import Claim
 from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.outage_logins import OutageLogins
 from mailsrv.auth.rules import LoginRules, Standing
 from mailsrv.auth.settings import AuthSettings
 from mailsrv.auth.throttle import Attempt, LoginThrottle
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import InvalidCredentials, PasswordCredentials
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.sessions import Login
@@ -66,11 +70,12 @@ class PasswordChecker:
         self._rules = LoginRules(settings, clock, access)
         self._clock = clock
         self._throttle = throttle
+        self._outage = OutageLogins(clock=clock, seconds=settings.outage_seconds, entries=settings.cache_entries)
         self._deciders = (
             decides_app_passwords(app_passwords),
             refuses_without_standing(directory),
             demands_second_factor(directory, self._rules.second_factor),
-            asks_directory(directory, cache),
+            asks_directory(directory, cache, self._outage),
         )
 
     # cred's interface speaks of octets as avatar id; its portal hands on whatever it gets.
@@ -86,6 +91,9 @@ class PasswordChecker:
         attempt = self._throttle.begin(claim.name, credentials.client_address, credentials.password)
         try:
             standing, verdict = await self._find_out(credentials, claim, attempt)
+        except NotProven as error:
+            await self._rules.refuse(attempt, credentials, name=claim.name, reason=str(error.cause), started=started)
+            raise
         except BaseException:
             attempt.abandoned()
             raise
@@ -102,13 +110,32 @@ class PasswordChecker:
             return _NOBODY, Refused("too many failures")
         if not is_possible_password(credentials.password):
             return _NOBODY, Refused("no password anybody could have")
-        standing = await self._rules.standing(self._directory, claim, credentials)
-        login = PasswordLogin(credentials, standing, claim.name)
+        standing, is_remembered = await self._standing(credentials, claim)
+        login = PasswordLogin(credentials, standing, claim.name, claim.address)
         for decide in self._deciders:
             verdict = await decide(login)
             if verdict is not None:
+                if isinstance(verdict, Right) and not is_remembered and not verdict.is_remembered:
+                    self._note(login, is_password=verdict.proof is None)
                 return standing, verdict
         return standing, Refused("nobody decides about this password")
+
+    def _note(self, login: PasswordLogin, *, is_password: bool) -> None:
+        if login.address is not None and login.standing.user is not None:
+            self._outage.note(login.address, login.standing.user, login.credentials, is_password=is_password)
+
+    async def _standing(self, credentials: PasswordCredentials, claim: Claim) -> tuple[Standing, bool]:
+        """And whether it is of before an outage."""
+        try:
+            standing = await self._rules.standing(self._directory, claim, credentials)
+        except Unavailable:
+            user = None if claim.address is None else self._outage.user(claim.address)
+            if user is None:
+                raise
+            return await self._rules.standing(self._directory, claim, credentials, user=user), True
+        if claim.address is not None and (standing.user is None or not standing.user.may_log_in):
+            self._outage.forget(claim.address)
+        return standing, False
 
 
 def is_possible_password(password: str) -> bool:

@@ -4,7 +4,7 @@
 app passwords       what has their form; it is never shown to the directory
 standing            nobody, or somebody who may not log in, whatever the password
 second factor       a password alone is not enough for this user
-cache, directory    everything else
+cache, directory    everything else; where the directory does not answer, what was right lately
 ==================  ==============================================================
 
 Who refuses without having asked the directory spends the time that asking takes (R-AUTH-4). App passwords cost the same
@@ -16,16 +16,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from attrs import frozen
+from twisted.logger import Logger
 
+from mailsrv.address import Address
 from mailsrv.auth.app_passwords.form import read_secret
 from mailsrv.auth.app_passwords.judge import AppPasswordJudge, AppPasswordProof
 from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.outage_logins import OutageLogins
 from mailsrv.auth.rules import Standing
 from mailsrv.auth.second_factor import SECOND_FACTOR_DEMANDED, SecondFactorRule
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.interfaces.directory import IDirectory
 from mailsrv.interfaces.sessions import IProof
 
+_log = Logger()
 _MECHANISM = "PLAIN"
 """All credentials with a plain password are alike, whichever way they came (AUTH PLAIN, LOGIN, USER/PASS)."""
 
@@ -38,6 +43,8 @@ class PasswordLogin:
     standing: Standing
     name: str
     """Under which failures are counted: the account, or what nobody is called."""
+    address: Address | None = None
+    """The name as an address; None where it can be nobody's."""
 
 
 @frozen
@@ -54,6 +61,12 @@ class Right:
 
     proof: IProof | None = None
     """What it is, if it is not the directory's own password."""
+    is_remembered: bool = False
+    """The directory does not answer: it was right the last time."""
+
+
+class NotProven(Unavailable):
+    """A wrong password, as far as anybody can tell while the directory does not answer: told as that, but counted."""
 
 
 Verdict = Right | Refused
@@ -113,8 +126,8 @@ def demands_second_factor(directory: IDirectory, rule: SecondFactorRule) -> Deci
     return decide
 
 
-def asks_directory(directory: IDirectory, cache: LoginCache) -> Decider:
-    """The directory's own password, unless it was right a moment ago (R-AUTH-2)."""
+def asks_directory(directory: IDirectory, cache: LoginCache, outage: OutageLogins) -> Decider:
+    """The directory's own password, unless it was right a moment ago (R-AUTH-2), or lately and nobody answers now."""
 
     async def decide(login: PasswordLogin) -> Verdict | None:
         user, credentials = login.standing.user, login.credentials
@@ -122,7 +135,22 @@ def asks_directory(directory: IDirectory, cache: LoginCache) -> Decider:
             return None
         key = cache.key(_MECHANISM, credentials.service, user.address, credentials.password)
         if not cache.knows(key, user.fingerprint):
-            if not await directory.check_password(user, credentials.password):
+            try:
+                is_right = await directory.check_password(user, credentials.password)
+            except Unavailable:
+                is_proven = None if login.address is None else outage.is_proven(login.address, credentials)
+                if is_proven is None:
+                    raise
+                if not is_proven:
+                    raise NotProven(cause="not the password of before the outage") from None
+                _log.info(
+                    "{service}: {account} is let in by the password of before the outage",
+                    service=credentials.service,
+                    account=str(user.address),
+                    connection=credentials.connection_id,
+                )
+                return Right(is_remembered=True)
+            if not is_right:
                 return Refused("wrong password")
             cache.add(key, user.fingerprint)
         return Right()

@@ -118,6 +118,13 @@ class AuthSettings:
         at_least=0,
         unit="s",
     )
+    outage_seconds: float = setting(
+        0.0,
+        "While a directory does not answer, who has logged in within this time is let in by the password that was "
+        "right then, also if it was changed or the account disabled meanwhile; 0: nobody is.",
+        at_least=0,
+        unit="s",
+    )
     cache_entries: int = setting(10_000, "How many verified log-ins are remembered.", at_least=0)
     failure_delay_seconds: float = setting(
         2.0, "Delay of the answer to a first failed log-in; it doubles with each failure.", at_least=0, unit="s"

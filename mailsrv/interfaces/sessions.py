@@ -76,7 +76,11 @@ class DirectoryProof:
     def objection(self, user: DirectoryUser) -> Deferred[SessionEnd | None]:
         if user.needs_second_factor:
             return succeed(SessionEnd.SECOND_FACTOR)
-        return succeed(None if hmac.compare_digest(_stamp(self.user), _stamp(user)) else SessionEnd.CHANGED)
+        return succeed(SessionEnd.CHANGED if self.is_outdated(user) else None)
+
+    def is_outdated(self, user: DirectoryUser) -> bool:
+        """Whether the password may be another by now."""
+        return not hmac.compare_digest(_stamp(self.user), _stamp(user))
 
 
 @implementer(IProof)
