@@ -125,8 +125,9 @@ class Carrier:
         is_first = True
         while waiting:
             if not protocol.session.is_idle:
-                # The connection ended in the transaction before: these share that fate, unasked.
-                left = _unasked(connection.host)
+                # The connection ended: in the transaction before, and these share that fate, or while the message was
+                # made ready, as if it had not been.
+                left = _unasked(connection.host, is_stale=is_first)
                 results.update((one.id, left(one.id)) for one in waiting)
                 return
             group, waiting = waiting[:size], waiting[size:]
@@ -204,7 +205,7 @@ def _refuse_all(recipients: Sequence[QueuedRecipient], refusal: Refusal) -> Resu
     }
 
 
-def _unasked(host: str) -> Callable[[int], Judged]:
+def _unasked(host: str, *, is_stale: bool) -> Callable[[int], Judged]:
     def judged(recipient_id: int) -> Judged:
         declined = Declined(
             recipient_id,
@@ -213,6 +214,6 @@ def _unasked(host: str) -> Callable[[int], Judged]:
             problem=AttemptProblem.DESTINATION,
             is_asked=False,
         )
-        return Judged(declined, may_try_next=True)
+        return Judged(declined, may_try_next=True, is_stale=is_stale)
 
     return judged

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
 
 from mailsrv.interfaces.queue import AttemptProblem, Declined, Taken
 from mailsrv.testing.next_hop import EVERYTHING, Fault, Kind, NextHop
@@ -189,6 +190,23 @@ def test_content_that_cannot_be_read_is_not_ended():
     assert (str(outcome.status), outcome.problem) == ("4.3.0", AttemptProblem.MESSAGE)
     assert not outcome.is_uncertain
     assert host(world).messages == []
+
+
+def test_a_connection_that_ends_while_the_message_is_made_ready_is_replaced_unseen():
+    world = faulty_world(EVERYTHING, [])
+    world.network.hops["192.0.2.2"].is_up = False
+    assert isinstance(world.send("mx:example.net", "bob@example.net"), Taken)
+    (idle,) = world.parts.cache._all.values()
+
+    class Content(MemoryContent):
+        def read(self, offset, count):
+            idle.connection.protocol.transport.lose(ConnectionDone())
+            return super().read(offset, count)
+
+    host(world).keywords.pop("BINARYMIME")
+    entry = world.entry(Content(CONTENT, is_large=True))
+    assert isinstance(world.send("mx:example.net", "bob@example.net", entry=entry), Taken)
+    assert world.network.dialled == ["192.0.2.1", "192.0.2.1"]
 
 
 def test_a_stale_connection_is_replaced_unseen():
