@@ -6,6 +6,7 @@ installed slapd is copied first: systems confine the installed file to the syste
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import secrets
@@ -91,7 +92,9 @@ class Slapd:
     def prepare(self) -> None:
         """Configuration and certificate, unless they are there."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.copy2(self._installed, self._program)
+        fresh = self._program.with_suffix(".new")
+        shutil.copy2(self._installed, fresh)
+        fresh.replace(self._program)
         if not (self.folder / "cert.pem").exists():
             host = urlsplit(self.uri).hostname or "localhost"
             write_self_signed(host, str(self.folder / "cert.pem"), str(self.folder / "key.pem"))
@@ -123,6 +126,7 @@ class Slapd:
             [str(self._program), "-d", "0", "-F", str(self.folder / "config"), "-h", endpoints],
             # Ctrl-C is for mailsrv; this one is ended after it.
             start_new_session=True,
+            preexec_fn=end_with_parent,  # noqa: PLW1509  (this program has no threads)
         )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -167,6 +171,11 @@ class Slapd:
                 raise SystemExit(f"{dn}: {connection.result}")
         connection.unbind()
         done.touch()
+
+
+def end_with_parent() -> None:
+    """In a new process: it is told to end when this program has, in whatever way (PR_SET_PDEATHSIG, prctl(2))."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def read_ldif(text: str) -> Iterator[tuple[str, dict[str, list[str]]]]:
@@ -232,10 +241,15 @@ def main(arguments: list[str]) -> int:
 
 def serve(twistd: str, config: Path) -> int:
     """The mail server, until it ends; what tells us to stop tells it."""
-    server = subprocess.Popen([twistd, "--nodaemon", "--pidfile=", "mailsrv", "--config", str(config)])
+    server = subprocess.Popen(
+        [twistd, "--nodaemon", "--pidfile=", "mailsrv", "--config", str(config)],
+        preexec_fn=end_with_parent,  # noqa: PLW1509
+    )
     # The terminal's Ctrl-C reaches both of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # A closed terminal ends the demonstration; to mailsrv alone it would be the order to reload.
+        signal.signal(number, lambda *_: server.terminate())
     return server.wait()
 
 
