@@ -28,6 +28,7 @@ from mailsrv.queue.schema import ENDINGS, FILE, Place, RecipientState
 from mailsrv.queue.selection import Selection, ShownState, shown_state
 
 _CHUNK = 20_000
+_ROWS_AT_ONCE = 1000
 
 Progress = Callable[[int, int], object]
 """Told how many of how many recipients are done."""
@@ -97,26 +98,36 @@ class QueueAdministration:
 
     def messages(self, selection: Selection, limit: int | None = None) -> Iterator[ListedMessage]:
         """Oldest segment first; read as it is asked for."""
-        condition, values = selection.condition(self._clock())
-        sql = LIST.format(condition=condition)
         current: ListedMessage | None = None
         recipients: list[ListedRecipient] = []
         count = 0
-        try:
-            for row in self.db.connection.execute(sql, values):
-                message, recipient = listed(row)
-                if current is not None and message.id != current.id:
-                    yield evolve(current, recipients=tuple(recipients))
-                    count += 1
-                    recipients = []
-                    if count == limit:
-                        return
-                current = message
-                recipients.append(recipient)
-        except apsw.Error as error:
-            raise as_mail_error(error) from error
+        for row in self._rows(selection):
+            message, recipient = listed(row)
+            if current is not None and message.id != current.id:
+                yield evolve(current, recipients=tuple(recipients))
+                count += 1
+                recipients = []
+                if count == limit:
+                    return
+            current = message
+            recipients.append(recipient)
         if current is not None:
             yield evolve(current, recipients=tuple(recipients))
+
+    def _rows(self, selection: Selection) -> Iterator[Any]:
+        """Some at a time: who reads for long, behind a pager, must not keep the log from being written back."""
+        condition, values = selection.condition(self._clock())
+        sql = LIST.format(condition=f"({condition}) AND (r.message, r.number) > (?, ?)") + " LIMIT ?"
+        last = (-1, -1)
+        while True:
+            try:
+                rows: list[Any] = self.db.connection.execute(sql, (*values, *last, _ROWS_AT_ONCE)).fetchall()
+            except apsw.Error as error:
+                raise as_mail_error(error) from error
+            yield from rows
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+            last = (rows[-1][0], rows[-1][8])
 
     def find(self, name: str) -> list[int]:
         """Messages of this id or transaction id."""

@@ -49,6 +49,24 @@ def test_a_queue_that_is_not_there_is_not_made(tmp_path: Path):
     assert not (tmp_path / "queue").exists()
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 3, 4])
+def test_a_list_is_read_some_rows_at_a_time(
+    queue: QueueSetting, admin: QueueAdministration, monkeypatch: pytest.MonkeyPatch, at_once: int
+):
+    monkeypatch.setattr("mailsrv.queue.admin._ROWS_AT_ONCE", at_once)
+    fill(queue)
+    queue.enqueue(("x@a.test", A))
+    assert shown(admin) == ["u@a.test", "v@b.test", "w@a.test", "x@a.test"]
+    assert shown(admin, recipient="*@a.test") == ["u@a.test", "w@a.test", "x@a.test"]
+    reading = admin.messages(Selection())
+    next(reading)
+    # Whoever reads on later keeps nobody from writing the log back into the database.
+    db = queue.store._thread.db
+    assert db is not None
+    assert db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert len(list(reading)) == 2
+
+
 @pytest.mark.parametrize(
     ("conditions", "expected"),
     [
