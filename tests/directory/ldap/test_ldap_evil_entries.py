@@ -9,9 +9,11 @@ import pytest
 from twisted.internet.task import Clock
 
 from mailsrv.address import Address
+from mailsrv.auth.session_rules import SessionRules
 from mailsrv.auth.session_settings import SessionSettings
 from mailsrv.auth.session_watch import SessionWatch
 from mailsrv.auth.sessions import SessionRegistry
+from mailsrv.auth.settings import AuthSettings
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
 from mailsrv.directory.ldap.connection import Credentials
@@ -217,7 +219,7 @@ class Bus:
         """Nobody hears."""
 
 
-def nobody(account: Address) -> Any:
+def nobody(_account: object) -> Any:
     raise AssertionError("nobody acts for others here")
 
 
@@ -237,7 +239,10 @@ class Session:
 def test_a_directory_that_shows_nobody_at_all_throws_nobody_out(house):
     bus: Any = Bus()
     registry = SessionRegistry(house.clock)
-    watch = SessionWatch(registry, house.directory.review, SessionSettings(), house.clock, bus, is_administrator=nobody)
+    rules = SessionRules(registry, AuthSettings(), (), find_groups=nobody, clock=house.clock)
+    watch = SessionWatch(
+        registry, house.directory.review, SessionSettings(), house.clock, bus, is_administrator=nobody, rules=rules
+    )
     watch.start()
     session: Any = Session()
     user: DirectoryUser = now(house.directory.find_login(ex("boss")))
