@@ -17,17 +17,19 @@ from mailsrv.directory.passwd_edit import PasswdEditor
 def test_the_secret_of_rewritten_senders_belongs_to_the_owner_of_the_state_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: dict[str, tuple[int, int]] = {}
+    given: dict[int, tuple[int, int]] = {}
 
-    def chown(path: str, uid: int, gid: int, *, follow_symlinks: bool) -> None:
-        given[path] = (uid, gid)
+    def give(file: int | str, uid: int, gid: int) -> None:
+        given[os.stat(file).st_ino] = (uid, gid)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "chown", chown)
+    monkeypatch.setattr(os, "fchown", give)
+    monkeypatch.setattr(os, "lchown", give)
     assert open_rewriting(DeliverySettings(), str(tmp_path), 1_000_000.0) is not None
     folder = tmp_path.stat()
     path = secret_path(str(tmp_path))
-    assert given == dict.fromkeys((path, f"{path}.lock"), (folder.st_uid, folder.st_gid))
+    files = [os.stat(each).st_ino for each in (path, f"{path}.lock")]
+    assert given == dict.fromkeys(files, (folder.st_uid, folder.st_gid))
 
 
 @pytest.mark.parametrize(("group", "mode"), [(0, 0o600), (77, 0o640)])
