@@ -197,6 +197,11 @@ class Explainer:
         return str(new or "")
 
 
+def _with_domain(text: str, domain: str) -> str:
+    """Names may be as local programs and users write them: root, postmaster, alice."""
+    return text if "@" in text else f"{text}@{domain}"
+
+
 def _parse(text: str, hint: str) -> Address:
     try:
         return parse_mailbox(text)
@@ -212,13 +217,10 @@ def _parse(text: str, hint: str) -> Address:
 @click.pass_obj
 def route_command(context: CommandContext, address: str, sender: str, login: str, as_json: bool) -> None:
     """Explain where mail for ADDRESS goes."""
-    user = canonical_address(_parse(login, "--login")) if login else None
+    domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).primary
+    user = canonical_address(_parse(_with_domain(login, domain), "--login")) if login else None
     reverse_path = user if sender == "" else None if sender == "<>" else _parse(sender, "--from")
-    if "@" not in address:
-        # As local programs write it: root, postmaster.
-        domain = context.settings.auth.default_domain or LocalDomains(context.settings.domain).primary
-        address = f"{address}@{domain}"
-    explanation = Explanation(_parse(address, "ADDRESS"), reverse_path, user)
+    explanation = Explanation(_parse(_with_domain(address, domain), "ADDRESS"), reverse_path, user)
     refusal = run_explainer(Explainer(context.settings, explanation))
     if as_json:
         _tell_as_json(explanation, refusal)

@@ -156,7 +156,7 @@ def describe(rule: PostingRule) -> str:
     elif rule.who is Posters.NOBODY and not rule.named:
         text = "nobody may send to it"
     elif rule.is_moderated:
-        text = "its moderators may send to it, logged in"
+        text = "it is moderated: its moderators may send to it, logged in, and what others send is refused, not held"
     else:
         text = f"{_WHO.get(rule.who, 'those it names')} may send to it, logged in"
     if rule.named and rule.who is not Posters.ANYBODY:

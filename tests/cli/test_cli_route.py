@@ -97,6 +97,7 @@ def test_a_user_by_another_name_of_the_domain_and_a_detail(run):
 
 
 def test_a_rule_that_drops_mail_is_named(run):
+    assert run("x@dropped.example", "--login", "alice") == run("x@dropped.example", "--login", "alice@example.test")
     status, out, _ = run("x@dropped.example", "--login", "alice@example.test")
     assert status == 0
     assert '  route[2] (to = "dropped.example") matches x@dropped.example: via = "discard"\n  → dropped\n' in out

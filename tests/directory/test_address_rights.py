@@ -143,5 +143,7 @@ def test_r_inj_3_a_refusal_is_a_line_of_ascii_whatever_the_list_is_called():
     assert refusal_text(STAFF, PostingRule(Posters.NOBODY), Poster()) == "Nobody may send to staff@example.test"
     named = frozenset(at(f"u{number}") for number in range(12))
     assert "and 2 more" in describe(PostingRule(Posters.NAMED, named))
-    assert "moderators" in describe(PostingRule(Posters.NAMED, named, is_moderated=True))
+    moderated = describe(PostingRule(Posters.NAMED, named, is_moderated=True))
+    assert "its moderators may send to it" in moderated
+    assert "refused, not held" in moderated
     assert "1 may not" in describe(PostingRule(Posters.ANYBODY, refused=frozenset({BOB})))
