@@ -70,7 +70,12 @@ class PasswordChecker:
         self._rules = LoginRules(settings, clock, access)
         self._clock = clock
         self._throttle = throttle
-        self._outage = OutageLogins(clock=clock, seconds=settings.outage_seconds, entries=settings.cache_entries)
+        self._outage = OutageLogins(
+            clock=clock,
+            seconds=settings.outage_seconds,
+            cache_seconds=settings.cache_seconds,
+            entries=settings.cache_entries,
+        )
         self._deciders = (
             decides_app_passwords(app_passwords),
             refuses_without_standing(directory),

@@ -4,6 +4,9 @@ Off unless ``auth.outage_seconds`` says how long: meanwhile nobody can tell that
 password. What is remembered is the user as the directory told them, and for each service a keyed digest of the password
 (R-AUTH-2, as :mod:`mailsrv.auth.login_cache` has it); whatever rule holds for a log-in holds here, too.
 
+Log-ins that are remembered for ``auth.cache_seconds`` go on working in an outage, too, as long as the directory's
+answer about the user is remembered. So both are known here, to tell what is a guess at such a password.
+
 Kept in memory: a restart or a reload forgets it.
 """
 
@@ -33,12 +36,16 @@ class _Known:
 
 
 class OutageLogins:
-    """By the name that was used. At most ``entries``, the one used longest ago goes first; ``seconds`` 0: nobody."""
+    """By the name that was used. At most ``entries``, the one used longest ago goes first.
 
-    def __init__(self, *, clock: IReactorTime, seconds: float, entries: int) -> None:
+    ``seconds``: for so long they are let in; 0: never. ``cache_seconds``: for so long others let them in.
+    """
+
+    def __init__(self, *, clock: IReactorTime, seconds: float, cache_seconds: float, entries: int) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._limit = entries if seconds > 0 else 0
+        self._known_seconds = max(seconds, cache_seconds)
+        self._limit = entries if self._known_seconds > 0 else 0
         # Nothing is kept there: it has a key for digests that nobody else has.
         self._digests = LoginCache(clock=clock, seconds=0, entries=0)
         self._known: OrderedDict[Address, _Known] = OrderedDict()
@@ -72,12 +79,17 @@ class OutageLogins:
         return known.user
 
     def is_proven(self, name: Address, credentials: PasswordCredentials) -> bool | None:
-        """Whether the password is the one that was right then; None where that cannot be told of anybody."""
-        user = self.user(name)
-        proof = None if user is None else self._known[name].proofs.get(credentials.service)
-        if user is None or proof is None:
+        """True: the password is the one that was right then. False: another one is. None: neither is known by now."""
+        known = self._known.get(name)
+        proof = None if known is None else known.proofs.get(credentials.service)
+        if known is None or proof is None:
             return None
-        return hmac.compare_digest(proof, self._digest(user, credentials))
+        age = self._clock.seconds() - known.since
+        if age >= self._known_seconds:
+            return None
+        if not hmac.compare_digest(proof, self._digest(known.user, credentials)):
+            return False
+        return True if age < self._seconds else None
 
     def _digest(self, user: DirectoryUser, credentials: PasswordCredentials) -> bytes:
         return self._digests.key(_MECHANISM, credentials.service, user.address, credentials.password)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from twisted.internet.defer import fail
 
 from mailsrv.auth.access_settings import AccessAction, AccessSettings
 from mailsrv.auth.outage_logins import OutageLogins
@@ -109,4 +110,19 @@ def test_what_is_remembered_has_a_bound() -> None:
     case.log_in("alice")
     outage: OutageLogins = case.checker._outage
     assert len(outage) == 1
-    assert len(Case().checker._outage) == 0
+    assert len(Case(cache_seconds=0.0).checker._outage) == 0
+
+
+def test_r_auth_6_guesses_count_while_the_cache_lets_somebody_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(cache_seconds=1000.0)
+    case.log_in(client_address="198.51.100.7")
+    # The user is remembered, the password cannot be asked about.
+    monkeypatch.setattr(case.directory, "check_password", lambda *_: fail(Unavailable()))
+    for number in range(10):
+        (answer,) = _after_delay(case, f"guess {number}")
+        assert isinstance(answer.value, Unavailable)
+    (answer,) = _after_delay(case, "one more")
+    assert isinstance(answer.value, InvalidCredentials)
+    # From another place, and of this service nothing is known.
+    assert case.log_in().address == ALICE
+    assert isinstance(case.log_in(service="submission"), Unavailable)
