@@ -63,7 +63,7 @@ def test_a_list_is_read_some_rows_at_a_time(
     # Whoever reads on later keeps nobody from writing the log back into the database.
     db = queue.store._thread.db
     assert db is not None
-    assert db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
+    assert db.row("PRAGMA wal_checkpoint(TRUNCATE)")[0] == 0
     assert len(list(reading)) == 2
 
 
