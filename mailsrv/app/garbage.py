@@ -15,7 +15,7 @@ _MIDDLE = 0
 """Every second time those that have stayed are looked at with them, 8,000 at most: two milliseconds, in which nobody is
 served. Waiting longer would make it the same work, but all of it at once."""
 _OLD = 1_200
-"""So often again until all are looked at, tens of milliseconds: once in a million messages."""
+"""So often again until all are looked at, tens of milliseconds: once in some hundred thousand messages."""
 
 
 def calm_collector() -> None:
