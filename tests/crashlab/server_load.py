@@ -139,14 +139,7 @@ def main(directory: str) -> None:
     """Serve and send without end."""
     server = make_server(directory)
     server.start()
-    load = Load(
-        smtp_port=server.ports["mx"],
-        imap_port=server.ports["imap"],
-        pop3_port=server.ports["pop3"],
-        accounts=ACCOUNTS,
-        password=server.password,
-        seed=int(time.time()),
-    )
+    load = Load.on(server, ACCOUNTS, int(time.time()))
     load.ledger = SpeakingLedger()
     load.start()
     threading.Event().wait()

@@ -12,6 +12,7 @@ import pytest
 from mailsrv.address import Address
 from mailsrv.directory.passwd_edit import EditError, PasswdEditor
 from tests.contracts.directory import ALICE, BOB
+from tests.disk.durable_calls import note_durable_calls
 
 TEXT = (
     b"# the staff\r\nalice:{PLAIN}one:1000:1000:Alice:/home/alice::userdb_quota_rule=*:storage=1G\n\nnonsense\n\xff:x\n"
@@ -108,19 +109,7 @@ def test_a_failed_rename_leaves_the_old_file_and_nothing_beside(path, editor, mo
 
 
 def test_the_file_is_synced_before_and_its_folder_after_the_rename(path, editor, monkeypatch):
-    calls: list[str] = []
-    fsync, rename = os.fsync, os.rename
-
-    def note_sync(descriptor: int) -> None:
-        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
-        fsync(descriptor)
-
-    def note_rename(source: str, target: str) -> None:
-        calls.append("rename")
-        rename(source, target)
-
-    monkeypatch.setattr("os.fsync", note_sync)
-    monkeypatch.setattr("os.rename", note_rename)
+    calls = note_durable_calls(monkeypatch)
     editor.set_secret(ALICE, "{PLAIN}two")
     assert calls == ["file", "rename", "folder"]
 

@@ -8,6 +8,7 @@ import stat
 import pytest
 
 from mailsrv.disk import give_to_owner, make_private_directory, replace_file, sync_directory
+from tests.disk.durable_calls import note_durable_calls
 
 
 def test_a_file_is_made_and_replaced(tmp_path):
@@ -68,19 +69,7 @@ def test_it_is_prepared_before_anything_is_in_it(tmp_path):
 
 @pytest.mark.parametrize(("is_durable", "expected"), [(True, ["file", "rename", "folder"]), (False, ["rename"])])
 def test_r_dur_1_the_file_is_synced_before_and_its_folder_after_the_rename(tmp_path, monkeypatch, is_durable, expected):
-    calls: list[str] = []
-    fsync, rename = os.fsync, os.rename
-
-    def note_sync(descriptor: int) -> None:
-        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
-        fsync(descriptor)
-
-    def note_rename(source: str, target: str) -> None:
-        calls.append("rename")
-        rename(source, target)
-
-    monkeypatch.setattr("os.fsync", note_sync)
-    monkeypatch.setattr("os.rename", note_rename)
+    calls = note_durable_calls(monkeypatch)
     replace_file(str(tmp_path / "x"), b"one", is_durable=is_durable)
     assert calls == expected
 

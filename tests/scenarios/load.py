@@ -24,6 +24,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from attrs import Factory, define
 
+from tests.scenarios.server import WholeServer
+
 IDENTIFIER = re.compile(rb"^Message-ID: <([^>]+)>", re.MULTILINE | re.IGNORECASE)
 CHECKSUM = re.compile(rb"^X-Checksum: (\w+)", re.MULTILINE)
 FETCHED = re.compile(rb"UID (\d+)")
@@ -121,6 +123,14 @@ class Load:
             for job, count in jobs
             for number in range(count)
         ]
+
+    @classmethod
+    def on(cls, server: WholeServer, accounts: list[str], seed: int) -> Load:
+        """Of all kinds."""
+        smtp, imap, pop3 = (server.ports[service] for service in ("mx", "imap", "pop3"))
+        return cls(
+            smtp_port=smtp, imap_port=imap, pop3_port=pop3, accounts=accounts, password=server.password, seed=seed
+        )
 
     def start(self) -> None:
         for thread in self._threads:

@@ -30,14 +30,7 @@ def loaded_server(make_server: MakeServer, workers: int, seed: int | None = None
     users = [account.partition("@")[0] for account in ACCOUNTS]
     server = make_server(users=users, workers=workers, sections=QUICK)
     server.start()
-    load = Load(
-        smtp_port=server.ports["mx"],
-        imap_port=server.ports["imap"],
-        pop3_port=server.ports["pop3"],
-        accounts=ACCOUNTS,
-        password=server.password,
-        seed=workers if seed is None else seed,
-    )
+    load = Load.on(server, ACCOUNTS, workers if seed is None else seed)
     load.start()
     return server, load
 

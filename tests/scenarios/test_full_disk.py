@@ -6,6 +6,7 @@ be made; root makes a mount namespace alone.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import imaplib
 import os
@@ -77,6 +78,14 @@ class SmallDisk:
         found = os.statvfs(self.path)
         return found.f_bavail * found.f_frsize
 
+    @classmethod
+    def for_server(cls, path: Path) -> SmallDisk:
+        """Of 48 MiB, with the folders of a server."""
+        small = cls(path, 48)
+        for name in ("state", "mail"):
+            (small.path / name).mkdir(mode=0o700)
+        return small
+
     def close(self) -> None:
         self._holder.kill()
         self._holder.communicate()
@@ -84,11 +93,8 @@ class SmallDisk:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    small = SmallDisk(tmp_path / "disk", 48)
-    for name in ("state", "mail"):
-        (small.path / name).mkdir(mode=0o700)
-    yield small
-    small.close()
+    with contextlib.closing(SmallDisk.for_server(tmp_path / "disk")) as small:
+        yield small
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
 import time
 from collections.abc import Iterator
@@ -28,11 +29,8 @@ RELAYING = {
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    small = SmallDisk(tmp_path / "disk", 48)
-    for name in ("state", "mail"):
-        (small.path / name).mkdir(mode=0o700)
-    yield small
-    small.close()
+    with contextlib.closing(SmallDisk.for_server(tmp_path / "disk")) as small:
+        yield small
 
 
 @pytest.fixture
