@@ -10,7 +10,7 @@ export PYTHONPYCACHEPREFIX=${bin%/bin}/pycache
 step() { printf '== %s\n' "$*"; "$@"; }
 
 # About half of the time. The other half is whatever else there is: a new folder is in it.
-half=(tests/address tests/cli tests/journal tests/message tests/queue tests/relay tests/store)
+half=(tests/address tests/app tests/cli tests/journal tests/message tests/queue tests/relay tests/store tests/tls)
 
 # What tests write is kept in memory where there is room: nobody waits for a disk (`make test` does).
 memory=/dev/shm
@@ -19,7 +19,9 @@ scratch=$(mktemp -d "$memory/mailsrv-check.XXXXXX")
 other=
 trap '[ -z "$other" ] || kill "$other" 2>/dev/null || true; rm -rf "$scratch"' EXIT
 # Each test has a time limit of its own (pyproject.toml); this one is for whatever else could hang.
-quick=(timeout --foreground -k 10 600 "$bin/pytest" -q -m 'not slow and not interop' --hypothesis-profile=quick)
+# Plugins that no test here uses cost their share of each test.
+quick=(timeout --foreground -k 10 600 "$bin/pytest" -q -p no:xdist -p no:logging -m 'not slow and not interop'
+    --hypothesis-profile=quick)
 
 step "$bin/ruff" check --quiet .
 step "$bin/ruff" format --quiet --check .
