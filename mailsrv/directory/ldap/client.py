@@ -22,7 +22,14 @@ from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.search import Search, entry_at
 from mailsrv.directory.ldap.servers import LdapServer, Servers
 from mailsrv.directory.ldap.service_records import ServerFinder
-from mailsrv.directory.ldap.trouble import ConnectionLost, LdapTrouble, NoServer, RequestTrouble, ServerTrouble
+from mailsrv.directory.ldap.trouble import (
+    ConnectionLost,
+    LdapTrouble,
+    NoServer,
+    OutOfTime,
+    RequestTrouble,
+    ServerTrouble,
+)
 from mailsrv.directory.ldap.workers import IWorkers, Lane
 
 T = TypeVar("T")
@@ -134,7 +141,13 @@ class Attempts:
         if kept is None or not is_kept or kept.is_spent:
             lane.close()
             end = min(deadline, time.monotonic() + self._attempt_seconds)
-            kept, is_kept = self.open(server, end, as_service=as_service), False
+            try:
+                kept, is_kept = self.open(server, end, as_service=as_service), False
+            except OutOfTime as error:
+                if end >= deadline:
+                    raise
+                # Its share of the request's time was over, a bit at each of the steps: the next one has time yet.
+                raise ServerTrouble("no connection in time") from error
             lane.connection = kept
         kept.patience = max(self._attempt_seconds, patience)
         return kept, is_kept
