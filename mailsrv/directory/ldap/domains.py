@@ -167,16 +167,19 @@ class DomainReader:
         if aliases and not mains:
             collected.complain(f"{_printable(entry.dn)} has other names of a domain, and no domain")
             return
+        main = min(mains, default="")
         for name, origin in aliases.items():
             if name not in mains:
-                collected.aliases.setdefault(name, {})[min(mains)] = origin
+                collected.aliases.setdefault(name, {})[main] = origin
 
     def _names(self, entry: LdapEntry, attributes: Sequence[str], collected: _Collected) -> dict[str, str]:
-        """With where they stand."""
+        """With where they stand. Raises RequestTrouble where there are too many."""
         found: dict[str, str] = {}
         for attribute in attributes:
-            for text in entry.texts(attribute):
-                place = f"{attribute} of {_printable(entry.dn)}"
+            place = f"{attribute} of {_printable(entry.dn)}"
+            for number, text in enumerate(entry.texts(attribute), 1):
+                if number % _IN_ONE_GO == 0:
+                    sleep(_PAUSE_SECONDS)
                 try:
                     name = parse_value(text)
                 except AddressError:
@@ -184,6 +187,8 @@ class DomainReader:
                     continue
                 if name is not None:
                     found.setdefault(name, place)
+                if len(found) > self.limit:
+                    raise RequestTrouble(f"there are more than {self.limit} domains (domains_limit)")
         return found
 
 

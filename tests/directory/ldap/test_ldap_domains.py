@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import process_time
 from typing import Any
 
 import pytest
@@ -206,6 +207,27 @@ def test_a_list_that_is_too_long_is_none():
         server.add(f"cn={number},dc=test", objectClass="domainRelatedObject", associatedDomain=f"d{number}.test")
     with pytest.raises(RequestTrouble, match="more than 100 domains"):
         read(server)
+
+
+def test_an_entry_with_very_many_names_costs_little_and_is_not_read_to_its_end():
+    server = MemoryLdap()
+    main = tuple(f"d{number:06}.test" for number in range(100_000))
+    other = tuple(f"a{number:06}.test" for number in range(100_000))
+    server.add("cn=a,dc=test", objectClass="mailDomain", domainName=main, domainAliasName=other)
+    began = process_time()
+    with pytest.raises(RequestTrouble, match="more than 10000 domains"):
+        read(server, reader(limit=10_000))
+    assert process_time() - began < 5
+
+
+def test_each_other_name_of_an_entry_with_many_domains_means_the_first_of_them():
+    server = MemoryLdap()
+    main = tuple(f"d{number:04}.test" for number in range(4000))
+    other = tuple(f"a{number:04}.test" for number in range(4000))
+    server.add("cn=a,dc=test", objectClass="mailDomain", domainName=main, domainAliasName=other)
+    found = names(read(server, reader(limit=10_000)))
+    assert {found[name] for name in other} == {"d0000.test"}
+    assert found["d3999.test"] == "d3999.test"
 
 
 def test_r_inj_3_what_is_told_of_hostile_entries_is_short_and_printable():
