@@ -25,6 +25,7 @@ from mailsrv.directory.resolve import (
     LocalRecipient,
     PassedAlias,
     UnknownRecipient,
+    check_is_foreign,
 )
 from mailsrv.directory.resolve_steps import Listener
 from mailsrv.errors import MailError, Unavailable
@@ -171,7 +172,7 @@ class RecipientPolicy:
             return await self._lead(forward_path, resolution, sender)
         if isinstance(resolution, ForeignDomain):
             if self._router is None or not may_relay:
-                _check_is_foreign(resolution)
+                check_is_foreign(resolution)
                 status, text = _FOREIGN[self._service]
                 raise MailError(status, text)
             return Found((), self._relay(self._router, forward_path, sender))
@@ -264,7 +265,7 @@ class RecipientPolicy:
         """The addresses behind one of ours, for VRFY and EXPN; raises MailError where it is nobody's."""
         resolution = await self._resolver.resolve(address)
         if isinstance(resolution, ForeignDomain):
-            _check_is_foreign(resolution)
+            check_is_foreign(resolution)
             raise MailError(BAD_DOMAIN, "Not a domain of this server")
         if isinstance(resolution, UnknownRecipient):
             raise MailError(BAD_MAILBOX, "No such user here")
@@ -292,12 +293,6 @@ class RecipientPolicy:
                 moved = OnwardTarget(each.address, each.destination, each.forwarder or forwarder, each.owner)
                 onward.setdefault(each.address, moved)
         return Found(tuple(accounts.values()), tuple(onward.values()))
-
-
-def _check_is_foreign(resolution: ForeignDomain) -> None:
-    """Raise Unavailable where the domain may have become ours: nobody is refused for a directory that is down."""
-    if not resolution.is_certain:
-        raise Unavailable(cause=f"{resolution.domain} was none of ours when the directory told its domains last")
 
 
 def _is_nowhere(domain: str) -> bool:

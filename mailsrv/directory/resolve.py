@@ -265,6 +265,7 @@ class AddressResolver:
 
     async def _may_send_as(self, account: Address, address: Address) -> bool:
         resolution = await self.resolve(address)
+        check_is_foreign(resolution)
         return isinstance(resolution, LocalAccounts) and await self._has_any(
             (recipient.account for recipient in resolution.accounts), {account}
         )
@@ -425,6 +426,12 @@ class AddressResolver:
         recipient = LocalRecipient((own or users)[0], detail)
         asked.tell(StepKind.POSTMASTER, address, recipient.account)
         return LocalAccounts((recipient,))
+
+
+def check_is_foreign(resolution: Resolution) -> None:
+    """Raise Unavailable where the domain may have become ours: nobody is refused for a directory that is down."""
+    if isinstance(resolution, ForeignDomain) and not resolution.is_certain:
+        raise Unavailable(cause=f"{resolution.domain} was none of ours when the directory told its domains last")
 
 
 def _open_to_all(resolution: LocalAccounts) -> LocalAccounts:

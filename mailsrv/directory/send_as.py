@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts
+from mailsrv.directory.resolve import AddressResolver, LocalAccounts, check_is_foreign
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.rights import SendRights
 
@@ -35,6 +35,7 @@ class SendAsPolicy:
 
     async def _may_send_as(self, account: Address, address: Address) -> bool:
         resolution = await self._resolver.resolve(address)
+        check_is_foreign(resolution)
         if not isinstance(resolution, LocalAccounts):
             return False
         reaches = any(recipient.account == account for recipient in resolution.accounts)

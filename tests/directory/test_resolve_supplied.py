@@ -15,6 +15,7 @@ from mailsrv.directory.list_settings import ListSettings
 from mailsrv.directory.mailbox_rights import MailboxRights
 from mailsrv.directory.memory import MemoryDirectory
 from mailsrv.directory.resolve import AddressResolver
+from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.directory.shared_settings import SharedSettings
 from mailsrv.errors import MailError, Unavailable
@@ -105,6 +106,24 @@ def test_while_the_directory_is_down_its_domains_are_served_and_strangers_to_oth
     # What users send, and what aliases lead to, goes on.
     assert house.find(STRANGER, Service.SUBMISSION, may_relay=True).onward
     assert house.find(Address("away", "own.test")).onward
+
+
+def test_r_auth_7_who_may_send_under_an_address_that_may_be_of_ours_is_not_known_while_the_directory_is_down(house):
+    senders = SendAsPolicy(house.resolver, AddressRights(house.domains, house.directory))
+    listed = ListSettings("team@own.test", post=Posters.USERS)
+    by_rules = SendAsPolicy(house.resolver, AddressRights(house.domains, house.directory, (listed,)))
+    for policy in (senders, by_rules):
+        house.know(Knowledge.ALL, "dir.test")
+        assert run(policy.may_send_as(BOB, BOB))
+        assert not run(policy.may_send_as(BOB, STRANGER))
+        house.know(Knowledge.LAST_HEARD, "dir.test")
+        assert run(policy.may_send_as(BOB, BOB))
+        assert not run(policy.may_send_as(BOB, ALICE))
+        with pytest.raises(Unavailable):
+            run(policy.may_send_as(BOB, STRANGER))
+        house.know(Knowledge.LAST_HEARD)
+        with pytest.raises(Unavailable):
+            run(policy.may_send_as(BOB, BOB))
 
 
 def test_a_domain_that_is_taken_away_is_relayed_as_the_rules_say(house):
