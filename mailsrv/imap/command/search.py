@@ -68,8 +68,7 @@ class Search:
         names: list[int] = []
         mod_seqs: list[int] = []
         mailbox = selected.mailbox
-        account = str(session.account.address) if session.account is not None else ""
-        key = (account, mailbox.mailbox_id, mailbox.uid_validity)
+        key = (str(mailbox.account), mailbox.mailbox_id, mailbox.uid_validity)
         now = int(session.peer.seconds())
         size = max(_FEWEST_AT_ONCE, min(size, _TESTS_AT_ONCE // self.key_count))
         for first in range(1, selected.numbering.count + 1, size):
