@@ -1,7 +1,8 @@
 """The accounts of others a user may open: by the settings' ``[[shared]]`` tables and by the directory.
 
 A right counts where it leads to a user. Groups have no mailboxes; whether the other user may log in
-themselves is of no concern, for the accounts of teams often may not.
+themselves is of no concern, for the accounts of teams often may not. What a directory says counts for its own users
+only: an entry that bears the address of a user of another directory opens nothing.
 """
 
 from __future__ import annotations
@@ -75,23 +76,29 @@ class MailboxRights:
             # A directory may have given a domain another name.
             for address in self._read():
                 self._log.error("Two [[shared]] tables are about {address}: the first counts", address=str(address))
-        granted = dict(self._by_user.get(user.address, {}))
+        by_table = self._by_user.get(user.address, {})
+        by_directory: dict[Address, bool] = {}
         if self._rights is not None and self._rights.has_shared_mailboxes:
             for shared in await self._rights.find_shared_mailboxes(user):
                 account = self._canonical(shared.address)
                 may_write = MailboxRight.WRITE in shared.rights
                 if may_write or MailboxRight.READ in shared.rights:
-                    granted[account] = may_write or granted.get(account, False)
+                    by_directory[account] = may_write or by_directory.get(account, False)
         found: list[SharedAccount] = []
-        for account in sorted(granted, key=str):
+        for account in sorted(by_table.keys() | by_directory.keys(), key=str):
             if account == user.address:
                 continue
             if len(found) == self._limit:
                 self._tell(user.address)
                 break
             owner = await self._directory.find_user(account)
-            if owner is not None and owner.address == account:
-                found.append(SharedAccount(account, granted[account], owner.quota_octets))
+            if owner is None or owner.address != account:
+                continue
+            rights = [by_table[account]] if account in by_table else []
+            if account in by_directory and owner.directory == user.directory:
+                rights.append(by_directory[account])
+            if rights:
+                found.append(SharedAccount(account, any(rights), owner.quota_octets))
         return found
 
     def _tell(self, user: Address) -> None:

@@ -116,6 +116,17 @@ def test_the_directory_adds_what_may_be_opened_and_no_groups() -> None:
         found(rights, "alice")
 
 
+def test_a_directory_gives_no_rights_to_users_of_another() -> None:
+    directory, other = Directory(), MemoryDirectory("other")
+    table = SharedSettings("chief@example.test", readers=("bob@example.test",))
+    rights = make(directory, table)
+    other.add_user(ex("chief"), "secret")
+    rights = MailboxRights(LocalDomains(()), DirectoryChain([other, directory]), (table,), limit=5)
+    directory.shared = [SharedMailbox(ex("chief"), READ | WRITE), SharedMailbox(ex("support"), READ)]
+    assert found(rights, "alice") == {"support@example.test": False}
+    assert found(rights, "bob") == {"chief@example.test": False, "support@example.test": False}
+
+
 def test_accounts_that_nobody_may_log_in_to_are_shared_with_their_quota() -> None:
     directory = Directory()
     rights = make(directory)
