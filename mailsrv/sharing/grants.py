@@ -14,7 +14,7 @@ from mailsrv.sharing.names import account_name
 class Grants:
     """Reactor thread only."""
 
-    __slots__ = ("_watchers", "accounts", "is_doubted", "is_known", "sessions", "user")
+    __slots__ = ("_doubted", "_watchers", "accounts", "is_known", "sessions", "user")
 
     def __init__(self, user: DirectoryUser) -> None:
         self.user = user
@@ -22,21 +22,25 @@ class Grants:
         """By the names of their INBOXes."""
         self.is_known = False
         """False until the directory has answered once."""
-        self.is_doubted = False
-        """An account was missing from the last answer, and the directory has to say so once more."""
         self.sessions = 0
+        self._doubted: frozenset[str] = frozenset()
         self._watchers: dict[object, Callable[[], None]] = {}
+
+    @property
+    def is_doubted(self) -> bool:
+        """Accounts were missing from the last answer, and the directory has to say so once more."""
+        return bool(self._doubted)
 
     def replace(self, accounts: Sequence[SharedAccount]) -> None:
         """These rights hold from now on; whoever has a mailbox open hears of it.
 
-        What is missing has to be missing twice: a directory that is being filled anew says of every entry, for a
-        moment, that it is not there.
+        What is missing has to be missing twice, each account by itself: a directory that is being filled anew says of
+        every entry, for a moment, that it is not there.
         """
         before, self.is_known = self.accounts, True
         answered = {account_name(account.address): account for account in accounts}
-        self.is_doubted = not self.is_doubted and not answered.keys() >= before.keys()
-        self.accounts = {**before, **answered} if self.is_doubted else answered
+        self._doubted = frozenset(before.keys() - answered.keys() - self._doubted)
+        self.accounts = {**{name: before[name] for name in self._doubted}, **answered}
         if self.accounts != before:
             for watcher in list(self._watchers.values()):
                 watcher()

@@ -119,6 +119,27 @@ def test_a_right_that_is_missing_once_is_not_gone(store: SharingStore) -> None:
     assert bob.others_prefix == ""
 
 
+def test_each_right_has_to_be_missing_twice_by_itself(store: SharingStore) -> None:
+    store.grant(ALICE, SUPPORT, may_write=True)
+    store.grant(ALICE, BOB, may_write=True)
+    mailboxes = opened(store)
+    support = now(mailboxes.open_mailbox(SHARED))
+    bob = now(mailboxes.open_mailbox("Other Users/bob@example.test"))
+    rights = store.granted[ALICE]
+    store.granted[ALICE] = rights[1:]
+    store.clock.advance(20)
+    store.granted[ALICE] = rights[:1]
+    store.clock.advance(5)
+    assert not support.is_gone
+    assert not bob.is_gone
+    store.granted[ALICE] = []
+    store.clock.advance(5)
+    assert bob.is_gone
+    assert not support.is_gone
+    store.clock.advance(5)
+    assert support.is_gone
+
+
 def test_a_right_that_became_smaller_holds_at_once(store: SharingStore) -> None:
     store.grant(ALICE, SUPPORT, may_write=True)
     mailbox = now(opened(store).open_mailbox(SHARED))
