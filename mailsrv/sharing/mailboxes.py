@@ -90,6 +90,10 @@ class SharingMailboxes:
         if not self._grants.find(owner).may_write:
             raise NotPermitted
 
+    def _may_write(self, owner: str) -> bool:
+        granted = self._grants.accounts.get(owner)
+        return granted is not None and granted.may_write
+
     # The list
 
     def list_mailboxes(self, prefix: str = "") -> Deferred[Sequence[MailboxInfo]]:
@@ -123,7 +127,7 @@ class SharingMailboxes:
         except MailError as error:
             # One account that cannot be read must not take the list away from everybody who may open it.
             self._log.warn("mailboxes of {account} cannot be listed: {error}", account=owner, error=str(error))
-            return (MailboxInfo(owner, 0, may_write=False),)
+            return (MailboxInfo(owner, 0, may_write=self._may_write(owner)),)
         found = [
             evolve(
                 info,
@@ -255,26 +259,41 @@ class SharingMailboxes:
         Two accounts are two indexes: a crash in between leaves messages in both, never in none (RFC 6851 3.3).
         What somebody else took away meanwhile was not moved by us.
         """
+        pairs = list(zip(copied.source, copied.destination, strict=True))
         try:
             gone = frozenset(await source.delete_messages(copied.source))
         except MailError:
-            await self._take_back(copied.destination, destination)
+            left = await self._left_in(source)
+            await self._take_back([made for uid, made in pairs if uid in left], copied.uid_validity, destination)
             raise
-        pairs = list(zip(copied.source, copied.destination, strict=True))
-        await self._take_back([made for uid, made in pairs if uid not in gone], destination)
+        await self._take_back([made for uid, made in pairs if uid not in gone], copied.uid_validity, destination)
         return CopiedMessages(
             copied.uid_validity,
             [uid for uid, _ in pairs if uid in gone],
             [made for uid, made in pairs if uid in gone],
         )
 
-    async def _take_back(self, made: Sequence[Uid], destination: str) -> None:
+    async def _left_in(self, source: OwnMailbox) -> frozenset[int]:
+        """What is certainly still there after a removal that failed: it may have failed after its commit.
+
+        Asked of the store, as a right that has gone takes nothing away.
+        """
+        inner = source.inner
+        try:
+            await inner.refresh()
+        except MailError:
+            return frozenset()
+        return frozenset() if inner.is_gone else frozenset(inner.uids)
+
+    async def _take_back(self, made: Sequence[Uid], uid_validity: int, destination: str) -> None:
         if not made:
             return
         try:
             mailbox = await self._open_mailbox(destination)
             try:
-                await mailbox.delete_messages(made)
+                # Another mailbox of that name may be there by now, with other messages under these numbers.
+                if mailbox.uid_validity == uid_validity:
+                    await mailbox.delete_messages(made)
             finally:
                 mailbox.close()
         except MailError as error:

@@ -218,11 +218,18 @@ def test_only_the_accounts_asked_for_are_opened(place: Place) -> None:
 def test_an_account_that_cannot_be_read_does_not_take_the_list_away(place: Place) -> None:
     alice = place.open(ALICE)
     place.inner.open_account = lambda account, quota=None: fail(Unavailable(cause="the disk is gone"))
-    names = [info.name for info in done(alice.list_mailboxes())]
-    assert "Sent" in names
-    assert SHARED in names
+    infos = {info.name: info for info in done(alice.list_mailboxes())}
+    assert "Sent" in infos
+    assert not infos[SHARED].may_write
     with pytest.raises(Unavailable):
         done(alice.status(SHARED))
+
+
+def test_what_cannot_be_read_now_is_not_said_to_be_forbidden(place: Place) -> None:
+    bob = place.open(BOB)
+    place.inner.open_account = lambda account, quota=None: fail(Unavailable(cause="the disk is gone"))
+    infos = {info.name: info for info in done(bob.list_mailboxes())}
+    assert infos[SHARED].may_write
 
 
 def test_the_quota_is_that_of_where_messages_go(place: Place) -> None:
@@ -261,6 +268,51 @@ def test_r_dur_a_move_between_accounts_that_cannot_be_ended_is_taken_back(place:
     assert list(moved.source) == [1, 2]
     assert place.count(BOB) == 2
     assert place.count(SUPPORT) == 0
+
+
+def test_r_dur_a_removal_that_fails_after_its_commit_loses_nothing(place: Place) -> None:
+    bob = place.open(BOB)
+    mailbox = done(bob.open_mailbox(SHARED))
+    inner = mailbox.inner
+    delete_messages = inner.delete_messages
+
+    def half_done(uids: list[Uid]) -> Any:
+        inner.delete_messages = delete_messages
+        done(delete_messages([1]))
+        return fail(Unavailable(cause="the index cannot be read any more"))
+
+    inner.delete_messages = half_done
+    with pytest.raises(Unavailable):
+        done(mailbox.move([1, 2], "INBOX"))
+    assert list(inner.uids) == [2]
+    inbox = done(bob.open_mailbox("INBOX"))
+    assert list(inbox.uids) == [1]
+
+    inner.delete_messages = lambda uids: fail(Unavailable(cause="the disk is gone"))
+    inner.refresh = lambda: fail(Unavailable(cause="the disk is gone"))
+    with pytest.raises(Unavailable):
+        done(mailbox.move([2], "INBOX"))
+    assert place.count(BOB) == 2
+
+
+def test_copies_are_taken_back_from_no_other_mailbox_of_that_name(place: Place) -> None:
+    bob = place.open(BOB)
+    mailbox = done(bob.open_mailbox(SHARED))
+    inner = mailbox.inner
+    delete_messages = inner.delete_messages
+
+    def replaced(uids: list[Uid]) -> Any:
+        inner.delete_messages = delete_messages
+        done(bob.delete("Archive"))
+        done(bob.create("Archive"))
+        place.fill(numbered(3), account=BOB, name="Archive")
+        return fail(Unavailable(cause="the disk is full"))
+
+    inner.delete_messages = replaced
+    with pytest.raises(Unavailable):
+        done(mailbox.move([1], "Archive"))
+    assert place.count(BOB, "Archive") == 1
+    assert place.count(SUPPORT) == 2
 
 
 def test_what_somebody_else_took_away_meanwhile_was_not_moved(place: Place) -> None:
