@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from mailsrv.errors import Unavailable
+from mailsrv.imap.command import search
+from mailsrv.imap.search.page import Page
 from tests.imap.server import ALICE, MESSAGES, Server
 from tests.sharing.sharing_setting import SUPPORT
 
@@ -82,6 +88,24 @@ def test_a_right_that_goes_during_a_long_fetch_ends_what_is_read():
     assert said.endswith(b"* BYE The selected mailbox is there no more\r\n")
 
 
+def test_a_right_that_goes_while_a_slow_peer_reads_ends_what_is_opened():
+    server = make_server("support:read")
+    for _ in range(64):
+        server.add(MESSAGES["plain"] + (b"x" * 78 + b"\r\n") * 700, account=SUPPORT)
+    alice = server.connect().login()
+    alice.ok(f"SELECT {SHARED}")
+    alice.transport.deliver(b"a FETCH 1:* BODY.PEEK[]\r\n")
+    alice.protocol.pauseProducing()
+    said = alice.take()
+    before = said.count(b"Soup")
+    assert 0 < before < 64
+    server.share_from_now("")
+    alice.protocol.resumeProducing()
+    said += alice.take()
+    assert said.count(b"Soup") == before
+    assert said.endswith(b"* BYE The selected mailbox is there no more\r\n")
+
+
 def test_two_sessions_hear_of_each_other_in_a_shared_mailbox():
     server = make_server("support:write")
     server.add(MESSAGES["plain"], account=SUPPORT)
@@ -93,6 +117,22 @@ def test_two_sessions_hear_of_each_other_in_a_shared_mailbox():
     assert b"FETCH (FLAGS (\\Flagged" in two.take()
     assert server.realm.sharing is not None
     assert server.realm.sharing.asked == [ALICE]
+
+
+def test_what_a_search_keeps_of_messages_is_kept_under_their_account(monkeypatch: pytest.MonkeyPatch):
+    server = make_server("support:read")
+    server.add(MESSAGES["parts"], account=SUPPORT)
+    keys: list[object] = []
+
+    def noted(*arguments: Any) -> Page:
+        keys.append(arguments[3][0])
+        return Page(*arguments)
+
+    monkeypatch.setattr(search, "Page", noted)
+    alice = server.connect().login()
+    alice.ok(f"EXAMINE {SHARED}")
+    alice.ok("SEARCH TEXT one")
+    assert keys == [str(SUPPORT)]
 
 
 def test_search_and_sequence_numbers_mean_the_same_as_in_own_mailboxes():

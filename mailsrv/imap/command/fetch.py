@@ -250,6 +250,9 @@ class _Answer:
                     if self._unsent >= self._settings.output_slice_octets:
                         self._unsent = 0
                         await session.breathe()
+                        if self._selected.mailbox.is_gone:
+                            # A right that went while a slow peer read: what is opened is not sent any more.
+                            return False
             finally:
                 for message in messages:
                     message.content.close()
