@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mailsrv.disk import RealDisk
-from mailsrv.errors import Unavailable
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.mailbox import NewMessage
 from mailsrv.store.settings import StoreSettings
@@ -181,6 +182,30 @@ def test_where_nothing_can_be_linked_octets_are_copied(tmp_path: Path, monkeypat
     result(pair.bob.copy_from(pair.inbox(pair.alice), [1], "INBOX"))
     assert pair.contents(pair.bob) == [numbered(1)]
     assert pair.files("bob")[0].stat().st_nlink == 1
+    pair.setting.stop()
+
+
+def test_a_disk_that_becomes_full_keeps_nothing_of_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = Pair(tmp_path)
+    pair.append(numbered(1))
+
+    def refused(source: str, target: str) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    class Full(NotingFile):
+        def write(self, offset: int, buffers: list[bytes]) -> int:
+            self._file.write(offset, [buffers[0][:10]])
+            raise OSError(errno.ENOSPC, "full")
+
+    disk = pair.setting.table.disk
+    create = disk.create
+    inbox = pair.inbox(pair.alice)
+    monkeypatch.setattr(disk, "link", refused)
+    monkeypatch.setattr(disk, "create", lambda path: Full(create(path), path, []))
+    with pytest.raises(MailError):
+        result(pair.bob.copy_from(inbox, [1], "INBOX"))
+    assert pair.contents(pair.bob) == []
+    assert list((tmp_path / "example.test" / "bob" / "tmp").iterdir()) == []
     pair.setting.stop()
 
 

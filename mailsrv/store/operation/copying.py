@@ -290,9 +290,15 @@ def _link_or_copy(transaction: Transaction, source: str, target_path: str, file:
         if error.errno not in _CANNOT_LINK:
             raise
         temporary = f"{target_path}/{layout.TMP}/{filename.base_of(file)}"
-        with opened(disk.open(source)) as old, opened(disk.create(temporary)) as new:
-            offset = 0
-            while chunk := old.read(offset, _CHUNK):
-                offset += new.write(offset, [chunk])
-            new.sync()
-        disk.rename(temporary, f"{target_path}/{file}")
+        try:
+            with opened(disk.open(source)) as old, opened(disk.create(temporary)) as new:
+                offset = 0
+                while chunk := old.read(offset, _CHUNK):
+                    offset += new.write(offset, [chunk])
+                new.sync()
+            disk.rename(temporary, f"{target_path}/{file}")
+        except OSError:
+            # A full disk needs the room of what did not fit.
+            with contextlib.suppress(OSError):
+                disk.unlink(temporary)
+            raise
