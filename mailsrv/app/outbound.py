@@ -28,6 +28,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.delivery.queued import QueuedRecipients
 from mailsrv.delivery.signing import MessageSigner
 from mailsrv.delivery.transaction_id import TransactionIds
+from mailsrv.directory.supplied_domains import SuppliedDomains
 from mailsrv.dns.resolver import Resolver
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.journal import JournaledMessage, JournalRecord
@@ -42,6 +43,7 @@ from mailsrv.interfaces.queue import (
 )
 from mailsrv.message import format_return_path
 from mailsrv.queue.bounce import Notices
+from mailsrv.queue.homeward import HomewardAgent
 from mailsrv.queue.local_agent import LocalAgent, Resolved
 from mailsrv.queue.renewal import LeaseRenewal
 from mailsrv.queue.runner import QueueRunner
@@ -72,6 +74,10 @@ class OutboundPolicy(Protocol):
     @property
     def routes(self) -> TransportRules:
         """The transport rules."""
+
+    @property
+    def supplied_domains(self) -> SuppliedDomains:
+        """The domains that directories list."""
 
 
 @frozen
@@ -148,7 +154,7 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
         seconds=reactor.seconds,
     )
     agents: dict[Transport, ITransportAgent] = {
-        Transport.MX: MxAgent(parts),
+        Transport.MX: _make_mx_agent(MxAgent(parts), local, policy),
         Transport.SMTP: SmarthostAgent(parts, _CurrentSmarthosts(policy)),
         Transport.LMTP: LmtpAgent(parts),
         Transport.LOCAL: local,
@@ -158,6 +164,23 @@ def make_outbound(settings: Settings, reactor: Any, storage: Storage, policy: Ca
     )
     renewal = LeaseRenewal(storage.queue, reactor, runner.in_hand, lease_seconds=settings.queue.storage.lease_seconds)
     return Outbound(runner, renewal, resolver, tuple(agents.values()), policies, reports, storage.downs)
+
+
+def _make_mx_agent(
+    onward: ITransportAgent, local: ITransportAgent, policy: Callable[[], OutboundPolicy]
+) -> ITransportAgent:
+    """To the hosts of a domain, unless it is ours by the rules and domains as they are now."""
+
+    def is_ours(domain: str) -> bool:
+        return policy().routes.is_local(domain)
+
+    def stays_here(sender: Address | None, recipient: Address) -> bool:
+        return not policy().routes.find(sender, recipient).is_onward
+
+    def may_be_ours(since: float) -> bool:
+        return policy().supplied_domains.may_have_changed_since(since)
+
+    return HomewardAgent(onward, local, is_ours=is_ours, stays_here=stays_here, may_be_ours=may_be_ours)
 
 
 class _CurrentSmarthosts(Mapping[Destination, Smarthost]):

@@ -189,6 +189,13 @@ class SuppliedDomains:
             for each in self._kept
         ]
 
+    def may_have_changed_since(self, instant: float) -> bool:
+        """Whether a source has not told its domains after this (seconds of the epoch), or does not answer now."""
+        return any(
+            each.knowledge is not Knowledge.ALL or each.heard_at is None or each.heard_at <= instant
+            for each in self._kept
+        )
+
     # Asking
 
     def _begin(self, each: _Kept) -> None:

@@ -10,7 +10,7 @@ Asked by a table, not rule by rule: a thousand rules cost what ten do.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from attrs import frozen
 
@@ -85,13 +85,13 @@ class TransportRules:
 
     def use_local_names(self, names: LocalNames) -> None:
         """From now on these are our domains."""
-        self._is_local = names.__contains__
+        self.is_local: Callable[[str], bool] = names.__contains__
         self.has_local_rules = any(names.may_match(rule.to) for rule in self._rules)
         """Whether a rule may match an address of a local domain: nobody has to be asked otherwise."""
 
     def find(self, sender: Address | None, recipient: Address) -> Route:
         """The way for a recipient; ``sender`` None is the null reverse-path."""
-        is_local = self._is_local(recipient.domain)
+        is_local = self.is_local(recipient.domain)
         if self._by_key:
             rule = self._first(sender, recipient, is_local=is_local)
             if rule is not None:

@@ -348,3 +348,19 @@ def test_a_fault_of_ours_is_an_outage_and_ends_nothing(make):
     source.find_domains = find
     house.clock.advance(RETRY_SECONDS)
     assert house.knowledge() is Knowledge.ALL
+
+
+def test_what_may_have_changed_is_known_when_each_directory_has_told_again(make):
+    first, second = MemoryDomains("a.test"), MemoryDomains("b.test")
+    house = make(first, second)
+    assert house.supplied.may_have_changed_since(0)
+    house.start()
+    accepted = house.clock.seconds() + 1_000_000_000
+    assert house.supplied.may_have_changed_since(accepted)
+    assert not house.supplied.may_have_changed_since(accepted - 1)
+    house.clock.advance(30)
+    assert not house.supplied.may_have_changed_since(accepted)
+    second.is_down = True
+    house.clock.advance(30)
+    assert house.supplied.may_have_changed_since(accepted)
+    assert not make().supplied.may_have_changed_since(accepted)
