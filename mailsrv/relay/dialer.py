@@ -37,6 +37,8 @@ class _Attempt(ClientFactory):
         self._reactor = reactor
         self._protocol: Any = protocol
         self._connecting: Deferred[IProtocol] | None = Deferred(self._give_up)
+        self._connector: Any = None
+        self._transport: Any = None
 
     def connect(self, address: str, port: int, timeout: float, local: str | None) -> Deferred[IProtocol]:
         connecting = self._connecting
@@ -45,15 +47,20 @@ class _Attempt(ClientFactory):
         self._connector = self._reactor.connectTCP(
             address, port, self, timeout=timeout, bindAddress=(local, 0) if local else None
         )
+        self._transport = getattr(self._connector, "transport", None)
         return connecting
 
     def buildProtocol(self, addr: object) -> Any:
         # The transport is the protocol's when this has returned.
+        self._transport = None
         self._reactor.callLater(0, self._connected)
         return self._protocol
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        # Once it has begun to connect it refers to itself, and it may be about to begin even now.
+        self._reactor.callLater(0, _let_go, self._transport)
         connecting, self._connecting, self._connector, self._protocol = self._connecting, None, None, None
+        self._transport = None
         if connecting is not None:
             connecting.errback(reason)
 
@@ -67,9 +74,22 @@ class _Attempt(ClientFactory):
             connecting.callback(protocol)
 
     def _give_up(self, _connecting: Deferred[IProtocol]) -> None:
-        """Nobody waits for it any more; before it has failed or is established, the connection is cut."""
+        """Nobody waits for it any more: the connection is cut. The Deferred fails by itself, with CancelledError."""
+        self._connecting = None
         if self._connector is not None:
             self._connector.disconnect()
+
+
+def _nothing() -> None:
+    """What a transport does that has not come to be one."""
+
+
+def _let_go(transport: Any) -> None:
+    """Of a connection that has failed: Twisted puts a method of it into it, by which it tries."""
+    attributes = getattr(transport, "__dict__", {})
+    for name in ("doRead", "doWrite"):
+        if name in attributes:
+            attributes[name] = _nothing
 
 
 class _OneProtocol(Factory):
