@@ -32,6 +32,7 @@ from mailsrv.journal.apply import ApplyHooks, ApplyItem, ApplyStage
 from mailsrv.journal.commit import CommitHooks, CommitItem, CommitStage
 from mailsrv.journal.ending import Ending
 from mailsrv.journal.entry import Entry, Job
+from mailsrv.journal.hand_over import HandOver
 from mailsrv.journal.keeper import Keeper, KeeperHooks
 from mailsrv.journal.live_list import read_live_list
 from mailsrv.journal.recovery import RecoveryOfOthers
@@ -85,6 +86,7 @@ class Journal:
         )
         self._spool_files = SpoolFiles(disk, lambda: self._open_stages().slot.spool_directory)
         self.spool = Spool(settings, self._spool_files, self._threads.spool, reactor)
+        self._to_commit = HandOver(self._threads.commit, reactor)
         self._answers = Answers(reactor, settings.apply_wait, seconds)
         # Entries given to the apply thread (counted in the commit thread) and done with (in the apply thread).
         self._handed_on = 0
@@ -205,6 +207,7 @@ class Journal:
             return succeed(None)
         self._refusal = Unavailable("Server is shutting down")
         self.spool.close()
+        self._to_commit.flush()
         self._stopped = Deferred()
         Ending(self._threads, self._stages, self._answers, self._reactor, self._ended).begin()
         return self._stopped
@@ -292,7 +295,7 @@ class Journal:
         if refused is not None:
             return fail(refused)
         waiter = self._answers.expect(entry)
-        self._threads.commit.post(entry)
+        self._to_commit.post(entry)
         return waiter
 
     def commit_and_note(self, record: JournalRecord) -> Deferred[Sequence[Applied]]:
@@ -301,7 +304,7 @@ class Journal:
         if refused is not None:
             return fail(refused)
         waiter = self._answers.expect_note(entry)
-        self._threads.commit.post(entry)
+        self._to_commit.post(entry)
         return waiter
 
     def live_segments(self) -> frozenset[bytes]:

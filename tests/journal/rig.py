@@ -249,11 +249,13 @@ class Rig:
 
     def step(self, name: str) -> bool:
         """One batch of one thread: ``commit``, ``apply``, ``keeper``, ``spool-0``."""
+        self.reactor.advance(0)
         return self.workers[f"journal-{name}"].step()
 
     def pump(self) -> None:
         """All threads and answers, until nothing happens any more."""
         for _ in range(1000):
+            self.reactor.advance(0)
             busy = [worker.step() for worker in self.workers.values()]
             if not (self.reactor.run_calls() or any(busy)):
                 return

@@ -44,6 +44,7 @@ class QueueReactor(Clock):
         deferred.addCallback(result.append)
         deferred.addErrback(result.append)
         while not result:
+            self.advance(0)
             function, arguments = self.posted.get(timeout=30)
             function(*arguments)
         return result[0]
