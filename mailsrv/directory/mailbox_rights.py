@@ -17,6 +17,7 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.names import canonical_address
 from mailsrv.directory.shared_settings import SharedSettings
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser, IDirectory
 from mailsrv.interfaces.rights import IRightsDirectory, MailboxRight, SharedAccount
 
@@ -68,7 +69,10 @@ class MailboxRights:
         )
 
     def find(self, user: DirectoryUser) -> Deferred[Sequence[SharedAccount]]:
-        """Sorted by address. Fails with Unavailable."""
+        """Sorted by address. Fails with Unavailable where the rights cannot be asked.
+
+        What cannot be said of one account (two entries have its address, its directory is down) is none of the others.
+        """
         return run_coroutine(self._find(user))
 
     async def _find(self, user: DirectoryUser) -> Sequence[SharedAccount]:
@@ -91,7 +95,12 @@ class MailboxRights:
             if len(found) == self._limit:
                 self._tell(user.address)
                 break
-            owner = await self._directory.find_user(account)
+            try:
+                owner = await self._directory.find_user(account)
+            except Unavailable:
+                may_write = by_table.get(account, False) or by_directory.get(account, False)
+                found.append(SharedAccount(account, may_write, is_known=False))
+                continue
             if owner is None or owner.address != account:
                 continue
             rights = [by_table[account]] if account in by_table else []

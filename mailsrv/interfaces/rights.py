@@ -98,6 +98,8 @@ class SharedAccount:
     may_write: bool
     quota_octets: int | None = None
     """The account's own, as its directory names it."""
+    is_known: bool = True
+    """False: there is a right, but the directory cannot say now whether the account is there."""
 
 
 class IRightsDirectory(Interface):

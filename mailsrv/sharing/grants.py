@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from attrs import evolve
+
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.mailbox import NoSuchSharedMailbox
@@ -14,7 +16,7 @@ from mailsrv.sharing.names import account_name
 class Grants:
     """Reactor thread only."""
 
-    __slots__ = ("_doubted", "_watchers", "accounts", "is_known", "sessions", "user")
+    __slots__ = ("_doubted", "_unknown", "_watchers", "accounts", "is_known", "sessions", "user")
 
     def __init__(self, user: DirectoryUser) -> None:
         self.user = user
@@ -24,6 +26,8 @@ class Grants:
         """False until the directory has answered once."""
         self.sessions = 0
         self._doubted: frozenset[str] = frozenset()
+        self._unknown: frozenset[str] = frozenset()
+        """Accounts there is a right to, and nobody can say whether they are there."""
         self._watchers: dict[object, Callable[[], None]] = {}
 
     @property
@@ -35,10 +39,21 @@ class Grants:
         """These rights hold from now on; whoever has a mailbox open hears of it.
 
         What is missing has to be missing twice, each account by itself: a directory that is being filled anew says of
-        every entry, for a moment, that it is not there.
+        every entry, for a moment, that it is not there. An account nobody can tell of now stays as it was, without
+        rights it had not.
         """
         before, self.is_known = self.accounts, True
-        answered = {account_name(account.address): account for account in accounts}
+        answered: dict[str, SharedAccount] = {}
+        unknown: set[str] = set()
+        for account in accounts:
+            name = account_name(account.address)
+            if account.is_known:
+                answered[name] = account
+            elif name in before:
+                answered[name] = evolve(before[name], may_write=before[name].may_write and account.may_write)
+            else:
+                unknown.add(name)
+        self._unknown = frozenset(unknown)
         self._doubted = frozenset(before.keys() - answered.keys() - self._doubted)
         self.accounts = {**{name: before[name] for name in self._doubted}, **answered}
         if self.accounts != before:
@@ -49,7 +64,7 @@ class Grants:
         """Raises NoSuchSharedMailbox, and Unavailable while the rights are not known."""
         found = self.accounts.get(account)
         if found is None:
-            if not self.is_known:
+            if not self.is_known or account in self._unknown:
                 raise Unavailable(cause=f"the rights of {self.user.address} to mailboxes of others are not known yet")
             raise NoSuchSharedMailbox
         return found

@@ -199,11 +199,16 @@ class RightsWatch:
 
     def _answered(self, answer: Answer, account: Address) -> None:
         grants = self._live.get(account)
-        if answer is not None and grants is not None:
-            grants.replace(answer)
-        elif answer is not None and not answer:
-            self._remember(account)
-        for waiting in self._asking.pop(account):
+        asking = self._asking.pop(account)
+        try:
+            if answer is not None and grants is not None:
+                grants.replace(answer)
+            elif answer is not None and not answer:
+                self._remember(account)
+        except Exception:
+            # Of who hears of it; the rights hold, and whoever logs in is not to wait for an answer that was given.
+            self._log.failure("a session could not be told that rights to mailboxes of others have changed")
+        for waiting in asking:
             waiting.callback(answer)
 
     def _remember(self, account: Address) -> None:

@@ -127,6 +127,22 @@ def test_a_directory_gives_no_rights_to_users_of_another() -> None:
     assert found(rights, "bob") == {"chief@example.test": False, "support@example.test": False}
 
 
+def test_r_auth_7_an_account_nobody_can_tell_of_keeps_no_other_back() -> None:
+    directory = Directory()
+    rights = make(directory, SharedSettings("sales@example.test", readers=("alice@example.test",)))
+    find_user = directory.find_user
+    directory.find_user = lambda address: (  # type: ignore[method-assign]
+        fail(Unavailable(cause="two entries")) if address == ex("sales") else find_user(address)
+    )
+    directory.shared = [SharedMailbox(ex("support"), READ | WRITE)]
+    answers: list[Any] = []
+    rights.find(DirectoryUser(ex("alice"), directory="memory")).addCallback(answers.extend)
+    assert answers == [
+        SharedAccount(ex("sales"), may_write=False, is_known=False),
+        SharedAccount(ex("support"), may_write=True),
+    ]
+
+
 def test_accounts_that_nobody_may_log_in_to_are_shared_with_their_quota() -> None:
     directory = Directory()
     rights = make(directory)

@@ -11,6 +11,7 @@ from twisted.python.failure import Failure
 from mailsrv.address import Address
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.mailbox import NoSuchMailbox
+from mailsrv.interfaces.rights import SharedAccount
 from mailsrv.sharing.mailboxes import SharingMailboxes
 from mailsrv.sharing.settings import SharingSettings
 from mailsrv.store.memory import MemoryMailStore
@@ -140,6 +141,27 @@ def test_each_right_has_to_be_missing_twice_by_itself(store: SharingStore) -> No
     assert support.is_gone
 
 
+def test_r_auth_7_an_account_nobody_can_tell_of_stays_as_it_was(store: SharingStore) -> None:
+    store.granted[ALICE] = [SharedAccount(SUPPORT, may_write=False), SharedAccount(BOB, may_write=True, is_known=False)]
+    mailboxes = opened(store)
+    support = now(mailboxes.open_mailbox(SHARED))
+    with pytest.raises(Unavailable):
+        now(mailboxes.open_mailbox("Other Users/bob@example.test"))
+    with pytest.raises(NoSuchMailbox):
+        now(mailboxes.open_mailbox("Other Users/nobody@example.test"))
+    assert not any("bob" in info.name for info in now(mailboxes.list_mailboxes()))
+    store.granted[ALICE] = [SharedAccount(SUPPORT, may_write=True, is_known=False), SharedAccount(BOB, may_write=True)]
+    store.next_round()
+    assert not support.is_gone
+    assert not support.may_write
+    bob = now(mailboxes.open_mailbox("Other Users/bob@example.test"))
+    store.granted[ALICE] = [SharedAccount(BOB, may_write=False, is_known=False)]
+    store.next_round()
+    assert support.is_gone
+    assert not bob.is_gone
+    assert not bob.may_write
+
+
 def test_a_right_that_became_smaller_holds_at_once(store: SharingStore) -> None:
     store.grant(ALICE, SUPPORT, may_write=True)
     mailbox = now(opened(store).open_mailbox(SHARED))
@@ -190,6 +212,23 @@ def test_a_fault_in_asking_is_no_right_and_no_end(store: SharingStore) -> None:
     store.next_round()
     store.next_round()
     assert now(alice.status(SHARED)).messages == 0
+
+
+def test_a_session_that_cannot_be_told_keeps_nobody_waiting(store: SharingStore) -> None:
+    store.grant(ALICE, SUPPORT, may_write=False)
+    alice = opened(store)
+
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    alice.listen(broken)
+    store.grant(ALICE, BOB, may_write=False)
+    store.next_round()
+    assert any("bob" in info.name for info in now(alice.list_mailboxes()))
+    store.granted.clear()
+    store.next_round()
+    assert alice.others_prefix == ""
+    assert not store.watch._asking
 
 
 def test_new_rules_hold_for_open_sessions_too(store: SharingStore) -> None:
