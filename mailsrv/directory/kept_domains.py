@@ -68,7 +68,8 @@ class KeptDomains:
             return
         rows = [[each.name, each.main, each.origin[:ORIGIN_CHARACTERS]] for each in domains]
         table = {"version": _VERSION, "directory": directory[:ORIGIN_CHARACTERS], "domains": rows}
-        octets = json.dumps(table, separators=(",", ":")).encode("ascii")
+        # Not as escapes, which are longer than what is read.
+        octets = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "replace")
         make_private_directory(self._folder)
         replace_file(self._path(key), octets)
 

@@ -130,6 +130,7 @@ class SuppliedDomains:
         self._news = 0
         self._is_running = False
         self._complaints: tuple[str, ...] = ()
+        self._is_default_missing = False
 
     # Life
 
@@ -137,11 +138,22 @@ class SuppliedDomains:
         """Take up what is kept on disk. Never fails: what cannot be read is not there."""
         return run_coroutine(self._load())
 
+    def take_over(self, former: SuppliedDomains) -> None:
+        """What is known of the same sources, before ``load``: the disk may have been full when it was told."""
+        known = {each.source.key: each for each in former._kept if each.knowledge is not Knowledge.NONE}
+        for each in self._kept:
+            old = known.get(each.source.key)
+            if old is not None and len(old.domains) <= each.source.limit:
+                each.domains, each.written, each.heard_at = old.domains, old.written, old.heard_at
+                each.touched_at, each.knowledge = old.touched_at, Knowledge.LAST_HEARD
+
     async def _load(self) -> None:
         if not self._kept:
             return
         for each in self._kept:
             source = each.source
+            if each.knowledge is not Knowledge.NONE:
+                continue
             try:
                 found = await self._run_in_thread(partial(self._files.read, source.key, source.limit))
             except (OSError, ValueError) as error:
@@ -323,6 +335,7 @@ class SuppliedDomains:
             self._complaints = complaints
             for sentence in complaints[:_SHOWN]:
                 self._log.error("A domain of a directory cannot be used: {what}", what=sentence)
+        self._tell_default()
         if not is_news:
             self._log.info("{count} names of domains are delivered here", count=len(made.table))
             return
@@ -331,6 +344,18 @@ class SuppliedDomains:
                 self._log.info("{domain} {what} ({origin})", domain=name, what=one.what, origin=origin)
             if one.more:
                 self._log.info("{count} more domains: each {what}", count=one.more, what=one.what)
+
+    def _tell_default(self) -> None:
+        """A server has a postmaster (RFC 5321 4.5.1): without any [[domain]] that depends on the directories."""
+        primary = self._domains.primary
+        is_missing = self._domains.knowledge is Knowledge.ALL and bool(primary) and primary not in self._domains
+        if is_missing and not self._is_default_missing:
+            self._log.error(
+                "{domain} (auth.default_domain) is none of the domains that directories list: mail for <postmaster> is "
+                "refused",
+                domain=primary,
+            )
+        self._is_default_missing = is_missing
 
     async def _keep(self, each: _Kept) -> None:
         """On disk, for the next start. A failure costs an outage's service, no more."""

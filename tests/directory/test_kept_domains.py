@@ -106,3 +106,13 @@ def test_whatever_stands_there_is_a_list_or_refused(tmp_path_factory, content):
     except ValueError:
         return
     assert found is not None
+
+
+def test_a_list_that_was_written_is_never_too_large_to_be_read(tmp_path):
+    kept = KeptDomains(str(tmp_path / "kept"))
+    name = ".".join(["x" * 61] * 4)
+    domains = tuple(SuppliedDomain(f"d{number:02}.{name}", name, "\U0001f4ee" * 1000) for number in range(50))
+    kept.write("00000000", "directory", domains)
+    found = kept.read("00000000", len(domains))
+    assert found is not None
+    assert [each.name for each in found.domains] == [each.name for each in domains]

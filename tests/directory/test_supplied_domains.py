@@ -364,3 +364,57 @@ def test_what_may_have_changed_is_known_when_each_directory_has_told_again(make)
     house.clock.advance(30)
     assert house.supplied.may_have_changed_since(accepted)
     assert not make().supplied.may_have_changed_since(accepted)
+
+
+def test_a_reload_knows_what_was_known_though_nothing_could_be_kept(make, tmp_path):
+    (tmp_path / "domains").write_text("no folder")
+    source = MemoryDomains("a.test")
+    house = make(source)
+    house.start()
+    former = house.supplied
+    source.is_down = True
+    house.begin()
+    house.supplied.take_over(former)
+    house.supplied.load()
+    assert "a.test" in house.domains
+    assert house.knowledge() is Knowledge.LAST_HEARD
+    former.stop()
+    house.supplied.start()
+    assert "a.test" in house.domains
+    source.is_down = False
+    source.add("b.test")
+    house.clock.advance(RETRY_SECONDS)
+    assert house.knowledge() is Knowledge.ALL
+    assert "b.test" in house.domains
+
+
+def test_a_reload_takes_nothing_over_of_other_sources(make):
+    house = make(MemoryDomains("a.test", key="00000000"))
+    house.start()
+    former = house.supplied
+    other = MemoryDomains("b.test", key="11111111")
+    other.is_down = True
+    house.sources = (other,)
+    house.begin()
+    house.supplied.take_over(former)
+    house.supplied.load()
+    assert "a.test" not in house.domains
+    assert house.knowledge() is Knowledge.NONE
+
+
+def test_a_default_domain_that_no_directory_lists_is_told_once(make):
+    source = MemoryDomains("a.test")
+    house = make(source)
+    house.domains = LocalDomains((), default="default.test", supplied=True)
+    house.supplied._domains = house.domains
+    house.supplied._static = ()
+    house.start()
+    source.add("b.test")
+    house.clock.advance(30)
+    told = [line for line in house.log if "default.test (auth.default_domain)" in line]
+    assert len(told) == 1
+    source.add("default.test")
+    house.clock.advance(30)
+    del source.domains["default.test"]
+    house.clock.advance(30)
+    assert len([line for line in house.log if "default.test (auth.default_domain)" in line]) == 2
