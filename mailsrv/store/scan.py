@@ -24,11 +24,13 @@ from __future__ import annotations
 
 import contextlib
 import enum
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from typing import cast
 
 from attrs import define
 from twisted.logger import Logger
 
+from mailsrv.disk import FileStatus
 from mailsrv.interfaces.journal import DeliveryKey
 from mailsrv.store.adopt import adopt
 from mailsrv.store.index.rows import MESSAGE_COLUMNS, MailboxRow, MessageRow
@@ -166,6 +168,7 @@ def _sort_out(
             "SELECT file FROM tombstone WHERE id BETWEEN ? AND ?", (row.first_id, row.last_id)
         )
     }
+    sources = _Sources(transaction)
     fresh = []
     for base in unknown:
         token = filename.parse_base(base).token
@@ -176,7 +179,7 @@ def _sort_out(
         elif key is not None:
             fate = _fate(transaction, base, key, live_segments)
         elif token is not None and token[0] == "C":
-            fate = _fate_of_copy(transaction, f"{path}/{listed[base]}", token, live_segments)
+            fate = _fate_of_copy(transaction, f"{path}/{listed[base]}", token, sources, live_segments=live_segments)
         else:
             fate = _Fate.UNKNOWN
         if fate is _Fate.UNKNOWN:
@@ -202,7 +205,44 @@ def _remove(transaction: Transaction, path: str, found: Scanned) -> None:
     found.removed += 1
 
 
-def _fate_of_copy(transaction: Transaction, path: str, token: str, live_segments: frozenset[bytes] | None) -> _Fate:
+class _Sources:
+    """Finds the message a copy was made of: the one with the same inode.
+
+    Another link alone tells nothing, for other accounts have links to the messages they got with this one.
+    """
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+        self._inodes: dict[int, frozenset[int]] = {}
+        """Octets on disk → those of all messages that have as many."""
+        self._listed: dict[str, dict[str, str]] = {}
+
+    def has(self, copy: FileStatus) -> bool:
+        inodes = self._inodes.get(copy.size)
+        if inodes is None:
+            inodes = self._inodes[copy.size] = frozenset(self._find(copy.size))
+        return copy.inode in inodes
+
+    def _find(self, stored: int) -> Iterator[int]:
+        transaction = self._transaction
+        disk = transaction.disk
+        rows = transaction.connection.execute("SELECT id, file FROM message WHERE stored = ?", (stored,)).fetchall()
+        for message_id, file in cast(list[tuple[int, str]], rows):
+            home = transaction.path(transaction.mailbox_by_id(message_id >> 32))
+            status = disk.status(f"{home}/{file}")
+            if status is None:
+                listed = self._listed.get(home)
+                if listed is None:
+                    listed = self._listed[home] = layout.list_messages(disk, home)
+                name = listed.get(filename.base_of(file))
+                status = disk.status(f"{home}/{name}") if name is not None else None
+            if status is not None:
+                yield status.inode
+
+
+def _fate_of_copy(
+    transaction: Transaction, path: str, token: str, sources: _Sources, *, live_segments: frozenset[bytes] | None
+) -> _Fate:
     """A copy that was never committed is left over if its source is there; one that was is somebody's message."""
     connection = transaction.connection
     for table in ("message", "tombstone"):
@@ -221,7 +261,9 @@ def _fate_of_copy(transaction: Transaction, path: str, token: str, live_segments
             if gone is None:
                 return _Fate.PENDING
     status = transaction.disk.status(path)
-    return _Fate.DELIVERED if status is not None and status.link_count > 1 else _Fate.UNKNOWN
+    if status is None or status.link_count < 2:
+        return _Fate.UNKNOWN
+    return _Fate.DELIVERED if filename.is_from_elsewhere(token) or sources.has(status) else _Fate.UNKNOWN
 
 
 def _fate(transaction: Transaction, base: str, key: DeliveryKey, live_segments: frozenset[bytes] | None) -> _Fate:

@@ -146,6 +146,27 @@ def test_a_copy_that_was_never_committed_is_removed_at_the_next_look(pair: Pair)
     assert pair.contents(pair.alice) == [numbered(1)]
 
 
+def test_r_dur_an_older_index_takes_no_message_that_others_have_links_to(pair: Pair) -> None:
+    pair.append(numbered(1))
+    result(pair.bob.copy_from(pair.inbox(pair.alice), [1], "INBOX"))
+    pair.setting.stop()
+    root = pair.folder / "example.test" / "bob"
+    saved = {path: path.read_bytes() for path in root.glob("mailsrv.index*")}
+    pair.setting = StoreSetting(pair.settings)
+    pair.open()
+    result(pair.inbox(pair.bob).move([1], "Archive"))
+    pair.setting.stop()
+    for path in root.glob("mailsrv.index*"):
+        path.unlink()
+    for path, octets in saved.items():
+        path.write_bytes(octets)
+    pair.setting = StoreSetting(pair.settings)
+    pair.open()
+    assert pair.contents(pair.bob) == []
+    archive = result(pair.bob.open_mailbox("Archive"))
+    assert [one.octets for one in result(archive.contents(list(archive.uids)))] == [numbered(1)]
+
+
 def test_a_lost_index_takes_no_copies_along(pair: Pair) -> None:
     pair.append(numbered(1))
     result(pair.bob.copy_from(pair.inbox(pair.alice), [1], "INBOX"))

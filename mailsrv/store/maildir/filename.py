@@ -1,7 +1,8 @@
 """File names of messages: ``1763800000.KAbC….mailsrv,S=2048,W=2048,U=17:2,FS``.
 
 Seconds of arrival; a token that names the delivery (``K`` and its key) or the copy (``C``, with the key of
-the message it was made of while the journal may still make that one anew); then
+the message it was made of while the journal may still make that one anew, or a mark where that is another
+account's); then
 what makes the index rebuildable: ``S`` octets on disk, ``W`` octets with CRLF line ends (both as
 Dovecot writes them), ``U`` the UID. What stands before the colon never changes while the message
 stays where it is and is the key of the file; after it come the flags.
@@ -62,6 +63,18 @@ def source_key_of(token: str | None) -> DeliveryKey | None:
         return DeliveryKey.from_octets(octets[16:])
     except ValueError:
         return None
+
+
+FROM_ELSEWHERE = b"\x01"
+"""Follows the number of a copy whose source is another account's, in place of a key."""
+
+
+def is_from_elsewhere(token: str) -> bool:
+    """Whether the source of this copy (``C``) is another account's."""
+    try:
+        return base64.urlsafe_b64decode(token[1:] + "=" * (-(len(token) - 1) % 4))[16:] == FROM_ELSEWHERE
+    except ValueError:
+        return False
 
 
 def format_base(seconds: int, token: str, stored_octets: int, size_octets: int, uid: int) -> str:

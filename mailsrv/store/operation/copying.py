@@ -203,7 +203,7 @@ def _copy_into(
             message,
             uid=uid,
             letters=keywords.letters_of(message.keywords, known),
-            source_key=(message.delivery_key or b"") if message.id in unsynced and not is_elsewhere else b"",
+            source_key=_source_key(message, is_unsynced=message.id in unsynced, is_elsewhere=is_elsewhere),
             is_synced_first=is_elsewhere and message.id in unsynced,
         )
         if file is None:
@@ -220,6 +220,12 @@ def _copy_into(
         copied.append(message)
         made.append(Uid(uid))
     return copied, made
+
+
+def _source_key(message: MessageRow, *, is_unsynced: bool, is_elsewhere: bool) -> bytes:
+    if is_elsewhere:
+        return filename.FROM_ELSEWHERE
+    return (message.delivery_key or b"") if is_unsynced else b""
 
 
 def _unsynced(messages: list[MessageRow], live_segments: Callable[[], Collection[bytes]] | None) -> frozenset[int]:
