@@ -11,11 +11,24 @@ from twisted.internet.defer import Deferred, succeed
 
 from mailsrv.address import Address
 from mailsrv.interfaces.envelope import EnvelopeParameters
-from mailsrv.interfaces.queue import Consignment, Declined, Delivered, Destination, QueuedRecipient, QueueEntry
+from mailsrv.interfaces.queue import (
+    Consignment,
+    Declined,
+    Delivered,
+    Destination,
+    OnwardRecipient,
+    QueuedRecipient,
+    QueueEntry,
+    Transport,
+)
 from mailsrv.queue.homeward import HomewardAgent
+from mailsrv.queue.local_agent import LocalAgent
+from mailsrv.queue.runner import QueueRunner
 from mailsrv.routing.rules import TransportRules
 from mailsrv.routing.settings import RouteSettings
 from mailsrv.status import BAD_DOMAIN, ROUTING_LOOP, EnhancedStatus
+from tests.queue.queue_rig import mx
+from tests.queue.test_queue_local_agent import BOB, LocalRig
 
 ACCEPTED = 1_000.0
 Outcome = Callable[[int], Any]
@@ -112,3 +125,48 @@ def test_a_stop_waits_for_what_is_carried():
     house = House()
     house.agent.stop()
     assert house.onward.is_stopped
+
+
+class HomewardRig(LocalRig):
+    """Mail for example.test is carried to its MX hosts until ``own`` names the domain."""
+
+    def __init__(self) -> None:
+        self.own: set[str] = set()
+        super().__init__()
+
+    def make_runner(self) -> QueueRunner:
+        local: Any = LocalAgent(
+            self.store, self.journal, self.spool, self.notices, self._resolve, seconds=self.clock.seconds
+        )
+        onward: Any = self.agent
+        home: Any = HomewardAgent(
+            onward,
+            local,
+            is_ours=self.own.__contains__,
+            stays_here=lambda sender, recipient: recipient.domain in self.own,
+            may_be_ours=lambda since: not self.own,
+        )
+        return QueueRunner(
+            self.settings,
+            self.store,
+            self.journal,
+            {Transport.MX: home, Transport.LOCAL: local},
+            self.notices,
+            clock=self.clock,
+            random=lambda: 0.5,
+        )
+
+
+def test_r_q_2_a_message_that_looped_waits_and_is_in_the_mailbox_once_when_the_domain_is_ours():
+    rig = HomewardRig()
+    rig.agent.answer = lambda consignment: [loop(each.id) for each in consignment.recipients]
+    rig.start()
+    nobody = Address("nobody", "example.test")
+    rig.send(OnwardRecipient(BOB, mx("example.test")), OnwardRecipient(nobody, mx("example.test")))
+    assert rig.endings == []
+    rig.own.add("example.test")
+    rig.advance(3600)
+    assert rig.mailboxes.count("bob@example.test") == 1
+    assert ("bob@example.test", "delivered") in rig.endings
+    assert ("nobody@example.test", "bounced") in rig.endings
+    assert rig.store.leased == set()
