@@ -215,6 +215,18 @@ def test_what_was_sent_whole_and_not_answered_is_uncertain():
     assert not eve.is_uncertain
 
 
+@pytest.mark.parametrize("cut", [b"2", b"250", b"250 ok", b"250 ok\r", b"250-ok\r\n", b"250-ok\r\n250 ok", b"550 no"])
+def test_an_answer_that_is_cut_off_is_none(cut):
+    session = make_session("PIPELINING,CHUNKING")
+    session.begin(message("bob"), b"x\r\n")
+    hear(session, "250 ok", "250 ok")
+    session.receive_octets(cut)
+    session.receive_eof()
+    (bob,) = ended(events(session))
+    assert bob.is_uncertain
+    assert not bob.is_taken
+
+
 def test_what_was_not_begun_is_untouched():
     session = make_session("PIPELINING")
     session.begin(message("bob"))
