@@ -16,6 +16,9 @@ from twisted.trial.unittest import TestCase
 from mailsrv.smtp.factory import SmtpServerFactory
 from mailsrv.smtp.settings import Service, SmtpSettings
 from mailsrv.testing.receiver import MemoryReceiver
+from mailsrv.tls.contexts import TlsContexts
+from mailsrv.tls.self_signed import write_self_signed
+from mailsrv.tls.settings import TlsSettings
 from mailsrv.wire.connection_limits import ConnectionTable
 from mailsrv.wire.networks import NetworkSet
 from mailsrv.wire.settings import LimitsSettings
@@ -54,16 +57,16 @@ class Conversation:
 
 
 class TlsTests(TestCase):
-    def listen(self, tls_mode: TlsMode) -> int:
+    def listen(self, tls_mode: TlsMode, *, context_factory: Any = None, service: Service = Service.MX) -> int:
         certificate = issue_for_host("mail.example.test").for_twisted
         self.receiver = MemoryReceiver()
         self.factory = SmtpServerFactory(
             SmtpSettings(),
             self.receiver,
-            service=Service.MX,
+            service=service,
             hostname="mail.example.test",
             portal=None,
-            context_factory=certificate.options(),
+            context_factory=context_factory or certificate.options(),
             tls_mode=tls_mode,
             plaintext_networks=NetworkSet(),
             connections=ConnectionTable(LimitsSettings(), reactor.seconds),
@@ -176,3 +179,75 @@ class TlsTests(TestCase):
             assert all(transaction.parameters.envelope.requires_tls for transaction in self.receiver.transactions)
 
         return deferToThread(talk).addCallback(check)
+
+    def end_without_an_alert(self, service: Service) -> Deferred[None]:
+        """As most clients end, and as somebody on the way can make it look: TCP ends, TLS has not said so."""
+        folder = self.mktemp()
+        settings = TlsSettings(certificate=f"{folder}/cert.pem", key=f"{folder}/key.pem")
+        write_self_signed("mail.example.test", settings.certificate, settings.key)
+        contexts = TlsContexts(settings)
+        port = self.listen(TlsMode.STARTTLS, context_factory=contexts.for_listener("mx"), service=service)
+        hello = b"LHLO c\r\n" if service is Service.LMTP else b"EHLO c\r\n"
+        left: list[int] = []
+
+        def talk(last: bytes, cut: int) -> None:
+            client = Conversation(port)
+            client.read()
+            client.say(hello)
+            client.say(b"STARTTLS\r\n")
+            into, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = client.context.wrap_bio(into, out)
+
+            def carry(step: Any) -> Any:
+                while True:
+                    try:
+                        return step()
+                    except ssl.SSLWantReadError:
+                        client.socket.sendall(out.read())
+                        into.write(client.socket.recv(65536))
+
+            def say(octets: bytes) -> bytes:
+                tls.write(octets)
+                client.socket.sendall(out.read())
+                answer: bytes = carry(lambda: tls.read(65536))
+                return answer
+
+            carry(tls.do_handshake)
+            client.socket.sendall(out.read())
+            assert say(hello).startswith(b"250")
+            assert say(b"MAIL FROM:<a@b>\r\n").startswith(b"250")
+            assert say(b"RCPT TO:<b@example.test>\r\n").startswith(b"250")
+            if not last.startswith(b"BDAT"):
+                assert say(b"DATA\r\n").startswith(b"354")
+            tls.write(last)
+            record = out.read()
+            client.socket.sendall(record[: len(record) - cut])
+            client.socket.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):
+                while client.socket.recv(65536):
+                    pass
+            client.socket.close()
+
+        async def run() -> None:
+            for last, cut in (
+                (b"half", 0),
+                (b"half\r\n.", 0),
+                (b"half\r\n.\r", 0),
+                (b"whole\r\n.\r\n", 1),
+                (b"BDAT 9 LAST\r\nhalf", 0),
+                (b"BDAT 4 LAST\r\nhalf", 1),
+                (b"BDAT 4\r\nhalf", 0),
+            ):
+                await deferToThread(talk, last, cut)
+                left.append(len(self.receiver.messages))
+            assert left == [0] * 7
+            assert len(self.receiver.transactions) == 7
+            assert all(transaction.is_aborted for transaction in self.receiver.transactions)
+
+        return Deferred.fromCoroutine(run())
+
+    def test_r_smtp_3_an_end_without_an_alert_is_no_end_of_a_message(self) -> Deferred[None]:
+        return self.end_without_an_alert(Service.MX)
+
+    def test_r_smtp_3_nor_by_lmtp(self) -> Deferred[None]:
+        return self.end_without_an_alert(Service.LMTP)
