@@ -296,7 +296,7 @@ class MailServer:
         self._app_passwords.judge.replace_settings(settings.auth)
         self._sessions.watch.replace_settings(settings.sessions)
         policy = make_policy(settings, files, self._parts, throttle, rewriting, decoy_secret=decoy_secret)
-        # Asked before they are used: the old ones know domains, and nobody is to be put off for a reload.
+        # Known before they are used: the old ones know domains, and nobody is to be put off for a reload.
         policy.supplied_domains.take_over(self._policy.supplied_domains)
         await policy.supplied_domains.load()
         await policy.supplied_domains.ask_all()

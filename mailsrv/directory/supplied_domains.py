@@ -66,6 +66,7 @@ class _Kept:
     asking: Deferred[None] | None = None
     is_asked_again: bool = False
     asked_at: float | None = None
+    is_taken_over: bool = False
 
 
 Prepared = Callable[[], None]
@@ -139,13 +140,18 @@ class SuppliedDomains:
         return run_coroutine(self._load())
 
     def take_over(self, former: SuppliedDomains) -> None:
-        """What is known of the same sources, before ``load``: the disk may have been full when it was told."""
+        """What is known of the same sources, before ``load``.
+
+        They are not asked again before that is used: a reload would wait for a directory that is down. And the disk may
+        have been full when it was told.
+        """
         known = {each.source.key: each for each in former._kept if each.knowledge is not Knowledge.NONE}
         for each in self._kept:
             old = known.get(each.source.key)
             if old is not None and len(old.domains) <= each.source.limit:
                 each.domains, each.written, each.heard_at = old.domains, old.written, old.heard_at
-                each.touched_at, each.knowledge = old.touched_at, Knowledge.LAST_HEARD
+                each.touched_at, each.knowledge, each.trouble = old.touched_at, old.knowledge, old.trouble
+                each.is_taken_over = True
 
     async def _load(self) -> None:
         if not self._kept:
@@ -184,8 +190,9 @@ class SuppliedDomains:
                 each.call.cancel()
 
     def ask_all(self) -> Deferred[None]:
-        """Ask every source once, now. Never fails."""
-        return gatherResults([self._asked(each) for each in self._kept]).addCallback(lambda _: None)
+        """Ask every source once, now, but for those of which everything was taken over. Never fails."""
+        asking = [self._asked(each) for each in self._kept if not each.is_taken_over]
+        return gatherResults(asking).addCallback(lambda _: None)
 
     def states(self) -> Sequence[SourceState]:
         """From memory."""

@@ -376,11 +376,15 @@ def test_a_reload_knows_what_was_known_though_nothing_could_be_kept(make, tmp_pa
     house.begin()
     house.supplied.take_over(former)
     house.supplied.load()
+    asked = source.asked
+    house.supplied.ask_all()
+    assert source.asked == asked  # a reload does not wait for it
     assert "a.test" in house.domains
-    assert house.knowledge() is Knowledge.LAST_HEARD
+    assert house.knowledge() is Knowledge.ALL
     former.stop()
     house.supplied.start()
     assert "a.test" in house.domains
+    assert house.knowledge() is Knowledge.LAST_HEARD
     source.is_down = False
     source.add("b.test")
     house.clock.advance(RETRY_SECONDS)
@@ -400,6 +404,8 @@ def test_a_reload_takes_nothing_over_of_other_sources(make):
     house.supplied.load()
     assert "a.test" not in house.domains
     assert house.knowledge() is Knowledge.NONE
+    house.supplied.ask_all()
+    assert other.asked == 1
 
 
 def test_a_default_domain_that_no_directory_lists_is_told_once(make):
