@@ -9,10 +9,15 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+from attrs import evolve
+
 from mailsrv.interfaces.mailbox import DELIMITER, InvalidMailboxName, LimitReached, SpecialUse
 from mailsrv.store.settings import StoreSettings
 
 INBOX = "INBOX"
+_OTHERS_LEVELS = 2
+_OTHERS_OCTETS = 400
+"""An address has 320 at most, some of them escaped (:mod:`mailsrv.sharing.names`)."""
 
 INITIAL_MAILBOXES: tuple[tuple[str, SpecialUse | None], ...] = (
     (INBOX, None),
@@ -49,6 +54,14 @@ def checked_name(name: str, settings: StoreSettings) -> str:
     if len(levels) > settings.mailbox_depth:
         raise InvalidMailboxName("That mailbox name has too many levels")
     return name
+
+
+def checked_subscription(name: str, settings: StoreSettings) -> str:
+    """As :func:`checked_name`; a mailbox of somebody else has the name of its account before its own."""
+    octets = settings.mailbox_name_octets + _OTHERS_OCTETS
+    return checked_name(
+        name, evolve(settings, mailbox_name_octets=octets, mailbox_depth=settings.mailbox_depth + _OTHERS_LEVELS)
+    )
 
 
 def parents(name: str) -> Iterator[str]:

@@ -195,6 +195,17 @@ def test_the_list_has_them_with_the_users_own_subscriptions(place: Place) -> Non
     assert done(alice.open_mailbox(f"{SHARED}/INBOX/Done")).name == f"{SHARED}/INBOX/Done"
 
 
+def test_what_somebody_else_may_create_can_be_subscribed_to(place: Place) -> None:
+    alice = place.open(ALICE)
+    support = done(place.inner.open_account(SUPPORT))
+    settings = StoreSettings(path="")
+    for name in ("x" * (settings.mailbox_name_octets - 15), "/".join("y" * settings.mailbox_depth)):
+        done(support.create(name))
+        done(alice.subscribe(f"{SHARED}/{name}", subscribed=True))
+        infos = {info.name: info for info in done(alice.list_mailboxes())}
+        assert infos[f"{SHARED}/{name}"].is_subscribed
+
+
 def test_only_the_accounts_asked_for_are_opened(place: Place) -> None:
     alice = place.open(ALICE)
     opened: list[Address] = []

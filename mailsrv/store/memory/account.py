@@ -39,6 +39,7 @@ from mailsrv.store.mailbox_name import (
     canonical_name,
     check_keywords,
     checked_name,
+    checked_subscription,
     is_inferior,
     list_order,
     parents,
@@ -197,7 +198,7 @@ class MemoryAccount:
         if subscribed:
             if len(self._subscriptions) >= self.settings.subscription_count:
                 raise LimitReached("Too many subscriptions")
-            self._subscriptions.add(checked_name(name, self.settings))
+            self._subscriptions.add(checked_subscription(name, self.settings))
         else:
             self._subscriptions.discard(canonical_name(name))
         self._list_changed()

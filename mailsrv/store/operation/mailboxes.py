@@ -23,7 +23,15 @@ from mailsrv.interfaces.mailbox import (
 )
 from mailsrv.store.index.rows import MESSAGE_COLUMNS, MessageRow
 from mailsrv.store.index.transaction import Transaction
-from mailsrv.store.mailbox_name import INBOX, checked_name, is_inferior, list_order, parents, renamed
+from mailsrv.store.mailbox_name import (
+    INBOX,
+    checked_name,
+    checked_subscription,
+    is_inferior,
+    list_order,
+    parents,
+    renamed,
+)
 from mailsrv.store.maildir.names import directory_name
 from mailsrv.store.maildir.uidlist import write_subscriptions
 from mailsrv.store.operation.copying import copy_rows
@@ -149,7 +157,7 @@ def subscribe(transaction: Transaction, name: str, *, subscribed: bool) -> None:
     """SUBSCRIBE needs no mailbox of that name (RFC 9051 6.3.7)."""
     connection = transaction.connection
     if subscribed:
-        name = checked_name(name, transaction.settings)
+        name = checked_subscription(name, transaction.settings)
         found = connection.execute("SELECT count(*) FROM subscription").fetchone()
         if found is not None and found[0] >= transaction.settings.subscription_count:
             raise LimitReached("Too many subscriptions")
