@@ -35,6 +35,7 @@ from mailsrv.journal.entry import Entry, Job
 from mailsrv.journal.hand_over import HandOver
 from mailsrv.journal.keeper import Keeper, KeeperHooks
 from mailsrv.journal.live_list import read_live_list
+from mailsrv.journal.pace import Pace
 from mailsrv.journal.recovery import RecoveryOfOthers
 from mailsrv.journal.replay import read_control_state, weigh
 from mailsrv.journal.retry import RetriedDelivery, retry_stuck
@@ -91,6 +92,7 @@ class Journal:
         # Entries given to the apply thread (counted in the commit thread) and done with (in the apply thread).
         self._handed_on = 0
         self._handled = 0
+        self._pace = Pace(settings, seconds)
         self._is_lingering = False
         self._is_starting = False
         self._wants_stop: list[Deferred[None]] = []
@@ -242,8 +244,9 @@ class Journal:
         finally:
             self._handled += handled
         if handled:
-            # A busy server stores in larger batches, which cost a message half as much.
-            self._is_lingering = handled >= self._settings.linger_from
+            # Who waits for a UID does not count: an import of one message after the other would slow itself.
+            unnoted = sum(not entry.wants_note for item in items if isinstance(item, list) for entry in item)
+            self._is_lingering = self._pace.is_busy(unnoted)
             self._threads.apply.set_linger(self._settings.apply_linger if self._is_lingering else 0.0)
         self._recover_others()
         return delay

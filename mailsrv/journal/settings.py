@@ -39,7 +39,7 @@ class JournalSettings:
     apply_linger: float = setting(
         0.1, "How long a busy server gathers accepted mail before it stores it in one go.", at_least=0.0, unit="seconds"
     )
-    linger_from: int = setting(8, "So many messages stored in one go mean that the server is busy.", at_least=1)
+    linger_from: int = setting(8, "So many messages within that time mean that the server is busy.", at_least=1)
     apply_batch: int = setting(256, "Deliveries handed to the store at once.", at_least=1)
     backlog_octets: int = setting(
         128 * MEBIBYTE,

@@ -68,3 +68,32 @@ def test_a_busy_server_gathers_and_a_quiet_one_does_not(rig):
     assert single == [None], "it need not wait while others are gathered"
     rig.pump()
     assert worker.linger == 0.0
+
+
+def test_a_few_busy_connections_are_gathered_too(rig):
+    worker = rig.workers["journal-apply"]
+    for number in range(7):
+        rig.commit(b"%d" % number)
+        rig.pump()
+        assert worker.linger == 0.0
+        rig.reactor.advance(0.005)
+    rig.commit(b"last")
+    rig.pump()
+    assert worker.linger == 0.05
+
+
+def test_messages_now_and_then_are_stored_at_once(rig):
+    worker = rig.workers["journal-apply"]
+    for number in range(20):
+        rig.commit(b"%d" % number)
+        rig.pump()
+        assert worker.linger == 0.0
+        rig.reactor.advance(0.02)
+
+
+def test_an_import_of_one_message_after_the_other_is_not_gathered(rig):
+    worker = rig.workers["journal-apply"]
+    for number in range(20):
+        rig.commit_and_note(message(b"%d" % number))
+        rig.pump()
+        assert worker.linger == 0.0

@@ -1,0 +1,38 @@
+"""Whether a server is busy enough to gather mail before it stores it: larger batches cost a message half as much.
+
+Answers do not wait for mail that is gathered, so that with a few connections it is they that gain: their next messages
+come while the last ones are gathered. Without gathering, each would be a batch of its own, and would wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mailsrv.journal.settings import JournalSettings
+
+
+class Pace:
+    """Told of every batch, in the apply thread."""
+
+    def __init__(self, settings: JournalSettings, seconds: Callable[[], float]) -> None:
+        self._settings = settings
+        self._seconds = seconds
+        self._is_busy = False
+        self._began_at = 0.0
+        self._messages = 0
+        """Since then."""
+
+    def is_busy(self, messages: int) -> bool:
+        """A batch with so many whose answers need not wait was stored: whether the next one gathers."""
+        settings = self._settings
+        if self._is_busy:
+            # What came while it gathered is the rate.
+            self._is_busy = messages >= settings.linger_from
+            self._messages = 0
+            return self._is_busy
+        now = self._seconds()
+        if not self._messages or now - self._began_at > settings.apply_linger:
+            self._began_at, self._messages = now, 0
+        self._messages += messages
+        self._is_busy = self._messages >= settings.linger_from
+        return self._is_busy
