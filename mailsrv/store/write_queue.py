@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import apsw
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.disk.failure import as_mail_error
@@ -52,6 +53,8 @@ class WriteQueue:
 
     ``known`` tells the mod-sequences of the open mailboxes, ``take`` gives them what is newer.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -121,7 +124,12 @@ class WriteQueue:
                     files.found_damaged()
                 raise
             self._table.touch(transaction.touched)
-            deltas = self._deltas(connection, transaction.changed, known)
+            try:
+                deltas = self._deltas(connection, transaction.changed, known)
+            except apsw.Error:
+                # It is committed, and who asked is told so: a second try would do it twice. Views learn by the notices.
+                self._log.failure("what is new in {account} could not be read", account=files.name)
+                deltas = []
         notices = [ChangeNotice(files.name, mailbox_id, mod_seq) for mailbox_id, mod_seq in transaction.changed.items()]
         if transaction.is_list_changed:
             notices.append(ChangeNotice(files.name, 0, 0))

@@ -29,6 +29,7 @@ from mailsrv.interfaces.journal import (
 from mailsrv.interfaces.mailbox import NoSuchMailbox
 from mailsrv.store.check import check_account
 from mailsrv.store.settings import StoreSettings
+from mailsrv.store.write_queue import WriteQueue
 from tests.collector import left_to_the_collector
 from tests.store.store_setting import StoreSetting
 
@@ -392,6 +393,27 @@ def test_an_append_of_many_is_all_or_none(setting: StoreSetting):
     applied = result(setting.journal.commit_and_note(record))
     assert [one.uid for one in applied] == [1, 2]
     assert applied[0].mod_seq == applied[1].mod_seq
+
+
+def test_a_change_is_done_although_its_news_cannot_be_read(setting, monkeypatch):
+    """Who is told that it failed does it again: a COPY would be there twice."""
+    mail = result(setting.store.open_account(ALICE))
+    result(mail.create("Letters"))
+    inbox = result(mail.open_mailbox("INBOX"))
+    setting.applier.apply(pending(1))
+    result(inbox.refresh())
+
+    def fail(*_arguments: object) -> None:
+        raise apsw.IOError("no news")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteQueue, "_deltas", fail)
+        result(mail.copy_from(inbox, [1], "Letters"))
+    letters = result(mail.open_mailbox("Letters"))
+    assert list(letters.uids) == [1]
+    letters.close()
+    inbox.close()
+    mail.release()
 
 
 def test_an_account_that_nobody_uses_leaves_nothing_to_the_collector(setting):
