@@ -2,6 +2,9 @@
 
 Answers do not wait for mail that is gathered, so that with a few connections it is they that gain: their next messages
 come while the last ones are gathered. Without gathering, each would be a batch of its own, and would wait for it.
+
+Who sends one message after the other, however fast, finds each in its mailbox when it is told of it: batches of one do
+not make a server busy.
 """
 
 from __future__ import annotations
@@ -9,6 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mailsrv.journal.settings import JournalSettings
+
+_SEVERAL = 2
+"""Messages that were stored in one go: more than one of them was under way."""
 
 
 class Pace:
@@ -30,6 +36,8 @@ class Pace:
             self._is_busy = messages >= settings.linger_from
             self._messages = 0
             return self._is_busy
+        if messages < min(_SEVERAL, settings.linger_from):
+            return False
         now = self._seconds()
         if not self._messages or now - self._began_at > settings.apply_linger:
             self._began_at, self._messages = now, 0

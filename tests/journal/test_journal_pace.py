@@ -72,20 +72,34 @@ def test_a_busy_server_gathers_and_a_quiet_one_does_not(rig):
 
 def test_a_few_busy_connections_are_gathered_too(rig):
     worker = rig.workers["journal-apply"]
-    for number in range(7):
+    for number in range(3):
         rig.commit(b"%d" % number)
+        rig.commit(b"%d too" % number)
         rig.pump()
         assert worker.linger == 0.0
-        rig.reactor.advance(0.005)
+        rig.reactor.advance(0.01)
     rig.commit(b"last")
+    rig.commit(b"last, too")
     rig.pump()
     assert worker.linger == 0.05
+
+
+def test_one_message_after_the_other_is_in_its_mailbox_when_it_is_told(rig):
+    worker = rig.workers["journal-apply"]
+    for number in range(20):
+        told = rig.commit(b"%d" % number)
+        rig.pump()
+        assert told == [None]
+        assert len(rig.applier.texts()) == number + 1
+        assert worker.linger == 0.0
+        rig.reactor.advance(0.001)
 
 
 def test_messages_now_and_then_are_stored_at_once(rig):
     worker = rig.workers["journal-apply"]
     for number in range(20):
         rig.commit(b"%d" % number)
+        rig.commit(b"%d too" % number)
         rig.pump()
         assert worker.linger == 0.0
         rig.reactor.advance(0.02)
