@@ -24,7 +24,7 @@ fi
 PATH=$PATH:/usr/sbin:/sbin # servers are there
 declare -A package_of=([curl]=curl [swaks]=swaks [mbsync]=isync [mutt]=mutt [fetchmail]=fetchmail
     [msmtp]=msmtp [node]=nodejs [npm]=npm [openssl]=openssl [unbound]=unbound [knotd]=knot
-    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd [samba]=samba-ad-dc [ldapadd]=ldap-utils
+    [systemd-analyze]=systemd [unshare]=util-linux [slapd]=slapd [samba]=samba-ad-dc [ldapadd]=ldap-utils [dscreate]=389-ds-base
     [krb5kdc]=krb5-kdc [kadmin.local]=krb5-admin-server [kinit]=krb5-user
     [krb5-config]=libkrb5-dev [gcc]=gcc)
 missing=()

@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-import queue
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import ldap3
 import pytest
-from twisted.internet.task import Clock
 
-from mailsrv.address import Address
-from mailsrv.directory.ldap.build import LdapParts, make_ldap_directory
-from mailsrv.directory.ldap.changes import ChangeFollower, Changes, FollowState, Source
-from mailsrv.directory.ldap.changes_build import concern_of
+from mailsrv.directory.ldap.changes import FollowState, Source
 from mailsrv.directory.ldap.changes_poll import PollSource
 from mailsrv.directory.ldap.changes_sync import BestSource, PersistentSearchSource, SyncSource
 from mailsrv.directory.settings import DirectorySettings, DirectoryType
 from mailsrv.tls.self_signed import write_self_signed
+from tests.interop.following import Followed, address
+from tests.interop.following import follow as follow_directory
 from tests.interop.slapd import ADMIN, ADMIN_PASSWORD, BASE, SERVICE, SERVICE_PASSWORD, Slapd, person
 
 PEOPLE, GROUPS = f"ou=people,{BASE}", f"ou=groups,{BASE}"
 STAFF = f"cn=staff,{GROUPS}"
-LATEST_SECONDS = 10
 SYNCPROV = (
     "moduleload syncprov\noverlay syncprov\nsyncprov-checkpoint 10 1\nsyncprov-sessionlog 100\nindex entryCSN eq\n"
     "index modifyTimestamp eq\n"
 )
-
-
-def address(text: str) -> Address:
-    return Address(text, "example.test")
-
-
-@attrs.define(eq=False)
-class Followed:
-    """A directory whose changes are followed; what comes of them is done when :meth:`until` looks."""
-
-    parts: LdapParts
-    server: Slapd
-    follower: ChangeFollower
-    calls: queue.SimpleQueue[Callable[[], object]]
-    heard: list[set[Address] | None] = attrs.field(factory=list)
-
-    def ask(self, name: str) -> Any:
-        """The user, or what a list stands for, or None; as the cache or the server says."""
-        results: list[Any] = []
-        self.parts.directory.find_user(address(name)).addBoth(results.append)
-        self.parts.directory.find_alias(address(name)).addBoth(results.append)
-        return results[0] or results[1]
-
-    def until(self, is_so: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LATEST_SECONDS
-        while not is_so():
-            assert time.monotonic() < deadline, self.heard
-            try:
-                self.calls.get(timeout=0.05)()
-            except queue.Empty:
-                continue
-
-    def until_followed(self) -> None:
-        self.until(lambda: self.follower.state is FollowState.FOLLOWING)
-
-    def until_heard(self, name: str) -> None:
-        self.until(lambda: any(each is None or address(name) in each for each in self.heard))
-
-    def writer(self) -> ldap3.Connection:
-        return ldap3.Connection(ldap3.Server(self.server.uri), ADMIN, ADMIN_PASSWORD, auto_bind=True)
-
-    def change(self, uid: str, **values: str) -> None:
-        done = self.writer().modify(
-            f"uid={uid},{PEOPLE}", {name: [(ldap3.MODIFY_REPLACE, [value])] for name, value in values.items()}
-        )
-        assert done
 
 
 @pytest.fixture
@@ -99,25 +48,11 @@ def follow(server: Slapd, make: Callable[[Any], Source]) -> Followed:
         attributes={"disabled": ["employeeType=away"]},
         cache_seconds=1e6,
     )
-    parts = make_ldap_directory(settings, clock=Clock(), default_domain="example.test")
-    calls: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-
-    def hear(changes: Changes) -> None:
-        told = parts.directory.forget(changes)
-        one.heard.append(None if told is None else set(told))
-
-    follower = ChangeFollower(
-        "ldap",
-        parts.attempts,
-        make(concern_of(parts.mapping, BASE, 5.0)),
-        hear,
-        call_from_thread=calls.put,
-        attempt_seconds=2.0,
+    return follow_directory(
+        settings,
+        make,
+        lambda: ldap3.Connection(ldap3.Server(server.uri), ADMIN, ADMIN_PASSWORD, auto_bind=True),
     )
-    one = Followed(parts, server, follower, calls)
-    follower.start()
-    one.until_followed()
-    return one
 
 
 def poll(concern: Any) -> Source:
