@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
 
 from mailsrv.relay.settings import RelaySettings
+from mailsrv.wire.tls_end import let_go_of_attempt
 
 
 class IDialer(Interface):
@@ -58,7 +59,7 @@ class _Attempt(ClientFactory):
 
     def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
         # Once it has begun to connect it refers to itself, and it may be about to begin even now.
-        self._reactor.callLater(0, _let_go, self._transport)
+        self._reactor.callLater(0, let_go_of_attempt, self._transport)
         connecting, self._connecting, self._connector, self._protocol = self._connecting, None, None, None
         self._transport = None
         if connecting is not None:
@@ -78,18 +79,6 @@ class _Attempt(ClientFactory):
         self._connecting = None
         if self._connector is not None:
             self._connector.disconnect()
-
-
-def _nothing() -> None:
-    """What a transport does that has not come to be one."""
-
-
-def _let_go(transport: Any) -> None:
-    """Of a connection that has failed: Twisted puts a method of it into it, by which it tries."""
-    attributes = getattr(transport, "__dict__", {})
-    for name in ("doRead", "doWrite"):
-        if name in attributes:
-            attributes[name] = _nothing
 
 
 class _OneProtocol(Factory):

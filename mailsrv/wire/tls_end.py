@@ -1,7 +1,6 @@
-"""The end of a connection that had STARTTLS.
+"""The end of transports that Twisted puts methods into: of their own, or of a half that refers to them.
 
-Twisted puts methods of its TLS half into the TCP half, which the TLS half refers to as well: for every
-such connection two dozen objects would stay until the collector of cycles comes.
+For every such connection two dozen objects would stay until the collector of cycles comes.
 """
 
 from __future__ import annotations
@@ -9,6 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 _TLS_METHODS = ("getHandle", "getPeerCertificate")
+"""Of the TLS half, put into the TCP half by STARTTLS."""
+_CONNECTING_METHODS = ("doRead", "doWrite")
+"""Of a client that connects: the method by which it tries."""
 
 
 def _nothing() -> None:
@@ -17,7 +19,16 @@ def _nothing() -> None:
 
 def let_go_of_tls(transport: Any) -> None:
     """To be called when the connection is lost; of a transport without STARTTLS nothing changes."""
+    _let_go(transport, _TLS_METHODS)
+
+
+def let_go_of_attempt(transport: Any) -> None:
+    """To be called when the reactor is done with a connection that has failed; None is none."""
+    _let_go(transport, _CONNECTING_METHODS)
+
+
+def _let_go(transport: Any, names: tuple[str, ...]) -> None:
     attributes = getattr(transport, "__dict__", {})
-    for name in _TLS_METHODS:
+    for name in names:
         if name in attributes:
             attributes[name] = _nothing
