@@ -6,12 +6,12 @@ IMAP clients do not. So when a small piece follows a large one and a BIO is empt
 takes its place. Small pieces end every exchange (a command, a tagged reply), so bulk itself is
 not slowed down.
 
+pyOpenSSL offers no way to do that, so this reaches for what is below it. Where that is not found
+as expected, ``make_connection`` makes ordinary connections, which work the same and hold more memory.
+
 Most clients close without the alert that TLS has for it (RFC 8446 6.1). pyOpenSSL raises an error then, whose
 traceback holds Twisted's half of the connection, the buffers and itself: all that would stay until the collector of
 cycles comes. Here it is an end like any other; the mail protocols know by themselves whether something was cut off.
-
-pyOpenSSL offers no way to do that, so this reaches for what is below it. Where that is not found
-as expected, ``make_connection`` makes ordinary connections, which work the same and hold more memory.
 """
 
 from __future__ import annotations
