@@ -93,7 +93,6 @@ class Journal:
         self._handed_on = 0
         self._handled = 0
         self._pace = Pace(settings, seconds)
-        self._is_lingering = False
         self._is_starting = False
         self._wants_stop: list[Deferred[None]] = []
         self._stopped: Deferred[None] | None = None
@@ -238,16 +237,15 @@ class Journal:
                 if not isinstance(item, list):
                     item()
             return 0.0 if self._stages is not None else None
-        handled = sum(len(item) for item in items if isinstance(item, list))
+        entries = [entry for item in items if isinstance(item, list) for entry in item]
         try:
             delay = self._stages.apply.handle(items)
         finally:
-            self._handled += handled
-        if handled:
+            self._handled += len(entries)
+        if entries:
             # Who waits for a UID does not count: an import of one message after the other would slow itself.
-            unnoted = sum(not entry.wants_note for item in items if isinstance(item, list) for entry in item)
-            self._is_lingering = self._pace.is_busy(unnoted)
-            self._threads.apply.set_linger(self._settings.apply_linger if self._is_lingering else 0.0)
+            self._pace.stored(sum(not entry.wants_note for entry in entries))
+            self._threads.apply.set_linger(self._settings.apply_linger if self._pace.is_busy else 0.0)
         self._recover_others()
         return delay
 
@@ -351,7 +349,7 @@ class Journal:
         behind = self._handed_on - self._handled
         self._handed_on += len(entries)
         self._threads.apply.post(list(entries))
-        if (behind or self._is_lingering) and behind + len(entries) <= self._settings.apply_ahead:
+        if (behind or self._pace.is_busy) and behind + len(entries) <= self._settings.apply_ahead:
             self._reactor.callFromThread(self._answers.give, [entry for entry in entries if not entry.wants_note])
 
     def _refused_in_thread(self, entries: Sequence[Entry]) -> None:

@@ -23,24 +23,24 @@ class Pace:
     def __init__(self, settings: JournalSettings, seconds: Callable[[], float]) -> None:
         self._settings = settings
         self._seconds = seconds
-        self._is_busy = False
+        self.is_busy = False
+        """Whether the next batch gathers for ``apply_linger`` seconds."""
         self._began_at = 0.0
         self._messages = 0
         """Since then."""
 
-    def is_busy(self, messages: int) -> bool:
-        """A batch with so many whose answers need not wait was stored: whether the next one gathers."""
+    def stored(self, messages: int) -> None:
+        """A batch with so many whose answers need not wait."""
         settings = self._settings
-        if self._is_busy:
+        if self.is_busy:
             # What came while it gathered is the rate.
-            self._is_busy = messages >= settings.linger_from
+            self.is_busy = messages >= settings.linger_from
             self._messages = 0
-            return self._is_busy
+            return
         if messages < min(_SEVERAL, settings.linger_from):
-            return False
+            return
         now = self._seconds()
         if not self._messages or now - self._began_at > settings.apply_linger:
             self._began_at, self._messages = now, 0
         self._messages += messages
-        self._is_busy = self._messages >= settings.linger_from
-        return self._is_busy
+        self.is_busy = self._messages >= settings.linger_from
