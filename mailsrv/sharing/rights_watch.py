@@ -22,6 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from mailsrv.address import Address
+from mailsrv.coroutines import fires_within
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import Content
 from mailsrv.interfaces.directory import DirectoryUser
@@ -147,21 +148,9 @@ class RightsWatch:
 
     # Asking
 
-    def _ask_in_time(self, user: DirectoryUser) -> Deferred[Answer]:
+    async def _ask_in_time(self, user: DirectoryUser) -> Answer:
         asked = self._ask(user)
-        told: Deferred[Answer] = Deferred()
-
-        def late() -> None:
-            told.callback(None)
-
-        def answered(answer: Answer) -> None:
-            if timer.active():
-                timer.cancel()
-                told.callback(answer)
-
-        timer = self._clock.callLater(self._settings.login_seconds, late)
-        asked.addCallback(answered)
-        return told
+        return await asked if await fires_within(asked, self._settings.login_seconds, self._clock) else None
 
     def _ask(self, user: DirectoryUser) -> Deferred[Answer]:
         """Ask once, however many want to know; never fails."""
