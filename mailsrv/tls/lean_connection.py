@@ -11,11 +11,13 @@ as expected, ``make_connection`` makes ordinary connections, which work the same
 
 Most clients close without the alert that TLS has for it (RFC 8446 6.1). pyOpenSSL raises an error then, whose
 traceback holds Twisted's half of the connection, the buffers and itself: all that would stay until the collector of
-cycles comes. Here it is an end like any other; the mail protocols know by themselves whether something was cut off.
+cycles comes. Here it is an end like any other, also where the handshake was never finished (who only looks whether the
+port is open); the mail protocols know by themselves whether something was cut off.
 """
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from OpenSSL import SSL
@@ -48,11 +50,8 @@ class LeanConnection(SSL.Connection):
     def recv(self, bufsiz: int, flags: int | None = None) -> bytes:
         if not self._is_input_over:
             return super().recv(bufsiz, flags)
-        try:
+        with contextlib.suppress(SSL.SysCallError):
             return super().recv(bufsiz, flags)
-        except SSL.SysCallError:
-            if not self._is_established:
-                raise
         raise SSL.ZeroReturnError
 
     def do_handshake(self) -> None:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.protocols.tls import TLSMemoryBIOProtocol
+
 _TLS_METHODS = ("getHandle", "getPeerCertificate")
 """Of the TLS half, put into the TCP half by STARTTLS."""
 _CONNECTING_METHODS = ("doRead", "doWrite")
 """Of a client that connects: the method by which it tries."""
+_PRODUCER = "_producer"
+"""Of a TLS half: it keeps who makes what it sends, as the TCP half does not."""
 
 
 def _nothing() -> None:
@@ -18,8 +22,11 @@ def _nothing() -> None:
 
 
 def let_go_of_tls(transport: Any) -> None:
-    """To be called when the connection is lost; of a transport without STARTTLS nothing changes."""
+    """To be called when the connection is lost; of a transport without TLS nothing changes."""
     _let_go(transport, _TLS_METHODS)
+    if isinstance(transport, TLSMemoryBIOProtocol):
+        # As it was before there was one.
+        vars(transport).pop(_PRODUCER, None)
 
 
 def let_go_of_attempt(transport: Any) -> None:
