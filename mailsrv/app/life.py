@@ -15,6 +15,7 @@ from twisted.internet.defer import DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from mailsrv.app.garbage import Collector
 from mailsrv.app.listening import Listener, PluginListener, start_accepting
 from mailsrv.app.server import Server
 from mailsrv.config.schema import Settings
@@ -34,6 +35,7 @@ class ServerLife:
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
         self._lag = LagWatch(reactor, settings.server.lag_warning_seconds)
+        self._collector = Collector(reactor, settings.server.growth_mib)
 
     async def prepare(self) -> None:
         """Everything up to the point where connections can be taken."""
@@ -56,10 +58,18 @@ class ServerLife:
                 endpoint=listen.endpoint,
             )
         self._lag.start()
+        self._collector.start()
+
+    async def reload(self, settings: Settings) -> Sequence[str]:
+        """As :meth:`mailsrv.app.server.Server.reload`; what was replaced is seen to a little later."""
+        effects = await self.server.reload(settings)
+        self._collector.look_after_reload()
+        return effects
 
     async def stop(self) -> None:
         """Bounded by ``drain_seconds`` and what the journal needs to sync. Never fails."""
         self._lag.stop()
+        self._collector.stop()
         await self._stop_accepting()
         await self._drain()
         try:

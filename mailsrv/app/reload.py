@@ -14,8 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from mailsrv.app.life import ServerLife
 from mailsrv.app.logging import LogWriter
-from mailsrv.app.server import ReloadRefused, Server
+from mailsrv.app.server import ReloadRefused
 from mailsrv.config.load import parse, read
 from mailsrv.config.problems import ConfigurationError
 from mailsrv.config.schema import Settings
@@ -78,10 +79,10 @@ def warn_of_restart_keys(old: Settings, new: Settings) -> None:
         _log.warn("changes of {keys} take effect at the next start", keys=", ".join(waiting))
 
 
-async def apply_settings(server: Server, settings: Settings, log_writer: LogWriter | None) -> bool:
+async def apply_settings(life: ServerLife, settings: Settings, log_writer: LogWriter | None) -> bool:
     """Hand settings to a running server; False if it refused them (then nothing has changed)."""
     try:
-        effects = await server.reload(settings)
+        effects = await life.reload(settings)
     except ReloadRefused as error:
         _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
         return False

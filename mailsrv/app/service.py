@@ -18,7 +18,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from mailsrv.app.garbage import calm_collector
+from mailsrv.app.garbage import set_apart
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import Listener, open_listener
 from mailsrv.app.logging import LogWriter
@@ -99,6 +99,7 @@ class MailService(Service):
     def privilegedStartService(self) -> None:
         settings = self._configuration.settings
         listeners: Sequence[Listener] = bind_or_exit(settings)
+        set_apart()
         try:
             server = self._build(settings, self._reactor)
         except CannotStart as error:
@@ -129,7 +130,6 @@ class MailService(Service):
         life = self._served()
         await life.prepare()
         await life.accept()
-        calm_collector()
         self._manager.start_watchdog(self._reactor)
         self._manager.ready("serving")
         _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname)
@@ -166,7 +166,7 @@ class MailService(Service):
         self._manager.reloading()
         self._reopen_log()
         loaded = read_again(self._configuration)
-        if loaded is not None and await apply_settings(self._served().server, loaded.settings, self._log_writer):
+        if loaded is not None and await apply_settings(self._served(), loaded.settings, self._log_writer):
             self._configuration = loaded
         self._manager.ready("serving")
 

@@ -105,6 +105,13 @@ class ServerSettings:
         at_least=0.01,
         unit="seconds",
     )
+    growth_mib: int = setting(
+        512,
+        "When a worker has grown by so much since the last time, all objects in its memory are looked through for such "
+        "as nobody uses any more; that takes tens of milliseconds, and the log says so.",
+        at_least=32,
+        unit="MiB",
+    )
     status_seconds: float = setting(
         5.0, "How often each worker writes down how it is, for mailsrvctl status.", at_least=0.1, unit="seconds"
     )

@@ -20,7 +20,7 @@ from twisted.internet.protocol import Protocol
 from twisted.logger import Logger, globalLogBeginner
 
 from mailsrv.app import control
-from mailsrv.app.garbage import calm_collector
+from mailsrv.app.garbage import set_apart
 from mailsrv.app.life import ServerLife
 from mailsrv.app.listening import BoundSocket
 from mailsrv.app.logging import LogWriter, make_log_writer
@@ -106,7 +106,6 @@ class Worker:
 
     async def _accept(self) -> None:
         await self._life.accept()
-        calm_collector()
         self._report("accepting")
 
     def _failed(self, failure: Any) -> None:
@@ -135,7 +134,7 @@ class Worker:
         except ConfigurationError as error:
             _log.error("reload refused, the old settings stay: {problem}", problem=str(error))
             return
-        await apply_settings(self._life.server, settings, self._log_writer)
+        await apply_settings(self._life, settings, self._log_writer)
 
     def _stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._finish())
@@ -173,6 +172,7 @@ def main(build: WorkerBuilder) -> int:
     globalLogBeginner.beginLoggingTo([log_writer], redirectStandardIO=False)
     from twisted.internet import reactor
 
+    set_apart()
     try:
         server = build(settings, reactor, start)
     except CannotStart as error:
