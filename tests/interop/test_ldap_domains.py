@@ -363,7 +363,7 @@ def test_a_start_while_the_directory_is_down(house: tuple[Site, WholeServer]) ->
         assert rcpt(server, "alice@uno.test")[0].startswith("451")
         server.wait_for_event("2 names of domains are delivered here", count=2)
         assert rcpt(server, "x@elsewhere.test")[0].startswith("451")
-        status, told = control(server, "dns", "show", "uno.test", stderr="the last list is used")
+        status, _ = control(server, "dns", "show", "uno.test", stderr="the last list is used")
         assert status == 0
         site.slapd.start()
         until(server, "x@elsewhere.test", "550")
