@@ -33,7 +33,10 @@ ENOUGH = 1_000
 """So many new ones are looked at although no more came than went. While a full cache takes new entries for old ones,
 as many come as go, and the collector, which counts the difference, would find tens of thousands when it looks at last.
 """
-LOOK_SECONDS = 0.1
+BUSY_SECONDS, IDLE_SECONDS = 0.1, 0.4
+"""How often they are counted: while many come, and else, for each time wakes the process."""
+_MANY = 100
+"""More than the last time."""
 SETTLE_SECONDS = 10.0
 """After a reload, until what is under way by the old settings has ended, mostly."""
 GROWTH_SECONDS = 30.0
@@ -61,8 +64,11 @@ class Collector:
         self._growth_octets = growth_mib * _MIB
         self._resident = resident
         self._octets_then = 0
+        self._young_then = 0
+        self._next: IDelayedCall | None = None
         self._after_reload: IDelayedCall | None = None
-        self._loops = {LoopingCall(self._look): LOOK_SECONDS, LoopingCall(self._look_after_growth): GROWTH_SECONDS}
+        self._growth = LoopingCall(self._look_after_growth)
+        self._growth.clock = clock
 
     def start(self) -> None:
         """From now on, when all is set up."""
@@ -73,17 +79,16 @@ class Collector:
         except OSError as error:
             _log.warn("nobody sees whether this process grows too much: {error}", error=error)
             self._resident = lambda: 0
-        for loop, seconds in self._loops.items():
-            loop.clock = self._clock
-            loop.start(seconds, now=False)
+        self._growth.start(GROWTH_SECONDS, now=False)
+        self._next = self._clock.callLater(IDLE_SECONDS, self._look)
 
     def stop(self) -> None:
         """No more looks by the clock."""
-        for loop in self._loops:
-            if loop.running:
-                loop.stop()
-        if self._after_reload is not None and self._after_reload.active():
-            self._after_reload.cancel()
+        if self._growth.running:
+            self._growth.stop()
+        for call in (self._next, self._after_reload):
+            if call is not None and call.active():
+                call.cancel()
 
     def look_after_reload(self) -> None:
         """At everything, in a while: once for several reloads."""
@@ -93,8 +98,13 @@ class Collector:
             self._after_reload = self._clock.callLater(SETTLE_SECONDS, self._look_at_replaced)
 
     def _look(self) -> None:
-        if len(gc.get_objects(generation=0)) >= ENOUGH:
+        young = len(gc.get_objects(generation=0))
+        is_busy = young >= self._young_then + _MANY
+        if young >= ENOUGH:
             gc.collect(1)
+            young = 0
+        self._young_then = young
+        self._next = self._clock.callLater(BUSY_SECONDS if is_busy else IDLE_SECONDS, self._look)
 
     def _look_at_replaced(self) -> None:
         found, milliseconds = self._look_at_all()

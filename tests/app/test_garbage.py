@@ -16,7 +16,7 @@ from mailsrv.address import Address
 from mailsrv.app.garbage import (
     ENOUGH,
     GROWTH_SECONDS,
-    LOOK_SECONDS,
+    IDLE_SECONDS,
     SETTLE_SECONDS,
     YOUNG,
     Collector,
@@ -132,7 +132,7 @@ def test_nothing_old_is_looked_at_however_many_come(process: Process):
 
 def test_an_idle_process_is_not_looked_at(process: Process):
     for _ in range(100):
-        process.clock.advance(LOOK_SECONDS)
+        process.clock.advance(IDLE_SECONDS)
     assert process.looks.generations.count(1) <= 1  # what the test itself makes
 
 
@@ -141,7 +141,7 @@ def test_what_came_lately_and_refers_to_itself_is_found(process: Process):
     gone = weakref.ref(knots[0])
     assert gone()
     knots.clear()
-    process.clock.advance(LOOK_SECONDS)
+    process.clock.advance(IDLE_SECONDS)
     assert not gone()
     for _ in range(2 * YOUNG):
         Knot()
