@@ -60,6 +60,8 @@ def _page(report: StatusReport) -> Iterator[str]:
         yield f"queue        {queue['messages']} messages, {_size(queue['octets'])}; recipients: {states}"
     if report.stuck_deliveries:
         yield f"put aside    {report.stuck_deliveries} deliveries"
+    if report.damaged_files:
+        yield f"damaged      {report.damaged_files} files of the queue"
     yield from _directories(report)
     for source in report.domains:
         age = source.get("age_seconds")
@@ -135,6 +137,7 @@ def _table(report: StatusReport) -> dict[str, Any]:
         "connections": dict(report.connections),
         "queue": report.queue,
         "stuck_deliveries": report.stuck_deliveries,
+        "damaged_files": report.damaged_files,
         "directories": list(report.directories),
         "domains": list(report.domains),
         "auth": {"blocked": report.blocked, "delayed": report.delayed},

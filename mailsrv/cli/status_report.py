@@ -26,6 +26,7 @@ from mailsrv.disk import RealDisk
 from mailsrv.errors import MailError
 from mailsrv.journal.stuck import StuckFolder
 from mailsrv.queue.admin import QueueAdministration
+from mailsrv.queue.content import CORRUPT
 from mailsrv.tls.certificates import TlsError, load_certificate
 from mailsrv.wire.networks import NetworkSet
 
@@ -76,6 +77,8 @@ class StatusReport:
     """Of each directory that lists domains: as the worker says that knows least."""
     queue: Mapping[str, Any] | None
     stuck_deliveries: int | None
+    damaged_files: int | None
+    """What the queue could not read any more and set aside, until somebody takes it away."""
     blocked: int | None
     delayed: int | None
     certificate_ends: float | None
@@ -105,6 +108,7 @@ def make_report(settings: Settings, now: float | None = None) -> StatusReport:
     concerns += _journal_concerns(alive)
     queue = _queue(settings, concerns)
     stuck = _stuck(settings, concerns)
+    damaged = _damaged(settings, concerns)
     blocked, delayed = _blocks(settings, now, concerns)
     ends = _certificate_ends(settings, alive, now, concerns)
     space = tuple(_space(settings, concerns))
@@ -122,6 +126,7 @@ def make_report(settings: Settings, now: float | None = None) -> StatusReport:
         domains=domains,
         queue=queue,
         stuck_deliveries=stuck,
+        damaged_files=damaged,
         blocked=blocked,
         delayed=delayed,
         certificate_ends=ends,
@@ -261,6 +266,19 @@ def _stuck(settings: Settings, concerns: list[str]) -> int | None:
         return None
     if count:
         concerns.append(f"{count} accepted deliveries were put aside (mailsrvctl journal stuck)")
+    return count
+
+
+def _damaged(settings: Settings, concerns: list[str]) -> int | None:
+    folder = os.path.join(settings.state_dir, "queue", CORRUPT)
+    try:
+        count = len(os.listdir(folder))
+    except FileNotFoundError:
+        return 0
+    except OSError:
+        return None
+    if count:
+        concerns.append(f"{count} damaged files of the queue are in {folder}: look at them, then move them away")
     return count
 
 

@@ -25,6 +25,8 @@ from mailsrv.interfaces.content import FileContent, IContent
 from mailsrv.journal.spool import is_intact, new_digest, size_and_checksum
 from mailsrv.opened_content import LoadedContent, OpenedContent, RunInThread
 
+CORRUPT = "corrupt"
+"""The folder, beside the queue's database, of what can no longer be read."""
 LOAD_OCTETS = 1 << 20
 """Content up to this size is loaded whole."""
 _PIECE = 1 << 20
@@ -61,7 +63,7 @@ class ContentFolder:
 
     def __init__(self, disk: IDisk, directory: str, memory_octets: int) -> None:
         self.directory = os.path.join(directory, "content")
-        self._corrupt = os.path.join(directory, "corrupt")
+        self._corrupt = os.path.join(directory, CORRUPT)
         self._disk = disk
         self._memory_octets = memory_octets
         self._lock = threading.Lock()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 
 from mailsrv.disk import sync_directory
+from mailsrv.queue.content import CORRUPT
 
 LOCK_FILE = "queue.lock"
 _SALVAGED = ".salvaged"
@@ -89,7 +90,7 @@ def finish_replacement(path: str) -> None:
     After a crash anywhere in it, it is begun again: as long as there is a salvaged file it is not over.
     """
     directory = os.path.dirname(path)
-    corrupt = os.path.join(directory, "corrupt")
+    corrupt = os.path.join(directory, CORRUPT)
     os.makedirs(corrupt, mode=0o700, exist_ok=True)
     name = f"{os.path.basename(path)}-{time.time_ns()}"
     for part in _PARTS:

@@ -32,6 +32,7 @@ from twisted.logger import Logger
 
 from mailsrv.disk import sync_directory
 from mailsrv.interfaces.queue import LOCAL
+from mailsrv.queue.content import CORRUPT
 from mailsrv.queue.gate import finish_replacement, salvaged_path
 from mailsrv.queue.schema import APPLICATION_ID, OFFSET_BITS, VERSION, empty_queue
 
@@ -132,7 +133,7 @@ def replace_damaged(path: str, reason: str) -> Salvaged:
         recipients=found.recipients,
         lost=found.lost,
         set_aside=found.set_aside,
-        folder=os.path.join(os.path.dirname(path), "corrupt"),
+        folder=os.path.join(os.path.dirname(path), CORRUPT),
     )
     return found
 
@@ -316,7 +317,7 @@ class _Copying:
 def _set_aside_strays(path: str) -> int:
     """Content nobody is owed according to the new database: its envelope is lost, it is not."""
     directory = os.path.dirname(path)
-    content, corrupt = os.path.join(directory, "content"), os.path.join(directory, "corrupt")
+    content, corrupt = os.path.join(directory, "content"), os.path.join(directory, CORRUPT)
     if not os.path.isdir(content):
         return 0
     connection = apsw.Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)

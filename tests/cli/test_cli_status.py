@@ -17,6 +17,7 @@ from mailsrv.cli import main
 from mailsrv.cli.status_report import Condition, make_report
 from mailsrv.config.load import load
 from mailsrv.disk import RealDisk, SpaceLeft
+from mailsrv.queue.schema import make_database
 from mailsrv.tls.self_signed import write_self_signed
 
 DAY = 86_400
@@ -125,6 +126,22 @@ def test_healthy(run, server):
     assert any(line.startswith("certificate  ends 20") and line.endswith("in 100 days") for line in lines)
     assert lines[-1].startswith("disk         50.0 GiB free at ")
     assert lines[-1].endswith("; floor 5.0 GiB")
+
+
+def test_damaged_mail_is_told_of_until_it_is_moved_away(run, server, tmp_path):
+    server.start()
+    folder = tmp_path / "state" / "queue" / "corrupt"
+    folder.mkdir(parents=True)
+    make_database(str(folder.with_name("queue.db")))
+    (folder / "1099511631872").write_bytes(b"what is left")
+    status, out, _ = run()
+    assert status == 1
+    assert f"  ! 1 damaged files of the queue are in {folder}: look at them, then move them away" in out
+    assert "damaged      1 files of the queue" in out
+    assert json.loads(run("--json")[1])["damaged_files"] == 1
+    (folder / "1099511631872").unlink()
+    status, out, _ = run()
+    assert (status, "damaged" in out) == (0, False)
 
 
 def test_as_json(run, server):
