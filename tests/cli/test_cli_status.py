@@ -137,11 +137,11 @@ def test_damaged_mail_is_told_of_until_it_is_moved_away(run, server, tmp_path):
     status, out, _ = run()
     assert status == 1
     assert f"  ! 1 damaged files of the queue are in {folder}: look at them, then move them away" in out
-    assert "damaged      1 files of the queue" in out
+    assert "\ndamaged      1 files of the queue" in out
     assert json.loads(run("--json")[1])["damaged_files"] == 1
     (folder / "1099511631872").unlink()
     status, out, _ = run()
-    assert (status, "damaged" in out) == (0, False)
+    assert (status, "\ndamaged" in out) == (0, False)
 
 
 def test_as_json(run, server):
