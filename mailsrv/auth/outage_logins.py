@@ -2,7 +2,7 @@
 
 Off unless ``auth.outage_seconds`` says how long: meanwhile nobody can tell that somebody was disabled, or has another
 password. What is remembered is the user as the directory told them, and for each service a keyed digest of the password
-(R-AUTH-2, as :mod:`mailsrv.auth.login_cache` has it); whatever rule holds for a log-in holds here, too.
+(R-AUTH-2, :mod:`mailsrv.auth.password_digest`); whatever rule holds for a log-in holds here, too.
 
 Log-ins that are remembered for ``auth.cache_seconds`` go on working in an outage, too, as long as the directory's
 answer about the user is remembered. So both are known here, to tell what is a guess at such a password.
@@ -19,7 +19,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
 from mailsrv.address import Address
-from mailsrv.auth.login_cache import LoginCache
+from mailsrv.auth.password_digest import PasswordDigest
 from mailsrv.interfaces.account import PasswordCredentials
 from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.sessions import DirectoryProof
@@ -46,8 +46,7 @@ class OutageLogins:
         self._seconds = seconds
         self._known_seconds = max(seconds, cache_seconds)
         self._limit = entries if self._known_seconds > 0 else 0
-        # Nothing is kept there: it has a key for digests that nobody else has.
-        self._digests = LoginCache(clock=clock, seconds=0, entries=0)
+        self._digest = PasswordDigest()
         self._known: OrderedDict[Address, _Known] = OrderedDict()
 
     def __len__(self) -> int:
@@ -62,7 +61,7 @@ class OutageLogins:
             known = self._known[name] = _Known(user, 0.0)
         known.user, known.since = user, self._clock.seconds()
         if is_password:
-            known.proofs[credentials.service] = self._digest(user, credentials)
+            known.proofs[credentials.service] = self._digest_of(user, credentials)
         self._known.move_to_end(name)
         while len(self._known) > self._limit:
             self._known.popitem(last=False)
@@ -87,12 +86,12 @@ class OutageLogins:
         age = self._clock.seconds() - known.since
         if age >= self._known_seconds:
             return None
-        if not hmac.compare_digest(proof, self._digest(known.user, credentials)):
+        if not hmac.compare_digest(proof, self._digest_of(known.user, credentials)):
             return False
         return True if age < self._seconds else None
 
-    def _digest(self, user: DirectoryUser, credentials: PasswordCredentials) -> bytes:
-        return self._digests.key(_MECHANISM, credentials.service, user.address, credentials.password)
+    def _digest_of(self, user: DirectoryUser, credentials: PasswordCredentials) -> bytes:
+        return self._digest(_MECHANISM, credentials.service, user.address, credentials.password)
 
 
 def _has_changed(before: DirectoryUser, now: DirectoryUser) -> bool:
