@@ -25,7 +25,7 @@ from mailsrv.directory.ldap.servers import Servers, parse_server
 from mailsrv.directory.ldap.trouble import NoServer, NoSuchEntry, RequestTrouble, ServerTrouble
 from mailsrv.directory.ldap.workers import InPlace
 
-ATTEMPT_SECONDS = 0.3
+ATTEMPT_SECONDS = 0.8
 ALICE = ("uid=alice,dc=test", {"uid": (b"alice",)})
 
 Conversation = Callable[[socket.socket], None]
