@@ -78,7 +78,6 @@ class Collector:
             self._octets_then = self._resident()
         except OSError as error:
             _log.warn("nobody sees whether this process grows too much: {error}", error=error)
-            self._resident = lambda: 0
         self._growth.start(GROWTH_SECONDS, now=False)
         self._next = self._clock.callLater(IDLE_SECONDS, self._look)
 
@@ -115,7 +114,7 @@ class Collector:
         )
 
     def _look_after_growth(self) -> None:
-        grown = self._resident() - self._octets_then
+        grown = self._size() - self._octets_then
         if grown < self._growth_octets:
             return
         found, milliseconds = self._look_at_all()
@@ -133,5 +132,12 @@ class Collector:
         began = time.perf_counter()
         found = gc.collect()
         milliseconds = round((time.perf_counter() - began) * 1e3, 1)
-        self._octets_then = self._resident()
+        self._octets_then = self._size()
         return found, milliseconds
+
+    def _size(self) -> int:
+        try:
+            return self._resident()
+        except OSError:
+            # No descriptor is left, for one; next time, then.
+            return self._octets_then

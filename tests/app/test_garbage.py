@@ -197,6 +197,19 @@ def test_growth_is_counted_from_the_last_look(process: Process):
     assert process.looks.generations.count(2) == 3
 
 
+def test_growth_is_seen_although_the_size_could_not_be_read_for_a_while(process: Process):
+    def unreadable() -> int:
+        raise OSError(24, "Too many open files")
+
+    process.octets += 600 * _MIB
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(process.collector, "_resident", unreadable)
+        process.clock.advance(GROWTH_SECONDS)
+    assert 2 not in process.looks.generations
+    process.clock.advance(GROWTH_SECONDS)
+    assert process.looks.generations.count(2) == 1
+
+
 def test_where_nobody_knows_the_size_the_rest_works_and_the_log_says_so(events: list[Any]):
     def unknown() -> int:
         raise FileNotFoundError("/proc/self/statm")
