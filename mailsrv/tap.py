@@ -37,6 +37,7 @@ class Options(usage.Options):
     configuration: LoadedConfiguration
     log_writer: LogWriter | None = None
     log_path = ""
+    is_daemon = False
     run_as: tuple[int, int] | None = None
     """Whom the service itself has to become: a user without a passwd entry, which twistd wants to look up."""
 
@@ -46,6 +47,7 @@ class Options(usage.Options):
             self.configuration = load_configuration(path)
         except ConfigurationError as error:
             raise SystemExit(f"mailsrv: {error}") from error
+        self.is_daemon = self.parent is not None and not (self.parent["nodaemon"] or self.parent["debug"])
         try:
             self._take_over_log()
         except OSError as error:
@@ -61,11 +63,10 @@ class Options(usage.Options):
         if twistd is None or twistd.get("syslog") or twistd.get("logger"):
             return
         settings = self.configuration.settings
-        is_daemon = not (twistd["nodaemon"] or twistd["debug"])
         path = twistd["logfile"] or settings.log.path
         if path == "-":
             path = ""
-        elif not path and is_daemon:
+        elif not path and self.is_daemon:
             make_state_dir(settings.state_dir, self._owner())
             path = os.path.join(settings.state_dir, "mailsrv.log")
         self.log_path = os.path.abspath(path) if path else ""
@@ -129,7 +130,12 @@ def makeService(options: Options) -> IService:
         options.prepare_state_dir()
     except OSError as error:
         raise SystemExit(f"mailsrv: state_dir cannot be made: {error}") from error
-    common: dict[str, Any] = {"manager": manager, "log_writer": options.log_writer, "run_as": options.run_as}
+    common: dict[str, Any] = {
+        "manager": manager,
+        "log_writer": options.log_writer,
+        "run_as": options.run_as,
+        "is_daemon": options.is_daemon,
+    }
     if configuration.settings.workers == 1:
         return MailService(configuration, build_server, reactor, **common)
     return SupervisorService(configuration, reactor, log_path=options.log_path, check=check_files, **common)

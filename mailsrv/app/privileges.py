@@ -10,10 +10,12 @@ import os
 
 from twisted.logger import Logger
 
+from mailsrv.app.server import CannotStart
+
 _log = Logger()
 
 
-class PrivilegesRemain(RuntimeError):
+class PrivilegesRemain(CannotStart):
     """The process was to give up root and has not. It must not serve."""
 
 

@@ -11,7 +11,8 @@ import errno
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from twisted.application.service import Service
@@ -36,8 +37,25 @@ ServerBuilder = Callable[[Settings, Any], Server]
 """Makes the object graph from settings and reactor."""
 
 
-class CannotListen(Exception):
+class CannotListen(CannotStart):
     """A listener cannot be bound; the text names it."""
+
+
+@contextmanager
+def failures_told(is_daemon: bool) -> Iterator[None]:
+    """What twistd calls to start us: a :class:`CannotStart` is one line in the log and the end, with status 1.
+
+    Of a daemon's failure twistd tells the terminal, and removes the pid file, if it is an ordinary exception; a
+    SystemExit would leave the command that started it waiting for ever. In the foreground the log is the terminal's,
+    and an exception would be followed by its traceback.
+    """
+    try:
+        yield
+    except CannotStart as error:
+        _log.critical("{reason}", reason=str(error))
+        if is_daemon:
+            raise
+        raise SystemExit(1) from error
 
 
 def bind_all(settings: Settings) -> list[Listener]:
@@ -54,11 +72,8 @@ def bind_all(settings: Settings) -> list[Listener]:
     return bound
 
 
-def bind_or_exit(settings: Settings, patience_seconds: float = 0.0) -> list[Listener]:
-    """:func:`bind_all`; a failure is one line in the log (the terminal's, in the foreground) and the end.
-
-    Before the reactor runs: it may wait for ``patience_seconds`` while ports are still taken.
-    """
+def bind_patiently(settings: Settings, patience_seconds: float) -> list[Listener]:
+    """:func:`bind_all`, waiting for ``patience_seconds`` while ports are still taken: before the reactor runs."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
@@ -66,8 +81,7 @@ def bind_or_exit(settings: Settings, patience_seconds: float = 0.0) -> list[List
         except CannotListen as error:
             is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             if not is_taken or time.monotonic() >= deadline:
-                _log.critical("{reason}", reason=str(error))
-                raise SystemExit(1) from error
+                raise
             time.sleep(0.05)
 
 
@@ -85,6 +99,7 @@ class MailService(Service):
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
         run_as: tuple[int, int] | None = None,
+        is_daemon: bool = False,
     ) -> None:
         self._configuration = configuration
         self._build = build
@@ -92,24 +107,23 @@ class MailService(Service):
         self._manager = manager
         self._log_writer = log_writer
         self._privileges = Privileges(run_as)
+        self._is_daemon = is_daemon
         self._mark = ServerMark()
         self._life: ServerLife | None = None
         self._starting: Deferred[None] | None = None
 
     def privilegedStartService(self) -> None:
         settings = self._configuration.settings
-        listeners: Sequence[Listener] = bind_or_exit(settings)
-        set_apart()
-        try:
+        with failures_told(self._is_daemon):
+            listeners: Sequence[Listener] = bind_all(settings)
+            set_apart()
             server = self._build(settings, self._reactor)
-        except CannotStart as error:
-            _log.critical("{reason}", reason=str(error))
-            raise SystemExit(1) from error
         self._life = ServerLife(server, listeners, settings, self._reactor)
 
     def startService(self) -> None:
         super().startService()
-        self._privileges.give_up()
+        with failures_told(self._is_daemon):
+            self._privileges.give_up()
         self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,

@@ -32,7 +32,7 @@ from mailsrv.app.logging import LogWriter
 from mailsrv.app.privileges import Privileges
 from mailsrv.app.reload import LoadedConfiguration, read_again
 from mailsrv.app.server import CannotStart
-from mailsrv.app.service import bind_or_exit, exit_with_failure
+from mailsrv.app.service import bind_patiently, exit_with_failure, failures_told
 from mailsrv.app.signals import install_signal_actions, stop_reactor
 from mailsrv.app.status import ServerMark
 from mailsrv.app.systemd import ServiceManager
@@ -63,6 +63,7 @@ class SupervisorService(Service):
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
         run_as: tuple[int, int] | None = None,
+        is_daemon: bool = False,
         log_path: str = "",
         command: tuple[str, ...] = (),
         check: Callable[[Settings], None] | None = None,
@@ -76,6 +77,7 @@ class SupervisorService(Service):
         self._manager = manager
         self._log_writer = log_writer
         self._privileges = Privileges(run_as)
+        self._is_daemon = is_daemon
         self._log_path = log_path
         self._command = command or (sys.executable, "-P", "-m", "mailsrv.app.worker")
         self._check = check
@@ -100,18 +102,16 @@ class SupervisorService(Service):
 
     def privilegedStartService(self) -> None:
         settings = self._configuration.settings
-        if self._check is not None:
-            try:
+        with failures_told(self._is_daemon):
+            if self._check is not None:
                 self._check(settings)
-            except CannotStart as error:
-                _log.critical("{reason}", reason=str(error))
-                raise SystemExit(1) from error
-        bound: list[Listener] = bind_or_exit(settings, _BIND_PATIENCE_SECONDS)
+            bound: list[Listener] = bind_patiently(settings, _BIND_PATIENCE_SECONDS)
         self._listeners = [listener for listener in bound if isinstance(listener, BoundSocket)]
 
     def startService(self) -> None:
         super().startService()
-        self._privileges.give_up()
+        with failures_told(self._is_daemon):
+            self._privileges.give_up()
         self._mark.write(self._configuration.settings, self._configuration.path)
         install_signal_actions(
             self._reactor,

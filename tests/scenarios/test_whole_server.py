@@ -204,6 +204,21 @@ def test_a_port_that_is_taken_is_named(make_server) -> None:
     assert "Traceback" not in result.stdout
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_daemon_that_cannot_start_says_so_at_once_and_leaves_no_pid_file(make_server, tmp_path, workers) -> None:
+    server = make_server(workers=workers)
+    pid_file, log_file = tmp_path / "pid", tmp_path / "daemon.log"
+    arguments = [f"--pidfile={pid_file}", f"--logfile={log_file}", "mailsrv", "--config", str(server.config_path)]
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        server.ports["mx"] = other.getsockname()[1]
+        server.write_config()
+        result = run_twistd(*arguments)
+    assert result.returncode == 1
+    assert "listen[0] cannot listen at tcp:" in result.stdout
+    assert "in use" in log_file.read_text()
+    assert not pid_file.exists()
+
+
 def run_twistd(*arguments: str) -> subprocess.CompletedProcess[str]:
     twistd = Path(sys.executable).with_name("twistd")
     return subprocess.run(
