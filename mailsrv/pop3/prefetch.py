@@ -7,6 +7,9 @@ ahead; others get what they ask for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.mailbox import IMailbox
 from mailsrv.pop3.maildrop import Maildrop
@@ -37,10 +40,20 @@ class ContentPrefetcher:
         """Open ``number``, and what is likely to be wanted after it. Fails with what the store fails with."""
         self._let_go()
         wanted = self._batch(number)
-        contents = await self._mailbox.contents([self._maildrop.uid(each) for each in wanted])
+        try:
+            contents = await self._contents(wanted)
+        except Unavailable:
+            if len(wanted) == 1:
+                raise
+            # It may be one of the others that cannot be read.
+            wanted = [number]
+            contents = await self._contents(wanted)
         self._open.update(zip(wanted, contents, strict=True))
         if self._is_closed:
             self._let_go()
+
+    async def _contents(self, numbers: list[int]) -> Sequence[IContent | None]:
+        return await self._mailbox.contents([self._maildrop.uid(each) for each in numbers])
 
     def _batch(self, number: int) -> list[int]:
         batch = [number]

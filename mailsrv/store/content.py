@@ -23,6 +23,10 @@ _CHUNK = 1 << 20
 _log = Logger()
 
 
+class ChangedFile(OSError):
+    """A file that has another size than the index knows."""
+
+
 def with_crlf(octets: bytes) -> bytes:
     """Every line end as CRLF; lone CRs stay."""
     if octets.count(b"\n") == octets.count(b"\r\n"):
@@ -35,12 +39,12 @@ def open_content(
 ) -> LoadedContent | OpenedContent:
     """Open a message; whole where it has at most ``load_octets``. In a thread.
 
-    Raises FileNotFoundError, and OSError where the file has not the size the index knows.
+    Raises FileNotFoundError, ChangedFile and other OSErrors.
     """
     file = disk.open(path)
     try:
         if file.size() != stored:
-            raise OSError(f"{path} has {file.size()} octets, not {stored}")
+            raise ChangedFile(f"{path} has {file.size()} octets, not {stored}")
         if stored <= load_octets:
             octets = file.read(0, stored)
             if stored != size:
@@ -60,7 +64,7 @@ def open_content(
 def open_contents(
     files: Account, mailbox_id: int, uids: Sequence[int], *, settings: StoreSettings, threads: IThreads
 ) -> tuple[list[IContent | None], list[int]]:
-    """What could be opened of a mailbox, and the places of those whose file was not there. In a thread."""
+    """What could be opened of a mailbox, and the places of those whose file was not there as it was. In a thread."""
     with files.reading() as reader:
         place = reader.execute("SELECT directory FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
         if place is None:
@@ -89,7 +93,7 @@ def open_contents(
                         threads=threads,
                         load_octets=load,
                     )
-                except FileNotFoundError:
+                except (FileNotFoundError, ChangedFile):
                     lost.append(at)
                 except OSError as error:
                     _log.error("a message cannot be read: {error}", error=str(error))

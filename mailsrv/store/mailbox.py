@@ -30,7 +30,7 @@ from mailsrv.interfaces.mailbox import (
     MessageSummary,
     Uid,
 )
-from mailsrv.store.content import open_contents
+from mailsrv.store.content import close_all, open_contents
 from mailsrv.store.copies import copy_within
 from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
@@ -38,6 +38,7 @@ from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
 from mailsrv.store.maildir import layout
 from mailsrv.store.operation import flags as flag_operation
 from mailsrv.store.operation import removal
+from mailsrv.store.operation.changed_file import take_as_new
 from mailsrv.store.operation.copying import Elsewhere
 from mailsrv.store.recent import claim_recent
 from mailsrv.store.stamp import Stamp, take_stamp
@@ -357,20 +358,33 @@ class StoredMailbox(ViewedMailbox):
         return Deferred.fromCoroutine(self._contents(list(uids)))
 
     async def _contents(self, uids: list[Uid]) -> Sequence[IContent | None]:
-        owner = self._owner
-        open_some = partial(open_contents, owner.files, self.mailbox_id, settings=owner.settings, threads=owner.threads)
-        opened, lost = await owner.in_thread(partial(open_some, uids))
+        opened, lost = await self._open(uids)
         for at in lost:
-            # The file has another name than the index knows: another program was quicker.
-            uid = uids[at]
-            path = await owner.write(
-                lambda transaction, uid=uid: flag_operation.locate(transaction, self.mailbox_id, uid),  # type: ignore[misc]
-                is_durable=False,
-            )
-            if path is not None:
-                again, _ = await owner.in_thread(partial(open_some, [uid]))
-                opened[at] = again[0]
+            try:
+                opened[at] = await self._look_again(uids[at])
+            except BaseException:
+                close_all(opened)
+                raise
         return opened
+
+    def _open(self, uids: list[Uid]) -> Deferred[tuple[list[IContent | None], list[int]]]:
+        owner = self._owner
+        settings, threads = owner.settings, owner.threads
+        return owner.in_thread(
+            lambda: open_contents(owner.files, self.mailbox_id, uids, settings=settings, threads=threads)
+        )
+
+    async def _look_again(self, uid: Uid) -> IContent | None:
+        """The file has another name than the index knows, or other octets: another program was quicker."""
+        owner = self._owner
+        path = await owner.write(partial(flag_operation.locate, mailbox_id=self.mailbox_id, uid=uid), is_durable=False)
+        if path is None:
+            return None
+        [content], lost = await self._open([uid])
+        if lost:
+            take = partial(take_as_new, mailbox_id=self.mailbox_id, uid=uid, live_segments=owner.live_segments)
+            await owner.write(take)
+        return content
 
     def close(self) -> None:
         self._owner.close_mailbox(self)

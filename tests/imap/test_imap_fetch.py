@@ -6,7 +6,9 @@ from array import array
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import fail
 
+from mailsrv.errors import Unavailable
 from mailsrv.imap.fetch.row_cache import RowCache
 from mailsrv.imap.numbering import Numbering
 from mailsrv.imap.settings import ImapSettings
@@ -210,3 +212,41 @@ def test_keys_are_asked_cheapest_first():
     server.mailbox().contents = counting
     assert client.ok("SEARCH TEXT soup SINCE 1-Jan-2000 FLAGGED")[-1] == b"* SEARCH 3"
     assert opened == [3]
+
+
+def unreadable(server: Server, bad: set[int]) -> list[list[int]]:
+    """These messages have files that cannot be read; what is asked for from now on."""
+    mailbox = server.mailbox()
+    contents = mailbox.contents
+    asked: list[list[int]] = []
+
+    def open_them(uids):
+        asked.append(list(uids))
+        return fail(Unavailable()) if bad & set(uids) else contents(uids)
+
+    mailbox.contents = open_them
+    return asked
+
+
+def test_a_message_that_cannot_be_read_keeps_nobody_from_the_others():
+    server = Server()
+    server.fill("plain*3")
+    client = server.connect().select()
+    unreadable(server, {2})
+    said = client.say("FETCH 1:3 (UID BODY[TEXT])").splitlines()
+    assert [line[:9] for line in said if b"FETCH (" in line] == [b"* 1 FETCH", b"* 3 FETCH"]
+    assert said[-1].endswith(b"NO [UNAVAILABLE] Temporary failure, try again later")
+    assert client.ok("FETCH 1:3 (FLAGS)") == [
+        b"* 1 FETCH (FLAGS (\\Seen \\Recent))",
+        b"* 2 FETCH (FLAGS (\\Recent))",
+        b"* 3 FETCH (FLAGS (\\Seen \\Recent))",
+    ]
+
+
+def test_a_disk_that_cannot_be_read_is_not_asked_for_every_message():
+    server = Server()
+    server.fill("plain*200")
+    client = server.connect().select()
+    asked = unreadable(server, set(range(1, 201)))
+    assert client.say("FETCH 1:200 (UID BODY.PEEK[TEXT])").endswith(b"Temporary failure, try again later\r\n")
+    assert len(asked) < 40

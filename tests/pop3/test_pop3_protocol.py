@@ -182,6 +182,18 @@ class ShellTests(SynchronousTestCase):
         assert b"x" * 70 in connection.say(b"RETR 7\r\n")
         assert asked[-1] == [7]
 
+    def test_a_message_that_cannot_be_opened_keeps_nobody_from_those_before_it(self):
+        server = make_server(prefetch_messages=10)
+        for _ in range(3):
+            server.add(MESSAGE)
+        connection = self.connect(server)
+        inbox = server.inbox()
+        contents = inbox.contents
+        inbox.contents = lambda uids: fail(Unavailable()) if 2 in uids else contents(uids)
+        assert b"x" * 70 in connection.say(b"RETR 1\r\n")
+        assert connection.say(b"RETR 2\r\n").startswith(b"-ERR [SYS/TEMP]")
+        assert b"x" * 70 in connection.say(b"RETR 3\r\n")
+
     def test_what_is_opened_ahead_has_a_bound_in_octets(self):
         server = make_server(prefetch_octets=3 * len(MESSAGE))
         for _ in range(10):

@@ -297,6 +297,42 @@ def test_r_size_1_a_name_that_lies_about_its_size_is_put_right(account: Account)
     assert result(account.mail.quota()).octets == len(octets) + 3
 
 
+@pytest.mark.parametrize("changed", [b"Subject: 1\r\n\r\n[seen by a scanner]\r\n", b"Subject\r\n\r\n", b""])
+def test_a_file_that_another_program_wrote_into_is_a_new_message(account: Account, changed: bytes):
+    """A UID keeps its meaning, and a message of another size keeps no client from the others."""
+    account.append(b"Subject: 1\r\n\r\n", flags=SEEN | {"work"})
+    account.append(b"Subject: 2\r\n\r\n")
+    account.setting.journal.live.clear()
+    inbox = account.open()
+    [path] = [path for path in account.files() if b"Subject: 1" in path.read_bytes()]
+    path.write_bytes(changed)
+    gone, other = result(inbox.contents([1, 2]))
+    assert gone is None
+    assert other.octets == b"Subject: 2\r\n\r\n"
+    assert list(inbox.uids) == [2, 3]
+    assert account.contents() == {2: b"Subject: 2\r\n\r\n", 3: changed}
+    assert account.flags()[3] == SEEN | {"work"}
+    assert next(iter(result(inbox.summaries([3])))).internal_date == 1_700_000_000
+    account.restart()
+    assert account.contents() == {2: b"Subject: 2\r\n\r\n", 3: changed}
+    account.drop_index()
+    assert account.contents() == {2: b"Subject: 2\r\n\r\n", 3: changed}
+
+
+def test_r_dur_2_a_file_cut_off_that_the_journal_still_has_is_left_to_its_replay(account: Account):
+    account.append(b"Subject: 1\r\n\r\n")
+    [path] = account.files()
+    octets = path.read_bytes()
+    path.write_bytes(octets[:4])
+    inbox = account.open()
+    failures: list[Any] = []
+    inbox.contents([1]).addErrback(failures.append)
+    assert failures[0].check(Unavailable)
+    assert list(inbox.uids) == [1]
+    path.write_bytes(octets)
+    assert account.contents() == {1: octets}
+
+
 def test_r_dur_8_a_lost_index_is_rebuilt_with_the_same_uids(account: Account):
     account.append(b"Subject: 1\r\n\r\n", b"Subject: 2\r\n\r\n", b"Subject: 3\r\n\r\n")
     account.append(b"Subject: s\r\n\r\n", name="Sent", flags=frozenset({"\\Seen", "work"}))

@@ -7,7 +7,6 @@ turn, and a peer that does not read is waited for. A slice's rows are joined fro
 
 from __future__ import annotations
 
-from array import array
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from mailsrv.errors import Unavailable
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused
 from mailsrv.imap.fetch.columns import Columns, joined, present
@@ -29,6 +29,7 @@ from mailsrv.imap.numbering import NumberRange, ranges_of
 from mailsrv.imap.responses import Ok
 from mailsrv.imap.selected import RowSlice, SelectedMailbox
 from mailsrv.imap.sequence_set import SequenceSet
+from mailsrv.interfaces.content import IContent
 from mailsrv.interfaces.mailbox import FlagOperation, MessageSummary, Uid
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ _OPEN_AT_ONCE = 64
 _FIRST_SLICE = 64
 _WORTH_SENDING = 16384
 _REMEMBERED_OCTETS = 1024
+_UNREADABLE_MOST = 16
+"""More messages that cannot be read are taken for a disk that cannot."""
 
 
 @frozen
@@ -58,7 +61,10 @@ class Fetch:
             session.enable_condstore()
         if self.changed_since is not None:
             ranges = _changed(selected, ranges, self.changed_since)
-        is_whole = await _Answer(session, selected, plan).send(ranges)
+        answer = _Answer(session, selected, plan)
+        is_whole = await answer.send(ranges)
+        if answer.unreadable:
+            raise answer.unreadable[0]
         if not is_whole and not self.is_uid:
             # RFC 5530: what is left was told. OK and not the NO of RFC 2180 4.1.2, which clients show as a failure.
             return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED")
@@ -86,6 +92,8 @@ class _Answer:
         self._columns = Columns(selected, plan)
         self._rows: Rows | None = None
         self._unsent = 0
+        self.unreadable: list[Unavailable] = []
+        """Why messages are left out that are there; the others are sent all the same."""
 
     async def send(self, ranges: list[NumberRange]) -> bool:
         """All rows; whether all of the messages were still there."""
@@ -208,12 +216,34 @@ class _Answer:
         else:
             summaries = [MessageSummary(Uid(uid), 0, 0, 0, 0, b"", b"", b"", b"", -1) for uid in uids]
         found: list[Uid] = [summary.uid for summary in summaries]
-        contents = await mailbox.contents(found)
+        contents = await self._contents(found)
         return [
             OpenMessage(summary, content, self._key)
             for summary, content in zip(summaries, contents, strict=True)
             if content is not None
         ]
+
+    async def _contents(self, uids: Sequence[Uid]) -> Sequence[IContent | None]:
+        """Open them together; one by one where that fails, for a bad one must not keep a client from the others."""
+        mailbox = self._selected.mailbox
+        try:
+            return await mailbox.contents(uids)
+        except Unavailable as error:
+            if len(uids) == 1:
+                self.unreadable.append(error)
+                return [None]
+        contents: list[IContent | None] = []
+        try:
+            for uid in uids:
+                contents += await self._contents([uid])
+                if len(self.unreadable) > _UNREADABLE_MOST:
+                    raise self.unreadable[0]
+        except BaseException:
+            for content in contents:
+                if content is not None:
+                    content.close()
+            raise
+        return contents
 
     async def _send_messages(self, rows: RowSlice) -> bool:
         """Rows that take octets of the messages: opened a few at a time, by their size."""
@@ -225,10 +255,10 @@ class _Answer:
         while start < len(rows.uids):
             uids = rows.uids[start : start + batch]
             start += batch
-            seen = await self._mark_seen(uids)
             messages = await self._open(uids)
             octets = 0
             try:
+                seen = await self._mark_seen([message.summary.uid for message in messages])
                 now = self._selected.rows_of_uids(uids)
                 places = {uid: place for place, uid in enumerate(now.uids)}
                 while messages:
@@ -260,7 +290,7 @@ class _Answer:
             batch = max(1, min(_OPEN_AT_ONCE, self._settings.output_slice_octets * 2 * len(uids) // max(octets, 1)))
         return sent == len(rows.uids)
 
-    async def _mark_seen(self, uids: array[int]) -> frozenset[int]:
+    async def _mark_seen(self, uids: Sequence[Uid]) -> frozenset[int]:
         """\\Seen is on disk before the octets go out, one commit for all; which messages it is new for."""
         selected = self._selected
         if not self._plan.sets_seen or selected.is_read_only:

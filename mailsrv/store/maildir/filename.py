@@ -87,6 +87,11 @@ def with_uid(base: str, uid: int) -> str:
     return f"{_UID_PART.sub('', base)},U={uid}"
 
 
+def changed_base(file: str, uid_validity: int, uid: int) -> str:
+    """A name of its own for what another program made of this message: it tells only the second of arrival."""
+    return f"{base_of(file).partition('.')[0]}.V{uid_validity}U{uid}.changed"
+
+
 def parse_base(base: str) -> NameParts:
     """What the part before the colon tells."""
     numbers = {kind: int(number) for kind, number in _NUMBER.findall(base)}
