@@ -14,93 +14,15 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Mapping
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet import tcp, unix
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 
-INHERITABLE_KINDS = frozenset({"tcp", "tcp6", "unix", "systemd"})
-_SYSTEMD_FAMILIES = {"INET": socket.AF_INET, "INET6": socket.AF_INET6, "UNIX": socket.AF_UNIX}
-
-
-class EndpointError(ValueError):
-    """An endpoint string that says nothing usable; the text is for the administrator."""
-
-
-@frozen
-class EndpointDescription:
-    """An endpoint string taken apart: ``tcp:25:interface=::1`` → kind, positional and named arguments."""
-
-    kind: str
-    arguments: tuple[str, ...]
-    options: Mapping[str, str]
-
-    def argument(self, position: int, name: str, default: str | None = None) -> str:
-        """An argument that may be given by position or by name."""
-        if position < len(self.arguments):
-            return self.arguments[position]
-        value = self.options.get(name, default)
-        if value is None:
-            raise EndpointError(f"a {self.kind}: endpoint needs {name}")
-        return value
-
-    @property
-    def is_inheritable(self) -> bool:
-        """Whether workers can inherit its socket."""
-        return self.kind in INHERITABLE_KINDS
-
-
-def parse_endpoint(text: str) -> EndpointDescription:
-    """Take an endpoint string apart by Twisted's rules: ``:`` between the parts, ``\\`` quotes."""
-    parts: list[list[str]] = [[""]]
-    position = 0
-    while position < len(text):
-        character = text[position]
-        if character == "\\" and position + 1 < len(text):
-            position += 1
-            parts[-1][-1] += text[position]
-        elif character == ":":
-            parts.append([""])
-        elif character == "=" and len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-1].append("")
-        else:
-            parts[-1][-1] += character
-        position += 1
-    kind = parts[0][0]
-    if not kind or len(parts) == 1:
-        raise EndpointError('expected an endpoint string such as "tcp:25" or "unix:/run/mailsrv/lmtp.sock"')
-    description = EndpointDescription(
-        kind,
-        tuple(part[0] for part in parts[1:] if len(part) == 1),
-        {part[0]: part[1] for part in parts[1:] if len(part) > 1},
-    )
-    if kind in ("tcp", "tcp6"):
-        _port_number(description)
-    elif kind == "unix":
-        description.argument(0, "address")
-        _mode(description)
-    elif kind == "systemd":
-        _systemd_family(description)
-        _systemd_name(description)
-    return description
-
-
-def resolve_unix_path(text: str, folder: str) -> str:
-    """The endpoint string with the path of a ``unix:`` endpoint made absolute, starting at ``folder``."""
-    description = parse_endpoint(text)
-    if description.kind != "unix":
-        return text
-    path = os.path.normpath(os.path.join(folder, description.argument(0, "address")))
-    rest = [f"{name}={_quote(value)}" for name, value in description.options.items() if name != "address"]
-    return ":".join(["unix", _quote(path), *rest])
-
-
-def _quote(text: str) -> str:
-    return text.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
+from mailsrv.app.endpoints import SYSTEMD_FAMILIES, EndpointDescription, EndpointError, parse_endpoint
 
 
 @define
@@ -178,15 +100,15 @@ def bind(description: EndpointDescription, backlog: int) -> BoundSocket:
     if description.kind == "systemd":
         return _take_from_systemd(description)
     family = socket.AF_INET6 if description.kind == "tcp6" else socket.AF_INET
-    interface = description.options.get("interface", "")
+    interface = description.argument("interface", "")
     if ":" in interface:
         family = socket.AF_INET6
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((interface, _port_number(description)))
-        listener.listen(int(description.options.get("backlog", backlog)))
+        listener.bind((interface, description.number("port")))
+        listener.listen(description.number("backlog", backlog))
     except BaseException:
         listener.close()
         raise
@@ -194,15 +116,15 @@ def bind(description: EndpointDescription, backlog: int) -> BoundSocket:
 
 
 def _bind_unix(description: EndpointDescription, backlog: int) -> BoundSocket:
-    path = description.argument(0, "address")
+    path = description.argument("address")
     _remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     # The mode is right from the first moment: a chmod after the bind would leave a gap.
-    previous = os.umask(0o777 & ~_mode(description))
+    previous = os.umask(0o777 & ~description.mode)
     try:
         listener.setblocking(False)
         listener.bind(path)
-        listener.listen(int(description.options.get("backlog", backlog)))
+        listener.listen(description.number("backlog", backlog))
     except BaseException:
         listener.close()
         raise
@@ -238,7 +160,7 @@ def _remove_stale_socket(path: str) -> None:
 
 def _take_from_systemd(description: EndpointDescription) -> BoundSocket:
     """A socket that systemd bound (sd_listen_fds(3)), by its ``FileDescriptorName=`` or its number."""
-    domain = description.argument(0, "domain")
+    domain = description.argument("domain")
     wanted = next(f"{key}={description.options[key]}" for key in ("name", "index") if key in description.options)
     try:
         # Twisted read $LISTEN_FDS when it was imported and has removed it since: it has to be asked.
@@ -247,43 +169,10 @@ def _take_from_systemd(description: EndpointDescription) -> BoundSocket:
     except (KeyError, IndexError, OSError):
         raise EndpointError(f"systemd passed no socket with {wanted} to this process") from None
     listener.setblocking(False)
-    if listener.family != _systemd_family(description):
+    if listener.family != SYSTEMD_FAMILIES[domain]:
         listener.close()
         raise EndpointError(f"the socket with {wanted} that systemd passed is of another domain")
     return BoundSocket(listener)
-
-
-def _port_number(description: EndpointDescription) -> int:
-    text = description.argument(0, "port")
-    if not (text.isascii() and text.isdigit()) or int(text) > 65535:
-        raise EndpointError("expected a port number from 0 to 65535")
-    return int(text)
-
-
-def _mode(description: EndpointDescription) -> int:
-    text = description.options.get("mode", "666")
-    try:
-        mode = int(text, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o777:
-        raise EndpointError("expected an octal mode such as mode=660")
-    return mode
-
-
-def _systemd_family(description: EndpointDescription) -> int:
-    domain = description.argument(0, "domain")
-    if domain not in _SYSTEMD_FAMILIES:
-        raise EndpointError("expected domain=INET, INET6 or UNIX")
-    return _SYSTEMD_FAMILIES[domain]
-
-
-def _systemd_name(description: EndpointDescription) -> None:
-    index = description.options.get("index")
-    if ("name" in description.options) == (index is not None):
-        raise EndpointError("a systemd: endpoint needs either name= or index=")
-    if index is not None and not index.isdigit():
-        raise EndpointError("expected a number in index=")
 
 
 def format_address(bound: socket.socket) -> str:

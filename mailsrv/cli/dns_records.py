@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from attrs import field, frozen
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mailsrv.app.listening import EndpointError, parse_endpoint
+from mailsrv.app.endpoints import EndpointError, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.schema import Settings
 from mailsrv.mailauth.key_store import KeyState, StoredKey
@@ -239,7 +239,7 @@ def _port(listen: ListenSettings, usual: int) -> int:
     """The port of a listener; the usual one where another program holds the socket."""
     try:
         endpoint = parse_endpoint(listen.endpoint)
-        number = int(endpoint.argument(0, "port")) if endpoint.kind in ("tcp", "tcp6") else usual
+        number = endpoint.number("port") if endpoint.kind in ("tcp", "tcp6") else usual
     except (EndpointError, ValueError):
         return usual
     return number or usual

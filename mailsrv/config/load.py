@@ -7,7 +7,7 @@ import tomllib
 
 import attrs
 
-from mailsrv.app.listening import EndpointError, resolve_unix_path
+from mailsrv.app.endpoints import EndpointError, resolve_unix_path
 from mailsrv.app.settings import ListenSettings
 from mailsrv.config.problems import ConfigurationError, Problem, show_value
 from mailsrv.config.rules import check_rules

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 from mailsrv.address import AddressError, parse_domain, parse_mailbox
-from mailsrv.app.listening import INHERITABLE_KINDS, parse_endpoint
+from mailsrv.app.endpoints import INHERITABLE_KINDS, parse_endpoint
 from mailsrv.app.settings import ListenSettings, Service
 from mailsrv.config.problems import Problem, show_value
 from mailsrv.config.schema import Settings
@@ -100,11 +100,13 @@ def _place(endpoint: str) -> tuple[str, ...] | None:
     """What two listeners may not share; None where the system chooses (port 0) or a plugin knows."""
     description = parse_endpoint(endpoint)
     if description.kind in ("tcp", "tcp6"):
-        port = description.argument(0, "port")
-        interface = description.options.get("interface", "")
-        return None if int(port) == 0 else (description.kind, interface, str(int(port)))
+        port = description.number("port")
+        address = ipaddress.ip_address(description.argument("interface", "") or "::")
+        # Who listens at all addresses of IPv6 gets what comes by IPv4, too.
+        where = "any" if address.is_unspecified else str(address)
+        return None if port == 0 else ("tcp", where, str(port))
     if description.kind == "unix":
-        return ("unix", description.argument(0, "address"))
+        return ("unix", description.argument("address"))
     return ("systemd", endpoint) if description.kind == "systemd" else None
 
 

@@ -2,48 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import stat
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from twisted.python.systemd import ListenFDs
 
-from mailsrv.app.listening import EndpointError, PluginListener, bind, open_listener, parse_endpoint, resolve_unix_path
-
-
-def test_an_endpoint_string_is_taken_apart_with_its_quoting():
-    description = parse_endpoint("tcp6:25:interface=\\:\\::backlog=7")
-    assert description.kind == "tcp6"
-    assert description.argument(0, "port") == "25"
-    assert description.options == {"interface": "::", "backlog": "7"}
-    assert parse_endpoint("unix:/run/a\\:b\\=c:mode=600").argument(0, "address") == "/run/a:b=c"
-    assert parse_endpoint("tcp:port=25").argument(0, "port") == "25"
-
-
-@pytest.mark.parametrize(
-    "text", ["", "tcp", "25", "tcp:", "tcp:x", "tcp:70000", "unix:a:mode=9", "systemd:domain=X:name=a", ":25"]
-)
-def test_what_is_no_endpoint_is_refused(text):
-    with pytest.raises(EndpointError):
-        parse_endpoint(text)
-
-
-@given(st.text(max_size=30))
-def test_any_text_is_taken_apart_or_refused(text):
-    with contextlib.suppress(EndpointError):
-        assert parse_endpoint(text).kind
-
-
-@given(st.text(alphabet="ab:=\\/.", min_size=1, max_size=20))
-def test_resolving_keeps_any_path(name):
-    quoted = name.replace("\\", "\\\\").replace(":", "\\:").replace("=", "\\=")
-    resolved = parse_endpoint(resolve_unix_path(f"unix:{quoted}:mode=600", "/base"))
-    assert resolved.argument(0, "address") == os.path.normpath(os.path.join("/base", name))
-    assert resolved.options["mode"] == "600"
+from mailsrv.app.endpoints import EndpointError, parse_endpoint
+from mailsrv.app.listening import PluginListener, bind, open_listener
 
 
 @pytest.mark.parametrize("text", ["tcp:0:interface=127.0.0.1", "tcp6:0:interface=\\:\\:1", "tcp:0:interface=\\:\\:1"])
