@@ -26,6 +26,7 @@ from mailsrv.directory.ldap.trouble import NoServer, NoSuchEntry, RequestTrouble
 from mailsrv.directory.ldap.workers import InPlace
 
 ATTEMPT_SECONDS = 0.8
+"""Where it is waited out."""
 ALICE = ("uid=alice,dc=test", {"uid": (b"alice",)})
 
 Conversation = Callable[[socket.socket], None]
@@ -158,9 +159,9 @@ class House:
         threading.Thread(target=fake.serve, daemon=True).start()
         return fake
 
-    def client(self, *uris: str) -> LdapClient:
+    def client(self, *uris: str, attempt_seconds: float = 5.0) -> LdapClient:
         servers = Servers("x", [parse_server(uri, starttls=False) for uri in uris], seconds=time.monotonic)
-        attempts = Attempts(servers, TlsFiles(), ServiceAccount(), attempt_seconds=ATTEMPT_SECONDS)
+        attempts = Attempts(servers, TlsFiles(), ServiceAccount(), attempt_seconds=attempt_seconds)
         return LdapClient(
             attempts,
             searches=InPlace(),
@@ -180,7 +181,7 @@ def house() -> Iterator[House]:
         fake.close()
 
 
-def ask(client: LdapClient, *, limit: int = 5, seconds: float = 5.0) -> Any:
+def ask(client: LdapClient, *, limit: int = 5, seconds: float = 10.0) -> Any:
     """DNs and values, or what it fails with."""
     found: list[Any] = []
     question = client.search(Search("dc=test", equal("uid", "alice"), ("uid",), limit=limit), seconds=seconds)
@@ -210,7 +211,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", list(HOSTILE))
 def test_r_auth_7_the_request_goes_on_with_the_next_server_and_the_first_is_left_alone(house, kind):
     first, second = house.server(HOSTILE[kind]), house.server(answering(good))
-    client = house.client(first.uri, second.uri)
+    client = house.client(first.uri, second.uri, attempt_seconds=ATTEMPT_SECONDS)
     began = time.monotonic()
     assert ask(client) == [ALICE]
     assert time.monotonic() - began < ATTEMPT_SECONDS + 1.5
@@ -223,7 +224,7 @@ def test_r_auth_7_the_request_goes_on_with_the_next_server_and_the_first_is_left
 @pytest.mark.parametrize("kind", ["silent", "trickling", "no LDAP", "closes at once"])
 def test_r_auth_7_a_tls_handshake_that_never_ends_or_is_none(house, kind):
     first, second = house.server(HOSTILE[kind]), house.server(answering(good))
-    client = house.client(first.uri.replace("ldap:", "ldaps:"), second.uri)
+    client = house.client(first.uri.replace("ldap:", "ldaps:"), second.uri, attempt_seconds=ATTEMPT_SECONDS)
     began = time.monotonic()
     assert ask(client) == [ALICE]
     assert time.monotonic() - began < ATTEMPT_SECONDS + 1.5
@@ -301,7 +302,7 @@ def test_a_servers_own_limit_is_told_and_a_part_is_not_taken_for_the_whole(house
 def test_the_circuit_is_open_after_the_last_and_one_probe_closes_it(house):
     # The first connection hangs, then so does the first probe.
     first = house.server(silent, silent, answering(good))
-    client = house.client(first.uri)
+    client = house.client(first.uri, attempt_seconds=ATTEMPT_SECONDS)
     assert isinstance(ask(client), ServerTrouble)
     began = time.monotonic()
     for _ in range(100):
@@ -322,7 +323,7 @@ def test_a_hard_question_that_takes_its_time_shuts_no_server_for_everybody(house
         time.sleep(1.5 * ATTEMPT_SECONDS)
         return good(number)
 
-    client = house.client(house.server(answering(slow)).uri)
+    client = house.client(house.server(answering(slow)).uri, attempt_seconds=ATTEMPT_SECONDS)
     found: list[Any] = []
     question = client.with_connection(
         lambda connection, end: connection.search(Search("dc=test", equal("uid", "alice"), ("uid",), limit=5), end),
@@ -336,7 +337,7 @@ def test_a_hard_question_that_takes_its_time_shuts_no_server_for_everybody(house
 
 def test_the_deadline_holds_for_all_attempts_together(house):
     servers = [house.server(silent) for _ in range(5)]
-    client = house.client(*(server.uri for server in servers))
+    client = house.client(*(server.uri for server in servers), attempt_seconds=ATTEMPT_SECONDS)
     began = time.monotonic()
     assert isinstance(ask(client, seconds=2 * ATTEMPT_SECONDS), ServerTrouble)
     assert time.monotonic() - began < 4 * ATTEMPT_SECONDS
