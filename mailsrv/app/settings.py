@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Attribute, frozen
 
+from mailsrv.app.endpoints import parse_endpoint
 from mailsrv.setting import required, setting
 from mailsrv.wire.client_certificate import CertificateUse
 from mailsrv.wire.networks import NetworkSet
@@ -14,7 +15,14 @@ from mailsrv.wire.tls_mode import TlsMode
 
 
 def _are_networks(_record: object, _attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    NetworkSet(value)
+    try:
+        NetworkSet(value)
+    except ValueError as error:
+        raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})") from error
+
+
+def _is_endpoint(_record: object, _attribute: Attribute[Any], value: str) -> None:
+    parse_endpoint(value)
 
 
 class Service(enum.Enum):
@@ -53,6 +61,7 @@ class ListenSettings:
     endpoint: str = required(
         "A Twisted server endpoint string; a relative path in unix: starts at this file's folder.",
         example="tcp:143:interface=0.0.0.0",
+        check=_is_endpoint,
     )
     tls: TlsMode = setting(TlsMode.NONE, "No TLS, TLS when the client asks for it, or TLS from the first octet.")
     client_certificates: CertificateUse = setting(
@@ -95,7 +104,7 @@ class ServerSettings:
     drain_seconds: float = setting(
         30.0, "How long running sessions may take to finish after SIGTERM.", at_least=0, unit="seconds"
     )
-    backlog: int = setting(1024, "Connections the kernel keeps waiting for each listener.", at_least=1)
+    backlog: int = setting(1024, "Connections the kernel keeps waiting for each listener.", at_least=1, at_most=65535)
     threads: int = setting(
         8, "Threads of each worker that wait for directories, name look-ups and certificates.", at_least=1, at_most=64
     )

@@ -35,7 +35,7 @@ def _are_addresses(_record: object, attribute: Attribute[Any], value: tuple[str,
         try:
             parse_mailbox(text)
         except AddressError as error:
-            raise ValueError(f"{text!r} is no address such as alice@example.test", attribute) from error
+            raise ValueError("expected addresses such as alice@example.test", attribute) from error
 
 
 def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
@@ -43,19 +43,19 @@ def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, .
         try:
             parse_domain(text)
         except AddressError as error:
-            raise ValueError(f"{text!r} is no domain", attribute) from error
+            raise ValueError("expected domains such as example.test", attribute) from error
 
 
 def _are_groups(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
     if not all(text.strip() for text in value):
-        raise ValueError("a group needs a name", attribute)
+        raise ValueError("expected names of groups", attribute)
 
 
 def _are_networks(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
     try:
         NetworkSet(text for text in value if text != LOCAL)
     except ValueError as error:
-        raise ValueError(f"{error}: expected networks such as 192.0.2.0/24, or {LOCAL}", attribute) from error
+        raise ValueError(f"expected networks such as 192.0.2.0/24, or {LOCAL} ({error})", attribute) from error
 
 
 @frozen

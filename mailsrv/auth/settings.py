@@ -16,7 +16,7 @@ def _networks(record: object, attribute: Attribute[Any], value: tuple[str, ...])
     try:
         NetworkSet(value)
     except ValueError as error:
-        raise ValueError(f"{error}: expected networks such as 192.0.2.0/24", attribute) from error
+        raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})", attribute) from error
 
 
 class ScramUse(enum.Enum):

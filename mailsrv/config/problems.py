@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import date, time
 
 from attrs import frozen
 
-_SECRET = re.compile(r"password|secret|token", re.IGNORECASE)
+# Of unknown keys, too: bind_pw, passphrase.
+_SECRET = re.compile(r"pass|pw|secret|token|credential", re.IGNORECASE)
 _SHOWN_LENGTH = 60
 
 
 @frozen
 class Problem:
-    """One mistake: where it is (``listen[1].endpoint``), what stands there, and what is expected."""
+    """One mistake: where it is (``listen[1].endpoint``; "" for the file), what stands there, and what is expected."""
 
     key: str
     expected: str
     found: str = ""
     """How the value reads in the file; "" where there is none."""
 
+    @property
+    def section(self) -> str:
+        """The key of the top level that it is in or below."""
+        return re.split(r"[.\[]", self.key, maxsplit=1)[0]
+
     def __str__(self) -> str:
-        place = self.key or "the file"
-        return f"{place} = {self.found}: {self.expected}" if self.found else f"{place}: {self.expected}"
+        place = f"{self.key} = {self.found}" if self.found else self.key
+        return f"{place}: {self.expected}" if place else self.expected
 
 
 class ConfigurationError(Exception):
@@ -50,7 +57,7 @@ def is_secret(key: str) -> bool:
 
 def show_value(key: str, value: object) -> str:
     """A value as TOML would write it, cut to a readable length; never a secret."""
-    if isinstance(value, str) and is_secret(key):
+    if is_secret(key) and not isinstance(value, dict):
         return "(hidden)"
     if isinstance(value, bool):
         text = "true" if value else "false"
@@ -60,6 +67,8 @@ def show_value(key: str, value: object) -> str:
         text = "{…}"
     elif isinstance(value, tuple | list):
         text = "[" + ", ".join(show_value(key, each) for each in value) + "]"
+    elif isinstance(value, date | time):
+        text = value.isoformat()
     else:
         text = repr(value)
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"

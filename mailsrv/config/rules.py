@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 
 from mailsrv.address import AddressError, parse_domain, parse_mailbox
 from mailsrv.app.endpoints import INHERITABLE_KINDS, parse_endpoint
@@ -26,24 +26,6 @@ _HOST_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 def _shown(value: object) -> str:
     return show_value("", value)
-
-
-def check_rules(settings: Settings) -> list[Problem]:
-    """Everything that contradicts itself in otherwise well-formed settings."""
-    return [
-        *_check_hostname(settings),
-        *_check_listeners(settings),
-        *_check_tls(settings),
-        *_check_domains(settings),
-        *_check_directories(settings),
-        *_check_lists(settings),
-        *_check_shared(settings),
-        *_check_store(settings),
-        *_check_networks(settings),
-        *_check_filters(settings),
-        *_check_routes(settings),
-        *_check_delivery(settings),
-    ]
 
 
 def _check_hostname(settings: Settings) -> Iterator[Problem]:
@@ -211,18 +193,21 @@ def _check_store(settings: Settings) -> Iterator[Problem]:
             yield Problem("store.path", expected, _shown(settings.store.path))
 
 
-def _check_networks(settings: Settings) -> Iterator[Problem]:
-    lists = [
-        (f"listen[{index}].plaintext_networks", listen.plaintext_networks or ())
-        for index, listen in enumerate(settings.listen)
-    ]
-    lists.append(("limits.exempt_networks", settings.limits.exempt_networks))
-    for key, networks in lists:
-        for position, text in enumerate(networks):
-            try:
-                ipaddress.ip_network(text)
-            except ValueError as error:
-                yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", _shown(text))
+def _check_listeners_networks(settings: Settings) -> Iterator[Problem]:
+    for index, listen in enumerate(settings.listen):
+        yield from _check_networks(f"listen[{index}].plaintext_networks", listen.plaintext_networks or ())
+
+
+def _check_exempt_networks(settings: Settings) -> Iterator[Problem]:
+    yield from _check_networks("limits.exempt_networks", settings.limits.exempt_networks)
+
+
+def _check_networks(key: str, networks: tuple[str, ...]) -> Iterator[Problem]:
+    for position, text in enumerate(networks):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", _shown(text))
 
 
 def _check_filters(settings: Settings) -> Iterator[Problem]:
@@ -273,3 +258,29 @@ def _check_delivery(settings: Settings) -> Iterator[Problem]:
         return
     if own and own.lower() not in {name.lower() for each in settings.domain for name in (each.name, *each.aliases)}:
         yield Problem("delivery.srs_domain", "expected one of [[domain]]: bounces come back there", _shown(own))
+
+
+# Each with the sections it looks at.
+_RULES: tuple[tuple[Callable[[Settings], Iterator[Problem]], frozenset[str]], ...] = (
+    (_check_hostname, frozenset({"hostname"})),
+    (_check_listeners, frozenset({"listen", "workers", "auth"})),
+    (_check_tls, frozenset({"listen", "tls"})),
+    (_check_domains, frozenset({"domain", "directory", "auth"})),
+    (_check_directories, frozenset({"directory", "domain"})),
+    (_check_lists, frozenset({"list", "domain", "directory", "auth"})),
+    (_check_shared, frozenset({"shared", "domain", "directory", "auth"})),
+    (_check_store, frozenset({"store", "workers", "domain", "directory"})),
+    (_check_listeners_networks, frozenset({"listen"})),
+    (_check_exempt_networks, frozenset({"limits"})),
+    (_check_filters, frozenset({"filter"})),
+    (_check_routes, frozenset({"route", "domain", "directory"})),
+    (_check_delivery, frozenset({"delivery", "domain", "directory"})),
+)
+
+
+def check_rules(settings: Settings, wrong: Set[str] = frozenset()) -> list[Problem]:
+    """Everything that contradicts itself in otherwise well-formed settings.
+
+    ``wrong`` sections hold other mistakes and are not what the file says: nothing that concerns them is judged.
+    """
+    return [problem for rule, sections in _RULES if not sections & wrong for problem in rule(settings)]

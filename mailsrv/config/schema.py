@@ -6,7 +6,9 @@ attribute has the name of its key.
 
 from __future__ import annotations
 
-from attrs import field, frozen
+from typing import Any
+
+from attrs import Attribute, field, frozen
 
 from mailsrv.app.settings import ListenSettings, LogSettings, ServerSettings
 from mailsrv.auth.access_settings import AccessSettings
@@ -38,6 +40,11 @@ from mailsrv.tls.settings import TlsSettings
 from mailsrv.wire.settings import LimitsSettings
 
 
+def _is_a_folder(_record: object, _attribute: Attribute[Any], value: str) -> None:
+    if not value:
+        raise ValueError("expected the path of a folder")
+
+
 @frozen
 class Settings:
     """A whole configuration file."""
@@ -49,6 +56,7 @@ class Settings:
         "Folder of the journal, the spool and the sockets between workers; made with mode 0700. "
         "It must be on a local disk.",
         example="/var/lib/mailsrv",
+        check=_is_a_folder,
     )
     workers: int = setting(
         1,

@@ -23,6 +23,9 @@ import attrs
 from mailsrv.config.problems import Problem, show_value
 
 _ATTRS_REFUSAL = re.compile(r"'\w+' must be ([<>]=? [^:]+): .*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_LIMIT = 2**63
+"""Up to which TOML promises whole numbers."""
 _PATH_NAMES = frozenset({"path", "certificate", "key", "state_dir"})
 _PATH_ENDINGS = ("_path", "_file", "_folder", "_dir", "_directory")
 
@@ -37,17 +40,21 @@ class Structurer:
     def record(self, record_type: type[Any], table: object, key: str) -> Any | None:
         """The record, or None if anything in ``table`` was wrong."""
         if not isinstance(table, Mapping):
-            self._wrong(key, table, f"expected a table, [{key}]")
+            self._wrong(key, table, f"expected a table, {_header(key)}")
             return None
         attributes = record_fields(record_type)
         before = len(self.problems)
         values: dict[str, Any] = {}
         for name, value in table.items():
             attribute = attributes.get(name)
+            place = _join(key, name)
             if attribute is None:
-                self.problems.append(Problem(_join(key, name), _unknown(name, attributes)))
-            else:
-                values[_argument(attribute)] = self._value(attribute, value, _join(key, name))
+                self._wrong(place, value, _unknown(name, attributes))
+                continue
+            count = len(self.problems)
+            taken = self._value(attribute, value, place)
+            if len(self.problems) == count:
+                values[_argument(attribute)] = taken
         for name, attribute in attributes.items():
             if name in table:
                 continue
@@ -58,8 +65,7 @@ class Structurer:
                 self.problems.append(Problem(_join(key, name), f"missing; expected {describe(attribute.type)}"))
             elif is_path(attribute) and isinstance(attribute.default, str):
                 values[_argument(attribute)] = self._resolve(attribute.default)
-        if len(self.problems) == before:
-            self._validate(attributes, values, key)
+        self._validate(attributes, values, key)
         if len(self.problems) > before:
             return None
         try:
@@ -109,23 +115,29 @@ class Structurer:
             return self.record(expected, value, key)
         if issubclass(expected, enum.Enum):
             return self._choice(expected, value, key)
-        if expected is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
         # bool is a subclass of int: true must not pass for 1.
-        if isinstance(value, expected) and not (isinstance(value, bool) and expected is not bool):
+        if expected in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+            # Neither nan nor infinity is below.
+            if not abs(value) < _LIMIT:
+                return self._wrong(key, value, "expected a finite number below 2^63")
+            if expected is float:
+                return float(value)
+        if isinstance(value, expected) and isinstance(value, bool) == (expected is bool):
             return value
         return self._wrong(key, value, f"expected {describe(expected)}")
 
     def _sequence(self, item_type: Any, value: object, key: str) -> Any:
         if not isinstance(value, list):
-            return self._wrong(key, value, f"expected {describe(tuple[item_type, ...])}")
+            header = f", each under {_header(f'{key}[]')}" if attrs.has(item_type) else ""
+            return self._wrong(key, value, f"expected {describe(tuple[item_type, ...])}{header}")
         return tuple(self.convert(item_type, item, f"{key}[{index}]") for index, item in enumerate(value))
 
     def _choice(self, choices: type[enum.Enum], value: object, key: str) -> Any:
         for choice in choices:
             if choice.value == value and isinstance(value, str):
                 return choice
-        hint = _did_you_mean(value, [choice.value for choice in choices])
+        # All of them are listed: only a misspelling is worth more words.
+        hint = _did_you_mean(value, [choice.value for choice in choices], likeness=0.8)
         return self._wrong(key, value, f"expected {describe(choices)}{hint}")
 
     def _free_table(self, value: object, key: str) -> Any:
@@ -178,7 +190,15 @@ def describe(expected: Any) -> str:
     return {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}[expected]
 
 
+def _header(key: str) -> str:
+    """``[server]`` or ``[[listen]]``: how the table of this key begins in a file."""
+    name, bracket, _ = key.partition("[")
+    return f"[[{name}]]" if bracket else f"[{key}]"
+
+
 def _join(key: str, name: str) -> str:
+    if not _BARE_KEY.fullmatch(name):
+        name = show_value("", name)
     return f"{key}.{name}" if key else name
 
 
@@ -187,6 +207,6 @@ def _unknown(name: str, known: Collection[str]) -> str:
     return f"unknown key{hint or '; known here: ' + ', '.join(sorted(known))}"
 
 
-def _did_you_mean(value: object, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(value, known, n=1) if isinstance(value, str) else []
+def _did_you_mean(value: object, known: Collection[str], likeness: float = 0.6) -> str:
+    close = difflib.get_close_matches(value, known, n=1, cutoff=likeness) if isinstance(value, str) else []
     return f'; did you mean "{close[0]}"?' if close else ""

@@ -24,7 +24,7 @@ def _domain_or_none(record: object, attribute: Attribute[Any], value: str) -> No
         if value:
             parse_domain(value)
     except AddressError as error:
-        raise ValueError(f"{value!r} is no domain") from error
+        raise ValueError("expected a domain such as example.test") from error
 
 
 @frozen

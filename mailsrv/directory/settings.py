@@ -23,7 +23,7 @@ def _domains(record: object, attribute: Attribute[Any], value: str | tuple[str, 
         try:
             parse_domain(domain)
         except AddressError as error:
-            raise ValueError(f"{domain!r} is no domain", attribute) from error
+            raise ValueError("expected a domain such as example.test", attribute) from error
 
 
 @frozen
@@ -84,7 +84,7 @@ def _mapping(record: DirectorySettings, attribute: Attribute[Any], value: Mappin
 
 def _attribute_name(attribute: Attribute[Any], value: str) -> None:
     if not is_attribute(value):
-        raise ValueError(f"{value!r} is no name of an attribute", attribute)
+        raise ValueError("expected the name of an attribute", attribute)
 
 
 def _empty() -> Mapping[str, Any]:

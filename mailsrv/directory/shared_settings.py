@@ -15,7 +15,7 @@ def _addresses(record: object, attribute: Attribute[Any], value: str | tuple[str
         try:
             parse_mailbox(text)
         except AddressError as error:
-            raise ValueError(f"{text!r} is no address such as support@example.test", attribute) from error
+            raise ValueError(f"{text!r}: expected an address such as support@example.test", attribute) from error
 
 
 @frozen

@@ -124,6 +124,7 @@ def test_all_mistakes_are_told_at_once():
     assert keys == {
         "access[0].action",
         "access[1].services[1]",
+        "access[1].users",
         "access[2].users",
         "access[2].networks",
         "access[2].domains",

@@ -173,7 +173,7 @@ def test_where_nothing_says_so_there_are_no_rules() -> None:
 def test_an_account_is_named_once() -> None:
     with pytest.raises(ValueError, match="shared twice"):
         make(Directory(), SharedSettings("support@example.test"), SharedSettings("SUPPORT@example.net"))
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="expected an address"):
         SharedSettings("support")
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match="expected an address"):
         SharedSettings("support@example.test", readers=("a b",))

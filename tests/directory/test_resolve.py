@@ -368,7 +368,7 @@ def test_domains_have_one_owner_for_each_name():
     assert "c.test" not in domains
     with pytest.raises(ValueError, match="twice"):
         LocalDomains((DomainSettings("a.test"), DomainSettings("b.test", aliases=("A.test",))))
-    with pytest.raises(ValueError, match="no domain"):
+    with pytest.raises(ValueError, match="expected a domain"):
         DomainSettings("not a domain")
 
 
