@@ -6,6 +6,7 @@ terminal, before anything is bound or forked.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from twisted.logger import ILogObserver, LogPublisher, globalLogPublisher
 from twisted.python import usage
 
 from mailsrv.app.logging import LogWriter, make_log_writer
+from mailsrv.app.privileges import may_use
 from mailsrv.app.reload import LoadedConfiguration, load_configuration
 from mailsrv.app.service import MailService
 from mailsrv.app.supervisor import SupervisorService
@@ -99,8 +101,14 @@ class Options(usage.Options):
             raise SystemExit(f"mailsrv: user {uid} has no passwd entry, so twistd --gid is needed too") from None
 
     def prepare_state_dir(self) -> None:
-        """Make state_dir, belonging to the user the server is going to run as."""
-        make_state_dir(self.configuration.settings.state_dir, self._owner())
+        """Make state_dir for the user the server is going to run as. OSError where that user could not use it."""
+        path, owner = self.configuration.settings.state_dir, self._owner()
+        make_state_dir(path, owner)
+        if not may_use(path, owner):
+            user = owner[0] if owner is not None else os.geteuid()
+            raise PermissionError(
+                errno.EACCES, f"user {user} may not write there; expected a folder of that user's", path
+            )
 
 
 def observer_of_nothing() -> ILogObserver:
@@ -129,7 +137,7 @@ def makeService(options: Options) -> IService:
     try:
         options.prepare_state_dir()
     except OSError as error:
-        raise SystemExit(f"mailsrv: state_dir cannot be made: {error}") from error
+        raise SystemExit(f"mailsrv: state_dir {error.filename} cannot be used: {error.strerror}") from error
     common: dict[str, Any] = {
         "manager": manager,
         "log_writer": options.log_writer,

@@ -7,6 +7,7 @@ silent: a saved user id, supplementary groups, capabilities kept by ``--euid``. 
 from __future__ import annotations
 
 import os
+import pwd
 
 from twisted.logger import Logger
 
@@ -32,6 +33,37 @@ class Privileges:
         if self._run_as is not None:
             drop_root(*self._run_as)
         check_dropped(self._started_as_root)
+
+
+def may_use(folder: str, run_as: tuple[int, int] | None) -> bool:
+    """Whether the user the server is going to run as (None: the present one) can read and write there.
+
+    Tried by a child process that becomes this user: folders above, groups and access lists count.
+    """
+    wanted = os.R_OK | os.W_OK | os.X_OK
+    if run_as is None:
+        return os.access(folder, wanted, effective_ids=True)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            become(*run_as)
+            status = 0 if os.access(folder, wanted) else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def become(uid: int, gid: int) -> None:
+    """Become this user for good, with all of its groups if it has a passwd entry."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        drop_root(uid, gid)
+        return
+    os.initgroups(name, gid)
+    os.setgid(gid)
+    os.setuid(uid)
 
 
 def drop_root(uid: int, gid: int) -> None:

@@ -68,6 +68,8 @@ def bind_all(settings: Settings) -> list[Listener]:
             for listener in bound:
                 listener.close()
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            if isinstance(error, PermissionError) and listen.endpoint.startswith("tcp"):
+                reason += " (ports below 1024 need root and --uid, or sockets of systemd's)"
             raise CannotListen(f"listen[{index}] cannot listen at {listen.endpoint}: {reason}") from error
     return bound
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import imaplib
 import os
+import re
 import shutil
 import signal
 import smtplib
@@ -202,6 +203,19 @@ def test_a_port_that_is_taken_is_named(make_server) -> None:
     assert "listen[0] cannot listen at tcp:" in result.stdout
     assert "in use" in result.stdout
     assert "Traceback" not in result.stdout
+
+
+def test_a_state_folder_the_server_could_not_use_is_told_before_it_starts(make_server, tmp_path: Path) -> None:
+    server = make_server()
+    # Of root's when nobody is to use it, and closed to its owner where the tests do not run as root.
+    server.state_dir.mkdir(mode=0o500)
+    user = ["--uid", "65534", "--gid", "65534"] if os.geteuid() == 0 else []
+    result = run_twistd(
+        *user, f"--pidfile={tmp_path / 'pid'}", "--logfile=-", "mailsrv", "--config", str(server.config_path)
+    )
+    assert result.returncode == 1
+    assert re.search(r"^mailsrv: state_dir /.* cannot be used: user \d+ may not write there", result.stdout)
+    assert not (tmp_path / "pid").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
