@@ -176,6 +176,8 @@ def parse_internal_date(text: bytes) -> tuple[int, int] | None:
         return None
     day, month_name, year, hour, minute, second, sign, zone_hours, zone_minutes = match.groups()
     offset = int(zone_hours) * 60 + int(zone_minutes)
+    if int(zone_hours) > 23 or int(zone_minutes) > 59:
+        return None
     if sign == b"-":
         offset = -offset
     try:

@@ -98,6 +98,11 @@ def test_internal_dates():
         assert parse_internal_date(wrong) is None
 
 
+@pytest.mark.parametrize("zone", [b"+9999", b"-2400", b"+0060"])
+def test_zones_that_are_none_are_refused_for_they_could_not_be_told_again(zone):
+    assert parse_internal_date(b"17-Jul-1996 02:44:25 " + zone) is None
+
+
 @given(st.integers(-(10**10), 10**11), st.integers(-14 * 60, 14 * 60))
 def test_what_is_written_is_read(seconds, offset):
     assert parse_date(format_date(seconds, offset)) == (seconds, offset)
