@@ -129,6 +129,12 @@ class IDisk(Interface):
         after trying everything.
         """
 
+    def sync_file_system(path: str) -> bool:
+        """The whole file system of the directory ``path`` is on disk; False where one ``syncfs`` cannot do that.
+
+        An error is raised here, and :meth:`sync_paths` still tells it to whom it is owed.
+        """
+
     def space_left(path: str) -> SpaceLeft:
         """Room on the file system of ``path``."""
 

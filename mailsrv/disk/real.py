@@ -247,6 +247,17 @@ class RealDisk:
         if first_error is not None:
             raise first_error
 
+    def sync_file_system(self, path: str) -> bool:
+        if self.file_system_type(path) not in SYNCFS_TYPES:
+            return False
+        # Each descriptor is told of an error once: that of ``sync_paths`` must not lose it to us.
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _call("syncfs", descriptor, path=path)
+        finally:
+            os.close(descriptor)
+        return True
+
     def _sync_files(self, directory: str, changed_since_ns: int) -> None:
         try:
             with os.scandir(directory) as entries:

@@ -12,6 +12,7 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from mailsrv.disk import IDisk, IDiskFile, RealDisk, RealFile, create_whole, make_directories, opened, write_durably
+from mailsrv.disk.interface import SYNCFS_TYPES
 
 
 @pytest.fixture
@@ -104,6 +105,12 @@ def test_sync_paths_with_and_without_syncfs(disk, tmp_path, monkeypatch):
     elsewhere.sync_paths([f"{tmp_path}/one"], changed_since_ns=time.time_ns() + 10**12)
     assert synced == [f"{tmp_path}/one/file"]
     elsewhere.close()
+
+
+def test_everything_is_synced_at_once_where_that_can_be_trusted(disk, tmp_path, monkeypatch):
+    assert disk.sync_file_system(str(tmp_path)) == (disk.file_system_type(str(tmp_path)) in SYNCFS_TYPES)
+    monkeypatch.setattr(disk, "file_system_type", lambda path: "nfs")
+    assert not disk.sync_file_system(str(tmp_path))
 
 
 def test_sync_paths_reports_the_error_after_trying_all(disk, tmp_path, monkeypatch):

@@ -49,8 +49,15 @@ class NotingFile:
 class NotingDisk(RealDisk):
     """Says what is synced and linked, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_syncfs: bool = True) -> None:
+        super().__init__()
         self.done: list[tuple[str, str]] = []
+        self._has_syncfs = has_syncfs
+
+    def sync_file_system(self, path: str) -> bool:
+        if self._has_syncfs:
+            self.done.append(("all", path))
+        return self._has_syncfs
 
     def open(self, path: str, *, write: bool = False) -> Any:
         return NotingFile(super().open(path, write=write), path, self.done)
@@ -117,6 +124,26 @@ def test_r_dur_octets_are_on_disk_before_the_link_and_the_link_before_the_commit
     assert steps[:2] == [("sync", str(file)), ("link", str(file))]
     assert ("directory", str(copy.parent)) in steps
     assert copy.stat().st_nlink == 2
+    pair.setting.stop()
+
+
+@pytest.mark.parametrize("taker", ["alice", "bob"])
+@pytest.mark.parametrize("has_syncfs", [True, False])
+def test_many_messages_are_synced_at_once_before_the_first_link(tmp_path: Path, taker: str, has_syncfs: bool) -> None:
+    disk = NotingDisk(has_syncfs=has_syncfs)
+    pair = Pair(tmp_path, disk)
+    pair.append(*(numbered(place) for place in range(40)))
+    pair.setting.journal.live.add(pair.setting.journal.segment_id)
+    disk.done.clear()
+    inbox, uids = pair.inbox(pair.alice), list(range(1, 41))
+    if taker == "bob":
+        result(pair.bob.copy_from(inbox, uids, "INBOX"))
+    else:
+        result(inbox.copy(uids, "INBOX"))
+    kinds = [kind for kind, _ in disk.done if kind != "directory"]
+    assert len(pair.files(taker)) == (40 if taker == "bob" else 80)
+    assert kinds.count("sync") == (0 if has_syncfs else 40)
+    assert (kinds[0] == "all") == has_syncfs
     pair.setting.stop()
 
 

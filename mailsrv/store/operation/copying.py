@@ -33,6 +33,8 @@ from mailsrv.store.operation.selection import read_messages, selected
 
 _CANNOT_LINK = frozenset({errno.EMLINK, errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP})
 _CHUNK = 1 << 20
+_SYNCED_ONE_BY_ONE = 16
+"""More messages are synced all at once, with whatever else the file system owes: one by one, thousands take minutes."""
 _SUMMARY = f"SELECT {SUMMARY_COLUMNS} FROM summary WHERE id = ?"
 _numbers = itertools.count()
 _process = os.urandom(8)
@@ -188,6 +190,9 @@ def _copy_into(
     must have no reason to write the source anew, as this account's scans cannot see that a link is left over then.
     """
     unsynced = _unsynced(messages, live_segments)
+    owed = unsynced
+    if len(unsynced) > _SYNCED_ONE_BY_ONE and transaction.disk.sync_file_system(source_path):
+        owed = frozenset()
     copied: list[MessageRow] = []
     made: list[Uid] = []
     if messages:
@@ -204,11 +209,11 @@ def _copy_into(
             uid=uid,
             letters=keywords.letters_of(message.keywords, known),
             source_key=_source_key(message, is_unsynced=message.id in unsynced, is_elsewhere=is_elsewhere),
-            is_synced_first=is_elsewhere and message.id in unsynced,
+            is_synced_first=is_elsewhere and message.id in owed,
         )
         if file is None:
             continue
-        if message.id in unsynced and not is_elsewhere:
+        if message.id in owed and not is_elsewhere:
             with opened(transaction.disk.open(f"{transaction.path(target)}/{file}")) as linked:
                 linked.sync()
         new_id = target.first_id | uid

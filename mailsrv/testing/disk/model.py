@@ -327,15 +327,25 @@ class ModelDisk:
     def sync_paths(self, directories: Collection[str], changed_since_ns: int = 0) -> None:
         with self._lock:
             found = [inode for inode in map(self._find, directories) if inode is not None]
-            try:
-                self._operate("sync_paths", "")
-            except PowerCut:
-                raise
-            except OSError as error:
-                self._doubt_everything(error)
-                raise
+            self._operate_on_everything("sync_paths")
             if found:
                 self._walk(self._root, lambda inode: inode.sync(lambda: None))
+
+    def sync_file_system(self, path: str) -> bool:
+        with self._lock:
+            self._existing(path)
+            self._operate_on_everything("sync_file_system")
+            self._walk(self._root, lambda inode: inode.sync(lambda: None))
+            return True
+
+    def _operate_on_everything(self, operation: str) -> None:
+        try:
+            self._operate(operation, "")
+        except PowerCut:
+            raise
+        except OSError as error:
+            self._doubt_everything(error)
+            raise
 
     def _doubt_everything(self, error: OSError) -> None:
         def fail() -> None:
