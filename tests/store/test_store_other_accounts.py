@@ -142,7 +142,7 @@ def test_many_messages_are_synced_at_once_before_the_first_link(tmp_path: Path, 
         result(inbox.copy(uids, "INBOX"))
     kinds = [kind for kind, _ in disk.done if kind != "directory"]
     assert len(pair.files(taker)) == (40 if taker == "bob" else 80)
-    assert kinds.count("sync") == (0 if has_syncfs else 40)
+    assert (kinds.count("sync") >= 40) != has_syncfs
     assert (kinds[0] == "all") == has_syncfs
     pair.setting.stop()
 
