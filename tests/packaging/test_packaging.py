@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mailsrv.app.endpoints import parse_endpoint
+from mailsrv.config.load import load
 from tests.scenarios.server import ALICE, WholeServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +103,20 @@ def test_every_socket_is_named_by_the_service_and_fits_the_sample() -> None:
             name = path.stem.removeprefix("mailsrv-")
             assert f"FileDescriptorName={name}\n" in path.read_text()
             assert f":name={name}" in path.read_text()
+
+
+def test_the_folders_of_the_sample_are_made_for_the_servers_user() -> None:
+    # A command that root gives before the first start would make them root's.
+    made = re.findall(
+        r"^d (\S+) \d+ mailsrv mailsrv -$", (ROOT / "etc/tmpfiles.d/mailsrv.conf").read_text(), re.MULTILINE
+    )
+    settings = load(str(ROOT / "etc" / "mailsrv.toml"))
+    endpoints = [parse_endpoint(listen.endpoint) for listen in settings.listen]
+    sockets = {os.path.dirname(each.argument("address")) for each in endpoints if each.kind == "unix"}
+    assert {settings.state_dir, *sockets} <= set(made)
+    service = (ROOT / "etc" / "systemd" / "mailsrv.service").read_text()
+    for line in ["StateDirectory=mailsrv", "RuntimeDirectory=mailsrv", "LogsDirectory=mailsrv"]:
+        assert f"\n{line}\n" in service
 
 
 def test_the_sandbox_is_the_one_required() -> None:
