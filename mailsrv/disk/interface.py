@@ -76,7 +76,7 @@ class IDisk(Interface):
     """Files and directories by absolute path."""
 
     def open(path: str, *, write: bool = False) -> IDiskFile:
-        """An existing file; symbolic links are not followed (R-Q-1)."""
+        """An existing file; symbolic links are not followed (R-Q-1), and what is no regular file is an error."""
 
     def create(path: str) -> IDiskFile:
         """A new file, mode 0600, for reading and writing; FileExistsError where the name is taken."""

@@ -148,7 +148,12 @@ class RealDisk:
 
     def open(self, path: str, *, write: bool = False) -> RealFile:
         mode = os.O_RDWR if write else os.O_RDONLY
-        return RealFile(os.open(path, mode | os.O_NOFOLLOW | os.O_CLOEXEC), path)
+        # O_NONBLOCK means nothing to a file, but to open a pipe without it is to wait for who writes into it.
+        descriptor = os.open(path, mode | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        return RealFile(descriptor, path)
 
     def create(self, path: str) -> RealFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -92,6 +92,16 @@ def test_status_of_nothing_is_none(disk, tmp_path):
     assert found.is_directory
 
 
+@pytest.mark.parametrize("write", [False, True])
+def test_r_q_1_what_is_no_regular_file_is_not_opened_and_not_waited_for(disk, tmp_path, write):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "directory").mkdir()
+    for name in ("pipe", "link", "directory"):
+        with pytest.raises(OSError, match=r"not a regular file|symbolic links|Is a directory"):
+            disk.open(f"{tmp_path}/{name}", write=write)
+
+
 def test_sync_paths_with_and_without_syncfs(disk, tmp_path, monkeypatch):
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "file").write_bytes(b"x")

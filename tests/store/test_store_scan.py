@@ -115,6 +115,14 @@ def test_a_file_put_there_is_a_new_message(account: Account):
     ]
 
 
+def test_a_pipe_put_there_is_no_message_and_keeps_nobody_waiting(account: Account):
+    account.append(b"Subject: 1\r\n\r\n")
+    os.mkfifo(account.root / "new" / "1700000000.pipe")
+    clock_goes_on(account.root / "new")
+    assert account.contents() == {1: b"Subject: 1\r\n\r\n"}
+    (account.root / "new" / "1700000000.pipe").unlink()
+
+
 def test_a_file_taken_away_is_expunged(account: Account):
     account.append(b"Subject: 1\r\n\r\n", b"Subject: 2\r\n\r\n")
     inbox = account.open()
