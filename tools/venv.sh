@@ -2,21 +2,22 @@
 # Make the virtual environment and install mailsrv into it: tools/venv.sh PYTHON FOLDER [DEPENDENCY-GROUP...]
 # The install is editable in compat mode, because the default editable mode hides the twistd plugin.
 set -euo pipefail
-python=${1:?python} venv=${2:?folder}
+python=${1?python} venv=${2:?folder}
 shift 2
 
 if [ -z "$python" ] || ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "mailsrv needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2
     exit 1
 fi
-if [ ! -x "$venv/bin/python" ]; then
+# One that was left half made has a Python without pip.
+if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     if ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         echo "Python's venv module is missing. Install it and try again:" >&2
         echo "    apt-get install python3-venv" >&2
         exit 1
     fi
     echo "making $venv with $("$python" --version)"
-    "$python" -m venv "$venv"
+    "$python" -m venv --clear "$venv"
 fi
 
 pip() { "$venv/bin/python" -m pip --quiet --quiet --disable-pip-version-check "$@"; }

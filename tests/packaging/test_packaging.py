@@ -150,6 +150,34 @@ def test_the_scripts_can_be_run_and_read_no_terminal() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text()
 
 
+@pytest.mark.parametrize("python", ["", "/nowhere/python3", "old"])
+def test_a_python_that_is_missing_or_old_is_told(tmp_path: Path, python: str) -> None:
+    if python == "old":
+        python = str(tmp_path / "python")
+        Path(python).write_text("#!/bin/sh\nexit 1\n")
+        Path(python).chmod(0o755)
+    result = subprocess.run(
+        [ROOT / "tools" / "venv.sh", python, tmp_path / "venv"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "mailsrv needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ...\n"
+
+
+def test_an_environment_that_was_left_half_made_is_made_anew(tmp_path: Path) -> None:
+    # Without pip in it, as an interrupted or refused `python -m venv` leaves it; and no network is asked here.
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ncase "$*" in "-m venv"*) echo "asked: $*"; exit 3;; esac\nexec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    result = subprocess.run(
+        [ROOT / "tools" / "venv.sh", python, tmp_path / "venv"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert f"asked: -m venv --clear {tmp_path / 'venv'}" in result.stdout
+    assert result.returncode == 3
+
+
 def test_a_bare_debian_is_told_the_one_line_it_needs(tmp_path: Path) -> None:
     # A Python without ensurepip, as Debian's is before python3-venv is installed.
     python = tmp_path / "python"
