@@ -68,7 +68,7 @@ def find_mailboxes(transaction: Transaction) -> dict[str, str]:
 def _take_in(transaction: Transaction, row: MailboxRow, path: str, *, was_ours: bool, is_unborn: bool) -> None:
     """A mailbox's messages; UIDs are kept where names (or ``dovecot-uidlist``) tell them."""
     disk = transaction.disk
-    listed = layout.list_messages(disk, path)
+    listed = layout.list_readable_messages(disk, path)
     if is_unborn:
         # No COPY or MOVE was ever committed: what one left is for the next scan to judge.
         listed = {base: file for base, file in listed.items() if _source_of(base) is None}

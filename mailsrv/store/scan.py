@@ -13,6 +13,7 @@ seen. Files are matched by the part of their name before the colon:
 * unknown and named for a copy that no row and no tombstone knows, its source being there: a COPY or MOVE
   that a crash cut off before its commit; it is removed.
 * any other: a new message (R-DUR-2), never changed in place; only its name gets a ``U=``.
+* named with octets that are no UTF-8: renamed first.
 * missing in two listings, one after the other: expunged by another program.
 
 How a new message is taken in stands in :mod:`mailsrv.store.adopt`.
@@ -67,13 +68,13 @@ def scan(transaction: Transaction, row: MailboxRow, now_ns: int, live_segments: 
     disk, path = transaction.disk, transaction.path(row)
     transaction.flush()
     times = layout.modified_times(disk, path)
-    listed = layout.list_messages(disk, path)
+    listed = layout.list_readable_messages(disk, path)
     known = {filename.base_of(message.file): message for message in _messages(transaction, row)}
     found = Scanned()
     missing = known.keys() - listed.keys()
     if missing:
         # A file renamed while the folder was read can be missed: only a second miss counts.
-        again = layout.list_messages(disk, path)
+        again = layout.list_readable_messages(disk, path)
         listed.update((base, again[base]) for base in missing & again.keys())
         missing -= again.keys()
     _merge(transaction, row, known, listed, found)

@@ -123,6 +123,32 @@ def test_a_pipe_put_there_is_no_message_and_keeps_nobody_waiting(account: Accoun
     (account.root / "new" / "1700000000.pipe").unlink()
 
 
+def test_file_names_that_are_no_text_keep_nobody_from_the_mailbox(account: Account):
+    account.append(b"Subject: 1\r\n\r\n")
+    for name in (b"1700000000.h\xf6st", b"1700000000.h\xffst", "1700000001.höst".encode()):
+        account.put(f"new/{os.fsdecode(name)}", b"Subject: %d\r\n\r\n" % len(name))
+    assert sorted(account.contents().values()) == [b"Subject: %d\r\n\r\n" % number for number in (1, 15, 15, 16)]
+    [path] = [path for path in account.files() if "xff" in path.name]
+    os.rename(path, os.fsencode(account.root / "cur" / path.name) + b":2,S\xff")
+    clock_goes_on(account.root / "new", account.root / "cur")
+    assert [flags for flags in account.flags().values() if flags] == [SEEN]
+    before = account.contents()
+    assert len(before) == 4
+    account.drop_index()
+    assert account.contents() == before
+
+
+def test_uids_of_dovecot_are_kept_for_names_that_are_no_text_too(tmp_path: Path):
+    for part in ("new", "cur", "tmp"):
+        (tmp_path / "alice" / part).mkdir(parents=True)
+    name = b"1700000000.h\xf6st"
+    (tmp_path / "alice" / "cur" / os.fsdecode(name + b":2,S")).write_bytes(b"Subject: 1\r\n\r\n")
+    (tmp_path / "alice" / "dovecot-uidlist").write_bytes(b"3 V1600000000 N42\n17 :" + name + b"\n")
+    account = Account(tmp_path)
+    assert account.contents() == {17: b"Subject: 1\r\n\r\n"}
+    account.setting.stop()
+
+
 def test_a_file_taken_away_is_expunged(account: Account):
     account.append(b"Subject: 1\r\n\r\n", b"Subject: 2\r\n\r\n")
     inbox = account.open()

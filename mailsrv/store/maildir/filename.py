@@ -11,6 +11,7 @@ stays where it is and is the key of the file; after it come the flags.
 from __future__ import annotations
 
 import base64
+import os
 import re
 from typing import NamedTuple
 
@@ -103,6 +104,13 @@ def parse_base(base: str) -> NameParts:
         uid if uid is not None and 0 < uid < 1 << 32 else None,
         token[1] if token else None,
     )
+
+
+def readable_name(file: str) -> str:
+    """The name itself where it is UTF-8; else with what is not written as ``\\x`` and two digits."""
+    if file.isascii():
+        return file
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def base_of(file: str) -> str:

@@ -7,13 +7,17 @@ its UIDVALIDITY and special use.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Sequence
 
 from attrs import frozen
+from twisted.logger import Logger
 
 from mailsrv.disk import IDisk, opened
-from mailsrv.store.maildir.filename import CUR, NEW, OUR_MARK, base_of
+from mailsrv.store.maildir.filename import CUR, NEW, OUR_MARK, base_of, readable_name
+
+_log = Logger()
 
 TMP = "tmp"
 IDENTITY = "mailsrv-mailbox"
@@ -105,6 +109,25 @@ def list_messages(disk: IDisk, path: str) -> dict[str, str]:
             if name[0] != "." and not entry.is_directory:
                 found[name.partition(":")[0]] = f"{part}/{name}"
     return found
+
+
+def list_readable_messages(disk: IDisk, path: str) -> dict[str, str]:
+    """The same list for the index, which keeps UTF-8 only: files with other names get names it can keep."""
+    readable: dict[str, str] = {}
+    for base, file in list_messages(disk, path).items():
+        name = readable_name(file)
+        if name == file:
+            readable[base] = file
+            continue
+        try:
+            if disk.status(f"{path}/{name}") is not None:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+            disk.rename(f"{path}/{file}", f"{path}/{name}")
+        except OSError as error:
+            _log.warn("{path}/{name} cannot be renamed and is left out: {error}", path=path, name=name, error=error)
+        else:
+            readable[base_of(name)] = name
+    return readable
 
 
 def modified_times(disk: IDisk, path: str) -> tuple[int, int]:

@@ -29,7 +29,8 @@ class UidList:
 def _read(disk: IDisk, path: str) -> str | None:
     try:
         with opened(disk.open(path)) as file:
-            return file.read(0, _MOST_OCTETS).decode("utf-8", "replace")
+            # As names of files are made readable: they are to be found again.
+            return file.read(0, _MOST_OCTETS).decode("utf-8", "backslashreplace")
     except OSError:
         return None
 
