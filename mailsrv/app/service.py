@@ -179,6 +179,10 @@ class MailService(Service):
         stop_reactor(self._reactor)
 
     async def _reload(self) -> None:
+        if self._starting is not None:
+            await self._starting
+        if not self.running:
+            return
         self._manager.reloading()
         self._reopen_log()
         loaded = read_again(self._configuration)

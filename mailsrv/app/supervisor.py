@@ -177,10 +177,9 @@ class SupervisorService(Service):
                 each.order("accept")
         elif self._all_are(WorkerState.ACCEPTING):
             self._has_started = True
-            count = len(self._workers)
             self._manager.start_watchdog(self._reactor)
-            self._manager.ready(f"serving with {count} workers")
-            _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname, workers=count)
+            self._tell_ready()
+            _log.info("mailsrv is ready", hostname=self._configuration.settings.hostname, workers=len(self._workers))
 
     def _all_are(self, state: WorkerState) -> bool:
         return all(worker.state is state for worker in self._workers.values())
@@ -219,7 +218,12 @@ class SupervisorService(Service):
                 self._log_writer.set_level(loaded.settings.log.level)
             for worker in self._workers.values():
                 worker.order("reload", text=loaded.text)
-        self._manager.ready("serving")
+        self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        if not self._has_started:
+            return
+        self._manager.ready(f"serving with {len(self._workers)} workers")
 
     def _is_usable(self, settings: Settings) -> bool:
         if self._check is None:

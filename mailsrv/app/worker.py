@@ -129,6 +129,8 @@ class Worker:
             self._reloader()
 
     async def _reload(self) -> None:
+        if self._starting is not None:
+            await self._starting
         try:
             settings = parse(self._text, self._start_order.config_path)
         except ConfigurationError as error:

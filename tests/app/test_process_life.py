@@ -240,6 +240,27 @@ def test_sighup_takes_a_good_file_and_refuses_a_broken_one_with_the_reasons(star
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_during_the_start_comes_after_it(start, tmp_path, workers):
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(tmp_path / "notify"))
+    notify.settimeout(20)
+    server = start(workers, environment={"NOTIFY_SOCKET": str(tmp_path / "notify"), "START_SECONDS": "1"})
+    server.wait_for("replaying", count=workers)
+    server.process.send_signal(signal.SIGHUP)
+    told = b""
+    while b"READY=1" not in told:
+        told = notify.recv(4096)
+    # Nobody is told that it serves before it does.
+    assert len([event for event in server.events() if "listens at" in event["text"]]) == 2 * workers
+    server.wait_for("reloaded: everything", count=workers)
+    steps = [(event.get("worker"), event["text"]) for event in server.events()]
+    for worker in {worker for worker, text in steps if text == "replayed"}:
+        assert steps.index((worker, "reloaded: everything")) > steps.index((worker, "replayed"))
+    assert server.stop() == 0
+
+
+@pytest.mark.slow
 def test_the_log_file_is_opened_anew_by_everybody_at_sigusr1(start):
     server = start(2)
     server.wait_for("mailsrv is ready")

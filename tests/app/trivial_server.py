@@ -13,7 +13,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.protocol import Factory, connectionDone
-from twisted.logger import globalLogBeginner
+from twisted.internet.task import deferLater
+from twisted.logger import Logger, globalLogBeginner
 from twisted.protocols.basic import LineReceiver
 
 from mailsrv.app import worker
@@ -23,6 +24,8 @@ from mailsrv.app.server import ReloadRefused
 from mailsrv.app.service import MailService
 from mailsrv.app.supervisor import SupervisorService
 from mailsrv.app.systemd import ServiceManager
+
+_log = Logger()
 
 
 class Greeter(LineReceiver):
@@ -79,7 +82,10 @@ class TrivialServer:
     def start(self):
         if not self.can_start:
             raise RuntimeError("the store is broken")
-        return succeed(None)
+        _log.info("replaying")
+        from twisted.internet import reactor
+
+        return deferLater(reactor, float(os.environ.get("START_SECONDS", "0")), _log.info, "replayed")
 
     def stop(self):
         return succeed(None)
