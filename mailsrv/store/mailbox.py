@@ -6,8 +6,6 @@ change bus ask for it, and ``refresh`` asks whenever a session wants to be sure.
 nobody changes costs a few ``stat`` calls a refresh and holds no index open.
 """
 
-# ruff: noqa: S608 (only names of columns and numbers of ours are put into statements; values are bound)
-
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ from mailsrv.store.content import close_all, open_contents
 from mailsrv.store.copies import copy_within
 from mailsrv.store.date_column import Columns, DateColumn, read_dates
 from mailsrv.store.index.delta import Delta, is_small, read_delta
-from mailsrv.store.index.rows import UID_MASK, MailboxRow, mailbox_by_id
+from mailsrv.store.index.rows import MailboxRow, mailbox_by_id
 from mailsrv.store.maildir import layout
 from mailsrv.store.operation import flags as flag_operation
 from mailsrv.store.operation import removal
@@ -388,18 +386,3 @@ class StoredMailbox(ViewedMailbox):
 
     def close(self) -> None:
         self._owner.close_mailbox(self)
-
-
-def load_view(connection: apsw.Connection, row: MailboxRow, change_log_entries: int) -> MailboxView:
-    """A new view of everything in the mailbox. In a thread, inside a read transaction."""
-    view = MailboxView(change_log_entries)
-    view.learn_keywords(row.known_keywords())
-    view.load(
-        connection.execute(
-            f"SELECT id & {UID_MASK}, mod_seq, flags, keywords FROM message WHERE id BETWEEN ? AND ? ORDER BY id",
-            (row.first_id, row.last_id),
-        )
-    )
-    view.highest_mod_seq = row.mod_seq
-    view.uid_next = row.uid_next
-    return view

@@ -44,7 +44,8 @@ from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.late_names import LateNames
 from mailsrv.store.listeners import Listeners
-from mailsrv.store.mailbox import StoredMailbox, load_view
+from mailsrv.store.loading import load_view
+from mailsrv.store.mailbox import StoredMailbox
 from mailsrv.store.mailbox_name import canonical_name
 from mailsrv.store.maildir import layout
 from mailsrv.store.maildrop_lock import lock_maildrop
