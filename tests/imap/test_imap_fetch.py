@@ -47,6 +47,16 @@ def test_often_asked_fields_do_not_open_the_message():
     assert b"Subject: Lunch" in client.ok(LISTING)
 
 
+def test_no_literal_has_nul_wherever_its_octets_come_from():
+    server = Server()
+    server.add(b"Subject: n\0l\r\nX-Other: n\0l\r\n\r\nn\0l\r\n")
+    client = server.connect().select()
+    for section in ("", "TEXT", "HEADER", "HEADER.FIELDS (Subject)", "HEADER.FIELDS (X-Other)"):
+        said = b"".join(client.ok(f"FETCH 1 (BODY.PEEK[{section}])"))
+        assert b"\0" not in said, section
+        assert b"n\x80l" in said
+
+
 def test_fields_that_are_not_in_the_index_come_from_the_message():
     server = Server()
     server.add(b"Subject: " + b"x" * 20_000 + b"\r\n\r\nbody\r\n")

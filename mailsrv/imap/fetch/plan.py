@@ -57,7 +57,8 @@ def _header_fields(item: SectionItem) -> Column:
     label, names = item.label, item.section.names
 
     def column(summary: MessageSummary) -> bytes:
-        fields = select_fields(summary.cached_fields, names)
+        # No literal has NUL (RFC 3501 section 9, CHAR8).
+        fields = select_fields(summary.cached_fields, names).replace(b"\0", b"\x80")
         return b"%b {%d}\r\n%b" % (label, len(fields), fields)
 
     return column
