@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,22 @@ def test_the_checkout_works_without_being_installed(tmp_path: Path) -> None:
     assert "--config" in run(twistd, "mailsrv", "--help", cwd=tmp_path, PYTHONPATH=str(ROOT))
     code = "from mailsrv.cli import main; main(['config', 'sample'])"
     assert "[[listen]]" in run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(ROOT))
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_library_has_a_reason_and_one_place() -> None:
+    of_users = [PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values()]
+    used = library_names(of_users)
+    reasons = "".join(path.read_text() for path in (ROOT / "docs" / "decisions").glob("2*.rst")).lower()
+    assert [name for name in used if name not in reasons] == []
+    listed = used + [name for name in library_names(PROJECT["dependency-groups"].values()) if name != "mailsrv"]
+    assert sorted(listed) == sorted(set(listed))
+
+
+def library_names(groups: Iterable[list[str]]) -> list[str]:
+    return [re.split(r"[\[>=]", each)[0] for group in groups for each in group]
 
 
 def test_the_plugin_folder_is_twisteds_own() -> None:
