@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os.path
 
 import click
 
@@ -47,11 +48,12 @@ def check(context: CommandContext, path: str | None, files: bool) -> None:
 @click.pass_obj
 def show(context: CommandContext, as_json: bool, changed: bool) -> None:
     """Show every setting with the value in force, defaults included; secrets are hidden."""
-    settings = context.settings
+    folder = os.path.dirname(os.path.abspath(context.config_path))
+    table = as_table(context.settings, unlike_defaults_in=folder if changed else None)
     if as_json:
-        click.echo(json.dumps(as_table(settings, only_changed=changed), indent=2))
+        click.echo(json.dumps(table, indent=2))
         return
-    for key, value in flatten(as_table(settings, only_changed=changed)):
+    for key, value in flatten(table):
         click.echo(f"{key} = {value}")
 
 

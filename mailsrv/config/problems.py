@@ -51,8 +51,8 @@ class ConfigurationError(Exception):
 def is_secret(key: str) -> bool:
     """Whether the name of a setting says that its value is nobody's business."""
     name = key.rpartition(".")[2]
-    # The path of a file with passwords is none.
-    return bool(_SECRET.search(name)) and not name.endswith(("_path", "_file"))
+    # Where a password is (a file, an attribute in a directory) is none.
+    return bool(_SECRET.search(name)) and not name.endswith(("_path", "_file", "_attribute"))
 
 
 def show_value(key: str, value: object) -> str:

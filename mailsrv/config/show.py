@@ -10,33 +10,42 @@ from typing import Any
 import attrs
 
 from mailsrv.config.problems import is_secret
-from mailsrv.config.structure import record_fields
+from mailsrv.config.structure import is_path, record_fields, resolve_path
 
 
-def as_table(record: Any, *, only_changed: bool = False) -> dict[str, Any]:
-    """A settings record as the TOML table that would make it."""
+def as_table(record: Any, *, unlike_defaults_in: str | None = None) -> dict[str, Any]:
+    """A settings record as the TOML table that would make it.
+
+    With ``unlike_defaults_in``, the folder of the file, only what a file there has to say.
+    """
     table: dict[str, Any] = {}
     for key, attribute in record_fields(type(record)).items():
         value = getattr(record, attribute.name)
-        if only_changed and value == default_of(attribute):
+        if unlike_defaults_in is not None and value == default_in(unlike_defaults_in, attribute):
             continue
-        table[key] = (
-            "(hidden)"
-            if isinstance(value, str) and value and is_secret(key)
-            else plain(value, only_changed=only_changed)
-        )
+        hidden = isinstance(value, str) and value and is_secret(key)
+        shown = "(hidden)" if hidden else plain(value, unlike_defaults_in=unlike_defaults_in)
+        # A section that was unlike its default in its paths alone.
+        if shown != {} or unlike_defaults_in is None:
+            table[key] = shown
     return table
 
 
-def plain(value: Any, *, only_changed: bool = False) -> Any:
+def plain(value: Any, *, unlike_defaults_in: str | None = None) -> Any:
     """A settings value as TOML or JSON have it."""
     if attrs.has(type(value)):
-        return as_table(value, only_changed=only_changed)
+        return as_table(value, unlike_defaults_in=unlike_defaults_in)
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, tuple):
-        return [plain(item, only_changed=only_changed) for item in value]
+        return [plain(item, unlike_defaults_in=unlike_defaults_in) for item in value]
     return value
+
+
+def default_in(folder: str, attribute: attrs.Attribute[Any]) -> Any:
+    """:func:`default_of` as it reads in a file of this folder, where relative paths start."""
+    default = default_of(attribute)
+    return resolve_path(default, folder) if is_path(attribute) else default
 
 
 def default_of(attribute: attrs.Attribute[Any]) -> Any:

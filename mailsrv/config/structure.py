@@ -64,7 +64,7 @@ class Structurer:
             elif attribute.default is attrs.NOTHING:
                 self.problems.append(Problem(_join(key, name), f"missing; expected {describe(attribute.type)}"))
             elif is_path(attribute) and isinstance(attribute.default, str):
-                values[_argument(attribute)] = self._resolve(attribute.default)
+                values[_argument(attribute)] = resolve_path(attribute.default, self.folder)
         self._validate(attributes, values, key)
         if len(self.problems) > before:
             return None
@@ -91,16 +91,8 @@ class Structurer:
     def _value(self, attribute: attrs.Attribute[Any], value: object, key: str) -> Any:
         result = self.convert(attribute.type, value, key)
         if is_path(attribute):
-            return self._resolve(result)
+            return resolve_path(result, self.folder)
         return result
-
-    def _resolve(self, value: Any) -> Any:
-        """A relative path starts at the folder of the file it is written in; an empty one says "none"."""
-        if isinstance(value, str) and value:
-            return os.path.normpath(os.path.join(self.folder, value))
-        if isinstance(value, tuple):
-            return tuple(self._resolve(item) for item in value)
-        return value
 
     def convert(self, expected: Any, value: object, key: str) -> Any:
         """``value`` as ``expected``; a mistake is noted and answered with None."""
@@ -174,6 +166,15 @@ def is_path(attribute: attrs.Attribute[Any]) -> bool:
     if stated is not None:
         return bool(stated)
     return attribute.name in _PATH_NAMES or attribute.name.endswith(_PATH_ENDINGS)
+
+
+def resolve_path(value: Any, folder: str) -> Any:
+    """A relative path starts at the folder of the file it is written in; an empty one says "none"."""
+    if isinstance(value, str) and value:
+        return os.path.normpath(os.path.join(folder, value))
+    if isinstance(value, tuple):
+        return tuple(resolve_path(item, folder) for item in value)
+    return value
 
 
 def describe(expected: Any) -> str:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mailsrv.app.settings import LogFormat, Service
 from mailsrv.config.load import load, parse
-from mailsrv.config.problems import ConfigurationError, show_value
+from mailsrv.config.problems import ConfigurationError, is_secret, show_value
 from mailsrv.config.reference import write_reference
 from mailsrv.config.sample import section_record, sections, write_sample
 from mailsrv.config.schema import Settings
@@ -307,13 +307,22 @@ def test_paths_are_recognised():
     }
 
 
+def test_where_a_secret_is_may_be_shown():
+    assert is_secret("bind_password")
+    assert not is_secret("directory[0].bind_password_file")
+    assert not is_secret("directory[0].password_attribute")
+
+
 def test_what_is_shown_makes_the_same_settings_again():
     settings = parse(GOOD, "/etc/mailsrv/mailsrv.toml")
     table = as_table(settings)
     assert table["listen"][0]["tls"] == "starttls"
     again = as_table(attrs.evolve(settings))
     assert again == table
-    assert as_table(settings, only_changed=True)["tls"] == {
+    changed = as_table(settings, unlike_defaults_in="/etc/mailsrv")
+    # Its default starts at the folder, too.
+    assert "store" not in changed
+    assert changed["tls"] == {
         "certificate": "/etc/mailsrv/cert.pem",
         "key": "/absolute/key.pem",
     }
