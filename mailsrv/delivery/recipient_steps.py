@@ -105,8 +105,7 @@ class RecipientSteps(TransactionState):
             for number, target in enumerate(targets, 1):
                 if number % TARGETS_IN_ONE_GO == 0:
                     await next_turn(parts.clock)
-                if target.user.quota_octets is not None:
-                    await check_room(parts.store, target, max(1, self._parameters.size or 1))
+                await check_room(parts.store, target, max(1, self._parameters.size or 1))
         if not parts.asks_rcpt:
             return Recipient(forward_path, targets, found.onward, parameters), reach
         decision = await self._ask(Phase.RCPT, forward_path)

@@ -9,6 +9,7 @@ from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver
 from mailsrv.interfaces.filter import Phase
 from mailsrv.interfaces.mailbox import OverQuota
+from mailsrv.store.settings import StoreSettings
 
 from .conftest import ALICE, BOB, FULL, SENDER, Account, make_house
 
@@ -131,6 +132,14 @@ class RecipientTests(SynchronousTestCase):
         fits = self.successResultOf(house.begin(size=200))
         self.successResultOf(fits.add_recipient(FULL))
         assert house.store.account(FULL).reserved_octets == 0
+
+    def test_so_is_one_over_the_quota_that_everybody_has(self):
+        house = make_house()
+        house.store.settings = StoreSettings(quota_octets=200)
+        transaction = self.successResultOf(house.begin(size=201))
+        self.failureResultOf(transaction.add_recipient(ALICE), OverQuota)
+        fits = self.successResultOf(house.begin(size=200))
+        self.successResultOf(fits.add_recipient(ALICE))
 
     def test_r_lim_2_accounts_of_one_message_have_a_limit(self):
         house = make_house(accounts_per_message=2)

@@ -166,8 +166,10 @@ class JournalTests(Deliveries):
 
     def test_a_bug_below_is_logged_and_answered_generally(self):
         house = make_house()
+        transaction = self.start(house)
         house.store.reserve_quota = lambda *arguments: fail(RuntimeError("/secret"))
-        error = self.refusal(house)
+        transaction.write(MESSAGE)
+        error = self.failureResultOf(transaction.finish(), MailError).value
         assert str(error.status) == "4.3.0"
         assert "secret" not in error.text
         assert len(self.flushLoggedErrors(RuntimeError)) == 1
@@ -326,8 +328,8 @@ class AbortTests(Deliveries):
         house = make_house()
         answer: Deferred = Deferred()
         released = []
-        house.store.reserve_quota = lambda *arguments: answer
         transaction = self.start(house)
+        house.store.reserve_quota = lambda *arguments: answer
         transaction.write(MESSAGE)
         finished = transaction.finish()
         transaction.abort()
