@@ -179,7 +179,7 @@ def test_a_killed_worker_costs_no_mail(make_server) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (("hostname", "hostnam"), 'hostnam: unknown key; did you mean "hostname"?'),
+        (("hostname", "hostnam"), 'hostnam = "mail.example.test": unknown key; did you mean "hostname"?'),
         (("endpoint = ", "endpoint = 3 #"), "expected text in quotes"),
         (("key.pem", "nokey.pem"), "nokey.pem"),
     ],
