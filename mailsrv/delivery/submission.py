@@ -19,7 +19,7 @@ FROM_OCTETS = 32768
 """A longer From or Sender field is refused: reading it would take noticeable time."""
 
 # Quoted strings, quoted pairs and the parentheses of comments, which may be nested (RFC 5322 3.2.2, 3.2.4).
-_LEXEMES = re.compile(rb'"(?:[^"\\]|\\.)*+"|\\.|[()]|[^"\\()]++|.', re.DOTALL)
+_LEXEMES = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"|\\.|[()]|[^"\\()]++|.', re.DOTALL)
 _BETWEEN_WORDS = re.compile(rb"[\s<>,;:\0]+")
 
 

@@ -21,7 +21,7 @@ from mailsrv.mailauth.keys import SigningKey, fold_base64
 from mailsrv.mailauth.settings import DkimSettings
 
 # A field with its folded lines. Lines that are none are passed over.
-_FIELDS = re.compile(rb"(?m:^)([!-9;-~]+)[ \t]*:(?:[^\r]++|\r(?!\n)|\r\n(?=[ \t]))*+\r\n")
+_FIELDS = re.compile(rb"(?m:^)([!-9;-~]+)[ \t]*:[^\r]*+(?:\r(?:(?!\n)|\n[ \t])[^\r]*+)*\r\n")
 _LINE_OCTETS = 76
 _FIELDS_OF_A_NAME = 32
 """Of a name, the lowest that are signed: a verifier has to go through them, and h= is a line of the message."""

@@ -33,14 +33,14 @@ class EnvelopeAddress(NamedTuple):
 GROUP_END = EnvelopeAddress(None, None, None, None)
 
 _ATOM = rb"[^\x00-\x20\x7f\"(),:;<>@\[\]\\]"
-_PHRASE = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+)'
+_PHRASE = rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+)'
 _ADDR_SPEC = b"(" + _ATOM + b"++)@(" + _ATOM + b"++)"
 _SIMPLE = re.compile(rb"[ \t]*+(?:(?:" + _PHRASE + b")<" + _ADDR_SPEC + b">|" + _ADDR_SPEC + rb")[ \t]*+(?:,|\Z)")
 _SPACES = re.compile(rb"[ \t]{2,}|\t")
 _TOKEN = re.compile(
     rb"(?P<space>[\x00-\x20\x7f]++)|(?P<atom>" + _ATOM + rb"++)|(?P<literal>\[[^\[\]]*+\])|(?P<special>.)", re.DOTALL
 )
-_QUOTED = re.compile(rb'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+_QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _COMMENT_TOKEN = re.compile(rb"[()]|\\.", re.DOTALL)
 
