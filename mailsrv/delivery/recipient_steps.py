@@ -56,9 +56,10 @@ class RecipientSteps(TransactionState):
         """Whether one recipient needs no further question: no limit is near, and no room to be looked for."""
         if len(self._accounts) >= self._parts.settings.accounts_per_message:
             return False
-        if not found.accounts or self._parts.service is Service.LMTP:
+        if self._parts.service is Service.LMTP:
             return True
-        return found.accounts[0].user.quota_octets is None
+        has_quota = self._parts.store.has_quota
+        return all(target.user.quota_octets is None and not has_quota(target.account) for target in found.accounts)
 
     async def _add_recipient(self, forward_path: Address, parameters: RecipientParameters) -> None:
         try:

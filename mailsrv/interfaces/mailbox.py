@@ -379,6 +379,9 @@ class IMailStore(Interface):
         late and closed when idle.
         """
 
+    def has_quota(account: Address) -> bool:
+        """Whether there is a limit where the directory names none: then ``reserve_quota`` may refuse."""
+
     def reserve_quota(account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
         """Set room aside before mail is journaled; the answer gives it back when the mail is applied or refused.
 

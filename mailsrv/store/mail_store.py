@@ -111,8 +111,14 @@ class MailStore:
         found.references += 1
         return succeed(found)
 
+    def has_quota(self, account: Address) -> bool:
+        settings = self._table.settings
+        held = self._accounts.get(account)
+        octets = settings.quota_octets if held is None else held.allowance.octets
+        return octets is not None or settings.quota_messages is not None
+
     def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
-        if limit_octets is None and not self._is_limited(account):
+        if limit_octets is None and not self.has_quota(account):
             return succeed(_nothing)
         try:
             found = self._account(account)
@@ -139,12 +145,6 @@ class MailStore:
             return failure
 
         return found.reserve(octets).addCallbacks(reserved, refused)
-
-    def _is_limited(self, account: Address) -> bool:
-        settings = self._table.settings
-        held = self._accounts.get(account)
-        octets = settings.quota_octets if held is None else held.allowance.octets
-        return octets is not None or settings.quota_messages is not None
 
     # Changes by other programs
 

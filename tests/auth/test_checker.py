@@ -276,6 +276,9 @@ class NotedStore:
         self.opened.append((account, quota_octets))
         return Deferred()
 
+    def has_quota(self, account: Address) -> bool:
+        return False
+
     def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Any:
         raise NotImplementedError
 

@@ -4,9 +4,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailsrv.address import Address, parse_forward_path
+from mailsrv.delivery.recipients import Found
+from mailsrv.directory.resolve import LocalRecipient
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver
+from mailsrv.interfaces.directory import DirectoryUser
 from mailsrv.interfaces.filter import Phase
 from mailsrv.interfaces.mailbox import OverQuota
 from mailsrv.store.settings import StoreSettings
@@ -140,6 +143,14 @@ class RecipientTests(SynchronousTestCase):
         self.failureResultOf(transaction.add_recipient(ALICE), OverQuota)
         fits = self.successResultOf(house.begin(size=200))
         self.successResultOf(fits.add_recipient(ALICE))
+
+    def test_and_where_the_user_is_known_without_asking(self):
+        house = make_house()
+        house.store.settings = StoreSettings(quota_octets=200)
+        transaction = self.successResultOf(house.begin(size=201))
+        known = Found((LocalRecipient(DirectoryUser(ALICE)),))
+        transaction._parts.policy.find_at_hand = lambda *arguments, **options: known
+        self.failureResultOf(transaction.add_recipient(ALICE), OverQuota)
 
     def test_r_lim_2_accounts_of_one_message_have_a_limit(self):
         house = make_house(accounts_per_message=2)

@@ -58,6 +58,9 @@ class SharingStore:
     def open_account(self, account: Address, quota_octets: int | None = None) -> Deferred[IAccountMailboxes]:
         return self.watch.open(DirectoryUser(account, quota_octets=quota_octets))
 
+    def has_quota(self, account: Address) -> bool:
+        return False
+
     def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
         answer: Deferred[Callable[[], None]] = self.store.reserve_quota(account, octets, limit_octets)
         return answer

@@ -48,6 +48,9 @@ class MemoryMailStore:
             found.quota_octets = quota_octets
         return succeed(found)
 
+    def has_quota(self, account: Address) -> bool:
+        return self.account(account).quota_octets is not None or self.settings.quota_messages is not None
+
     def reserve_quota(self, account: Address, octets: int, limit_octets: int | None) -> Deferred[Callable[[], None]]:
         def reserve() -> Callable[[], None]:
             found = self.account(account)
