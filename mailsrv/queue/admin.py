@@ -215,7 +215,7 @@ class QueueAdministration:
         if not total:
             return 0
         self._count(waits, None if destination is None else db.destination_id(str(destination)))
-        named = {
+        named: dict[str, float | str | None] = {
             "now": now,
             "dropped": ENDINGS.index(Ending.DROPPED),
             "text": "dropped by the administrator",

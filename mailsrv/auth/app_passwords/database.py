@@ -172,7 +172,7 @@ class AppPasswordDatabase:
 
     # -- the file ---------------------------------------------------------------------
 
-    def _select(self, rest: str, arguments: tuple[object, ...]) -> Sequence[AppPassword]:
+    def _select(self, rest: str, arguments: tuple[str | int, ...]) -> Sequence[AppPassword]:
         with self._reading() as connection:
             if connection is None:
                 return ()
