@@ -56,6 +56,8 @@ class TlsFiles:
         try:
             context = ssl.create_default_context(cafile=self.ca_file or None)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            # Since Python 3.13 also extensions are demanded that certificates of many directories do not have.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if self.certificate_file:
                 context.load_cert_chain(self.certificate_file, self.key_file or None)
         except (OSError, ValueError) as error:
