@@ -88,7 +88,9 @@ def issue(
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
         builder = builder.add_extension(identifier, critical=False)
     if is_ca:
-        usage = dict.fromkeys(_KEY_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+        # One that signs itself may serve, too.
+        allowed = ("digital_signature", "key_cert_sign", "crl_sign")
+        usage = {name: name in allowed for name in _KEY_USAGES}
         builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
