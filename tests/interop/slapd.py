@@ -285,6 +285,8 @@ class Slapd:
     def freeze(self) -> None:
         """It hangs: connections are made, nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
+        # Its threads stop one after the other; when the last has, its parent is told.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def thaw(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
