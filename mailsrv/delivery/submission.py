@@ -12,6 +12,7 @@ from mailsrv.address import Address, AddressError
 from mailsrv.errors import MailError
 from mailsrv.interfaces.account import IAccount, IDelegate
 from mailsrv.message import format_field, header_addresses, iterate_fields, parse_addresses
+from mailsrv.message.quoted_string import QUOTED_TEXT
 from mailsrv.status import NOT_AUTHORISED
 from mailsrv.wire.line_breaks import has_bare_line_break
 
@@ -19,7 +20,7 @@ FROM_OCTETS = 32768
 """A longer From or Sender field is refused: reading it would take noticeable time."""
 
 # Quoted strings, quoted pairs and the parentheses of comments, which may be nested (RFC 5322 3.2.2, 3.2.4).
-_LEXEMES = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*"|\\.|[()]|[^"\\()]++|.', re.DOTALL)
+_LEXEMES = re.compile(rb'"' + QUOTED_TEXT + rb'"|\\.|[()]|[^"\\()]++|.', re.DOTALL)
 _BETWEEN_WORDS = re.compile(rb"[\s<>,;:\0]+")
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mailsrv.address import Address, AddressError
 from mailsrv.message.fields import unfold
+from mailsrv.message.quoted_string import QUOTED_TEXT
 from mailsrv.message.settings import DEFAULT_LIMITS
 
 _COMMENT_NESTING = 100
@@ -33,14 +34,14 @@ class EnvelopeAddress(NamedTuple):
 GROUP_END = EnvelopeAddress(None, None, None, None)
 
 _ATOM = rb"[^\x00-\x20\x7f\"(),:;<>@\[\]\\]"
-_PHRASE = rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+)'
+_PHRASE = rb'"(' + QUOTED_TEXT + rb')"[ \t]*+|([^\x00-\x08\x0a-\x1f\x7f"(),:;<>@\[\]\\]*+)'
 _ADDR_SPEC = b"(" + _ATOM + b"++)@(" + _ATOM + b"++)"
 _SIMPLE = re.compile(rb"[ \t]*+(?:(?:" + _PHRASE + b")<" + _ADDR_SPEC + b">|" + _ADDR_SPEC + rb")[ \t]*+(?:,|\Z)")
 _SPACES = re.compile(rb"[ \t]{2,}|\t")
 _TOKEN = re.compile(
     rb"(?P<space>[\x00-\x20\x7f]++)|(?P<atom>" + _ATOM + rb"++)|(?P<literal>\[[^\[\]]*+\])|(?P<special>.)", re.DOTALL
 )
-_QUOTED = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"', re.DOTALL)
+_QUOTED = re.compile(rb'"(' + QUOTED_TEXT + rb')"', re.DOTALL)
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _COMMENT_TOKEN = re.compile(rb"[()]|\\.", re.DOTALL)
 

@@ -17,6 +17,7 @@ from attrs import frozen
 from mailsrv.message.charsets import decode_octets
 from mailsrv.message.fields import unfold
 from mailsrv.message.imap_strings import NIL, format_string
+from mailsrv.message.quoted_string import QUOTED_TEXT
 from mailsrv.message.settings import DEFAULT_LIMITS
 
 Parameters = tuple[tuple[bytes, bytes], ...]
@@ -28,11 +29,11 @@ _LONGEST_MEMORISED = 80
 _MEDIA_TYPE = re.compile(rb'([^\x00-\x20/;()",=\x7f]{1,127})[ \t]*/[ \t]*([^\x00-\x20/;()",=\x7f]{1,127})')
 _VALUE = re.compile(rb'[^\x00-\x20;()",=\x7f]{1,127}')
 _PARAMETER = re.compile(
-    rb'[;\x00-\x20]*+([^\x00-\x20=;"\x7f]++)[ \t]*+=[ \t]*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*)"|([^;]*+))', re.DOTALL
+    rb'[;\x00-\x20]*+([^\x00-\x20=;"\x7f]++)[ \t]*+=[ \t]*+(?:"(' + QUOTED_TEXT + rb')"|([^;]*+))', re.DOTALL
 )
 _TO_NEXT = re.compile(rb"[^;]*+;?")
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
-_COMMENT_TOKEN = re.compile(rb'[()]|\\.|"[^"\\]*+(?:\\.[^"\\]*+)*"?', re.DOTALL)
+_COMMENT_TOKEN = re.compile(rb'[()]|\\.|"' + QUOTED_TEXT + rb'"?', re.DOTALL)
 # RFC 2231 7: attribute = attribute-char* [ section ] [ "*" ]
 _SECTIONED = re.compile(rb"([^*]+)(?:\*([0-9]{1,4}))?(\*)?")
 _CHARSET_FORM = re.compile(rb"([^']*+)'([^']*+)'(.*)", re.DOTALL)
