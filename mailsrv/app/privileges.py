@@ -31,7 +31,7 @@ class Privileges:
     def give_up(self) -> None:
         """Raises :class:`PrivilegesRemain` where some are left."""
         if self._run_as is not None:
-            drop_root(*self._run_as)
+            become(*self._run_as)
         check_dropped(self._started_as_root)
 
 
@@ -55,20 +55,13 @@ def may_use(folder: str, run_as: tuple[int, int] | None) -> bool:
 
 
 def become(uid: int, gid: int) -> None:
-    """Become this user for good, with all of its groups if it has a passwd entry."""
+    """Become this user for good: with all of its groups, or none where it has no passwd entry (containers)."""
     try:
         name = pwd.getpwuid(uid).pw_name
     except KeyError:
-        drop_root(uid, gid)
-        return
-    os.initgroups(name, gid)
-    os.setgid(gid)
-    os.setuid(uid)
-
-
-def drop_root(uid: int, gid: int) -> None:
-    """Become this user for good. For users without a passwd entry, whom twistd cannot become (containers)."""
-    os.setgroups([])
+        os.setgroups([])
+    else:
+        os.initgroups(name, gid)
     os.setgid(gid)
     os.setuid(uid)
 
