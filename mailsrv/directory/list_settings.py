@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from attrs import frozen
 
-from attrs import Attribute, frozen
-
-from mailsrv.address import AddressError, parse_mailbox
+from mailsrv.directory.address_check import are_addresses
 from mailsrv.interfaces.rights import Posters
 from mailsrv.setting import required, setting
 
-
-def _addresses(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
-    for text in (value,) if isinstance(value, str) else value:
-        try:
-            parse_mailbox(text)
-        except AddressError as error:
-            raise ValueError(f"{text!r}: expected an address such as staff@example.test", attribute) from error
+_addresses = are_addresses("staff@example.test")
 
 
 @frozen
