@@ -145,8 +145,11 @@ class ContentFolder:
                 offset += len(octets)
 
     def is_intact(self, message: int, size: int, checksum: bytes) -> bool:
-        """Whether its file is what was accepted."""
-        return is_intact(self._disk, FileContent(self.path(message), size, checksum))
+        """Whether its file is what was accepted; it counts as touched.
+
+        Who wrote it may have ended before a checkpoint, so that nothing says it is on the disk.
+        """
+        return is_intact(self._disk, FileContent(self._place(message), size, checksum))
 
     def head(self, content: FileContent) -> bytes:
         """Where a Return-Path field may stand. Raises OSError."""

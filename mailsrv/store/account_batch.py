@@ -199,6 +199,8 @@ class AccountBatch:
         present = file
         if transaction.disk.status(f"{path}/{file}") is None:
             present = layout.find_file(transaction.disk, path, file) or file
+        # It may be there and not on the disk yet: no checkpoint came after the one who wrote it (R-DUR-1).
+        transaction.touched.update((self._account.root, f"{path}/{present[:3]}"))
         if source.is_held_by(transaction.disk, f"{path}/{present}", stored):
             return
         transaction.will_write(row)
@@ -207,7 +209,6 @@ class AccountBatch:
         temporary = f"{path}/{layout.TMP}/{filename.base_of(file)}"
         source.write(transaction.disk, temporary)
         transaction.disk.rename(temporary, f"{path}/{present}")
-        transaction.touched.update((self._account.root, f"{path}/{present[:3]}"))
 
     # Its end
 

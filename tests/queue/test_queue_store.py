@@ -566,6 +566,17 @@ def test_a_replay_puts_a_file_back_that_a_power_cut_took(tmp_path: Path):
     assert queue_octets(again) == BODY
 
 
+def test_r_dur_1_a_file_that_a_replay_finds_in_place_is_synced_by_the_next_checkpoint(tmp_path: Path):
+    """Its checkpoint was never finished: nothing says that it is on the disk."""
+    first = QueueSetting(tmp_path).start()
+    first.enqueue(("u@a.test", A), at=4096)
+    first.store.applier.take_touched()
+    [file] = first.files()
+    again = QueueSetting(tmp_path, run_id=b"run-2")
+    again.enqueue(("u@a.test", A), at=4096, is_replay=True)
+    assert str(file.parent) in again.store.applier.take_touched()
+
+
 def test_another_worker_reads_fresh_content_from_the_journal(tmp_path: Path):
     disk = RealDisk()
     slot = tmp_path / "journal" / "slot-0"

@@ -184,6 +184,19 @@ def test_a_replay_restores_a_file_that_a_crash_took(setting: StoreSetting, tmp_p
     assert path.read_bytes() == octets(1)
 
 
+def test_r_dur_1_what_a_replay_finds_in_place_is_synced_by_the_next_checkpoint(
+    store_settings: StoreSettings, tmp_path: Path
+):
+    """The process before wrote it and ended before its checkpoint: nothing has put it on the disk yet."""
+    first = StoreSetting(store_settings, run_id=b"1" * 16)
+    first.applier.apply(pending(1))
+    again = StoreSetting(store_settings, run_id=b"2" * 16)
+    again.applier.apply(pending(1, is_replay=True))
+    assert {str(tmp_path / "alice"), str(tmp_path / "alice" / "new")} <= set(again.applier.take_touched())
+    first.stop()
+    again.stop()
+
+
 def test_after_a_failed_checkpoint_files_are_looked_at_again(setting: StoreSetting, tmp_path: Path):
     one = pending(1)
     setting.applier.apply(one)
