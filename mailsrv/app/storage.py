@@ -14,6 +14,7 @@ from zope.interface import implementer
 
 from mailsrv.config.schema import Settings
 from mailsrv.disk import RealDisk
+from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import IChangeBus
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
@@ -108,6 +109,14 @@ async def retry_stuck(journal: Journal) -> None:
     All workers may do so at once: a delivery keeps its key, so its message is there once, and who
     comes second finds the file gone.
     """
+    try:
+        await _retry_each(journal)
+    except MailError as error:
+        # The server is about to stop, or the journal takes nothing any more and has said why.
+        _log.warn("mail that was put aside could not be tried again: {error}", error=error)
+
+
+async def _retry_each(journal: Journal) -> None:
     for stuck in await journal.list_stuck():
         try:
             (retried,) = await journal.retry_stuck([stuck.name])

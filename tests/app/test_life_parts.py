@@ -7,7 +7,7 @@ import socket
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, globalLogPublisher
 
@@ -15,9 +15,11 @@ from mailsrv.app import control
 from mailsrv.app.life import LagWatch
 from mailsrv.app.privileges import PrivilegesRemain, check_dropped
 from mailsrv.app.reload import Reloader, warn_of_restart_keys
+from mailsrv.app.storage import retry_stuck
 from mailsrv.app.supervisor import worker_environment
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.config.load import parse
+from mailsrv.errors import Unavailable
 from tests.smallest_config import SMALLEST
 
 
@@ -63,6 +65,18 @@ def test_reloads_come_one_after_the_other_and_none_is_forgotten(events):
     assert any("reload refused" in str(event.get("log_format")) for event in events)
     reloader()
     assert len(running) == 3
+
+
+def test_a_server_that_stops_right_after_a_reload_leaves_a_line_and_no_traceback(events):
+    class ClosedJournal:
+        def list_stuck(self):
+            return fail(Unavailable(cause="the journal is not open"))
+
+    journal: Any = ClosedJournal()
+    assert Deferred.fromCoroutine(retry_stuck(journal)).called
+    assert events[-1]["log_level"] is LogLevel.warn
+    assert "the journal is not open" in str(events[-1]["error"])
+    assert "log_failure" not in events[-1]
 
 
 def test_what_waits_for_a_restart_is_named(events):
