@@ -33,7 +33,7 @@ from mailsrv.app.privileges import Privileges
 from mailsrv.app.reload import LoadedConfiguration, read_again
 from mailsrv.app.server import CannotStart
 from mailsrv.app.service import bind_patiently, exit_with_failure, failures_told
-from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.signals import blocked_for_children, install_signal_actions, stop_reactor
 from mailsrv.app.status import ServerMark
 from mailsrv.app.systemd import ServiceManager
 from mailsrv.app.worker_process import STANDARD_ERROR_DESCRIPTOR, WorkerProcess, WorkerState
@@ -160,7 +160,8 @@ class SupervisorService(Service):
         command = [*self._command, f"worker-{number}"]
         self._workers[number] = worker
         try:
-            self._reactor.spawnProcess(worker, command[0], command, env=worker_environment(), childFDs=descriptors)
+            with blocked_for_children():
+                self._reactor.spawnProcess(worker, command[0], command, env=worker_environment(), childFDs=descriptors)
         except OSError as error:
             worker.not_spawned(str(error))
             return worker

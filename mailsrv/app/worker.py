@@ -26,7 +26,7 @@ from mailsrv.app.listening import BoundSocket
 from mailsrv.app.logging import LogWriter, make_log_writer
 from mailsrv.app.reload import Reloader, apply_settings
 from mailsrv.app.server import CannotStart, Server
-from mailsrv.app.signals import install_signal_actions, stop_reactor
+from mailsrv.app.signals import HELD_SIGNALS, install_signal_actions, stop_reactor
 from mailsrv.config.load import parse
 from mailsrv.config.problems import ConfigurationError
 from mailsrv.config.schema import Settings
@@ -85,7 +85,8 @@ class Worker:
             {
                 signal.SIGTERM: lambda: stop_reactor(self._reactor),
                 signal.SIGINT: lambda: None,
-                signal.SIGHUP: lambda: None,
+                # To all processes at once: the supervisor hands on what they mean.
+                **dict.fromkeys(HELD_SIGNALS, lambda: None),
             },
         )
         self._reactor.callWhenRunning(self._begin)
