@@ -245,7 +245,8 @@ class Journal:
         if entries:
             # Who waits for a UID does not count: an import of one message after the other would slow itself.
             self._pace.stored(sum(not entry.wants_note for entry in entries))
-            self._threads.apply.set_linger(self._settings.apply_linger if self._pace.is_busy else 0.0)
+            gathers = self._pace.is_busy and not self._has_enough(self._handed_on - self._handled)
+            self._threads.apply.set_linger(self._settings.apply_linger if gathers else 0.0)
         self._recover_others()
         return delay
 
@@ -349,8 +350,15 @@ class Journal:
         behind = self._handed_on - self._handled
         self._handed_on += len(entries)
         self._threads.apply.post(list(entries))
-        if (behind or self._pace.is_busy) and behind + len(entries) <= self._settings.apply_ahead:
+        ahead = behind + len(entries)
+        if self._has_enough(ahead):
+            self._threads.apply.hurry()
+        if (behind or self._pace.is_busy) and ahead <= self._settings.apply_ahead:
             self._reactor.callFromThread(self._answers.give, [entry for entry in entries if not entry.wants_note])
+
+    def _has_enough(self, ahead: int) -> bool:
+        """Whether gathering on would bring so many together that answers have to wait for the store."""
+        return ahead > self._settings.apply_ahead // 2
 
     def _refused_in_thread(self, entries: Sequence[Entry]) -> None:
         """In the commit thread: nothing of these will be delivered."""

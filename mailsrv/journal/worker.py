@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
@@ -32,6 +31,9 @@ class IWorker(Protocol[T_contra]):
     def set_linger(self, seconds: float) -> None:
         """From the handler: how long the next batch may gather after its first item. 0 until told otherwise."""
 
+    def hurry(self) -> None:
+        """From any thread: the batch that gathers has gathered enough. Never waits."""
+
 
 Handler = Callable[[list[T]], float | None]
 """Takes a batch (empty where only time has passed); answers when it wants to be called next at the latest."""
@@ -49,6 +51,7 @@ class ThreadWorker(Generic[T]):
         # and better than one that hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._linger = 0.0
+        self._has_enough = threading.Event()
 
     def start(self) -> None:
         self._thread.start()
@@ -58,9 +61,15 @@ class ThreadWorker(Generic[T]):
 
     def stop(self) -> None:
         self._inbox.put(None)
+        self._has_enough.set()
 
     def set_linger(self, seconds: float) -> None:
+        self._has_enough.clear()
         self._linger = seconds
+
+    def hurry(self) -> None:
+        if not self._has_enough.is_set():
+            self._has_enough.set()
 
     def join(self) -> None:
         """Wait for the end. Not in the reactor thread."""
@@ -75,7 +84,7 @@ class ThreadWorker(Generic[T]):
             try:
                 item = inbox.get(timeout=delay)
                 if self._linger:
-                    time.sleep(self._linger)
+                    self._has_enough.wait(self._linger)
                 while item is not None:
                     batch.append(item)
                     item = inbox.get_nowait()
