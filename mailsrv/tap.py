@@ -69,10 +69,10 @@ class Options(usage.Options):
         if path == "-":
             path = ""
         elif not path and self.is_daemon:
-            make_state_dir(settings.state_dir, self._owner())
+            make_state_dir(settings.state_dir, self.owner())
             path = os.path.join(settings.state_dir, "mailsrv.log")
         self.log_path = os.path.abspath(path) if path else ""
-        self.log_writer = make_log_writer(settings.log, path=self.log_path, owner=self._owner())
+        self.log_writer = make_log_writer(settings.log, path=self.log_path, owner=self.owner())
         globalLogPublisher.addObserver(self.log_writer)
         # twistd takes the name of a factory only: one that makes an observer of nothing.
         twistd["logger"] = f"{__name__}.observer_of_nothing"
@@ -84,10 +84,10 @@ class Options(usage.Options):
         try:
             pwd.getpwuid(uid)
         except KeyError:
-            self.run_as = self._owner()
+            self.run_as = self.owner()
             self.parent["uid"] = self.parent["gid"] = None
 
-    def _owner(self) -> tuple[int, int] | None:
+    def owner(self) -> tuple[int, int] | None:
         """Whom the server's files are to belong to, where twistd starts as root and is told ``--uid``."""
         if self.run_as is not None:
             return self.run_as
@@ -102,7 +102,7 @@ class Options(usage.Options):
 
     def prepare_state_dir(self) -> None:
         """Make state_dir for the user the server is going to run as. OSError where that user could not use it."""
-        path, owner = self.configuration.settings.state_dir, self._owner()
+        path, owner = self.configuration.settings.state_dir, self.owner()
         make_state_dir(path, owner)
         if not may_use(path, owner):
             user = owner[0] if owner is not None else os.geteuid()
@@ -141,6 +141,7 @@ def makeService(options: Options) -> IService:
     common: dict[str, Any] = {
         "manager": manager,
         "log_writer": options.log_writer,
+        "owner": options.owner(),
         "run_as": options.run_as,
         "is_daemon": options.is_daemon,
     }

@@ -93,10 +93,13 @@ def adopt(reactor: Any, descriptor: int, family: int, factory: IProtocolFactory)
     return adopted
 
 
-def bind(description: EndpointDescription, backlog: int) -> BoundSocket:
-    """Bind and listen, non-blocking. Raises OSError as the kernel does, EndpointError for systemd's names."""
+def bind(description: EndpointDescription, backlog: int, owner: tuple[int, int] | None = None) -> BoundSocket:
+    """Bind and listen, non-blocking. Raises OSError as the kernel does, EndpointError for systemd's names.
+
+    ``owner``: the user and group the server is going to run as, where root binds; a socket file belongs to them.
+    """
     if description.kind == "unix":
-        return _bind_unix(description, backlog)
+        return _bind_unix(description, backlog, owner)
     if description.kind == "systemd":
         return _take_from_systemd(description)
     family = socket.AF_INET6 if description.kind == "tcp6" else socket.AF_INET
@@ -115,7 +118,7 @@ def bind(description: EndpointDescription, backlog: int) -> BoundSocket:
     return BoundSocket(listener)
 
 
-def _bind_unix(description: EndpointDescription, backlog: int) -> BoundSocket:
+def _bind_unix(description: EndpointDescription, backlog: int, owner: tuple[int, int] | None) -> BoundSocket:
     path = description.argument("address")
     _remove_stale_socket(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -124,6 +127,9 @@ def _bind_unix(description: EndpointDescription, backlog: int) -> BoundSocket:
     try:
         listener.setblocking(False)
         listener.bind(path)
+        if owner is not None:
+            # The mode is about the server's user and group. Whoever may write in the folder cannot lead us elsewhere.
+            os.chown(path, *owner, follow_symlinks=False)
         listener.listen(description.number("backlog", backlog))
     except BaseException:
         listener.close()
@@ -201,10 +207,10 @@ class PluginListener:
 Listener = BoundSocket | PluginListener
 
 
-def open_listener(endpoint: str, backlog: int) -> Listener:
-    """What an endpoint string stands for, bound where that can be done before accepting."""
+def open_listener(endpoint: str, backlog: int, owner: tuple[int, int] | None = None) -> Listener:
+    """What an endpoint string stands for, bound where that can be done before accepting; see :func:`bind`."""
     description = parse_endpoint(endpoint)
-    return bind(description, backlog) if description.is_inheritable else PluginListener(endpoint)
+    return bind(description, backlog, owner) if description.is_inheritable else PluginListener(endpoint)
 
 
 def start_accepting(listener: Listener, reactor: Any, factory: IProtocolFactory) -> Deferred[IListeningPort]:

@@ -58,12 +58,12 @@ def failures_told(is_daemon: bool) -> Iterator[None]:
         raise SystemExit(1) from error
 
 
-def bind_all(settings: Settings) -> list[Listener]:
-    """Bind every ``[[listen]]``, or none: raises :class:`CannotListen`."""
+def bind_all(settings: Settings, owner: tuple[int, int] | None = None) -> list[Listener]:
+    """Bind every ``[[listen]]``, or none: raises :class:`CannotListen`. Socket files are to belong to ``owner``."""
     bound: list[Listener] = []
     for index, listen in enumerate(settings.listen):
         try:
-            bound.append(open_listener(listen.endpoint, settings.server.backlog))
+            bound.append(open_listener(listen.endpoint, settings.server.backlog, owner))
         except (OSError, ValueError) as error:
             for listener in bound:
                 listener.close()
@@ -74,12 +74,12 @@ def bind_all(settings: Settings) -> list[Listener]:
     return bound
 
 
-def bind_patiently(settings: Settings, patience_seconds: float) -> list[Listener]:
+def bind_patiently(settings: Settings, patience_seconds: float, owner: tuple[int, int] | None = None) -> list[Listener]:
     """:func:`bind_all`, waiting for ``patience_seconds`` while ports are still taken: before the reactor runs."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
-            return bind_all(settings)
+            return bind_all(settings, owner)
         except CannotListen as error:
             is_taken = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE
             if not is_taken or time.monotonic() >= deadline:
@@ -100,14 +100,17 @@ class MailService(Service):
         *,
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
+        owner: tuple[int, int] | None = None,
         run_as: tuple[int, int] | None = None,
         is_daemon: bool = False,
     ) -> None:
+        """``owner``: whom socket files are to belong to; ``run_as``: see :class:`Privileges`."""
         self._configuration = configuration
         self._build = build
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
+        self._owner = owner
         self._privileges = Privileges(run_as)
         self._is_daemon = is_daemon
         self._mark = ServerMark()
@@ -117,7 +120,7 @@ class MailService(Service):
     def privilegedStartService(self) -> None:
         settings = self._configuration.settings
         with failures_told(self._is_daemon):
-            listeners: Sequence[Listener] = bind_all(settings)
+            listeners: Sequence[Listener] = bind_all(settings, self._owner)
             set_apart()
             server = self._build(settings, self._reactor)
         self._life = ServerLife(server, listeners, settings, self._reactor)

@@ -62,20 +62,23 @@ class SupervisorService(Service):
         *,
         manager: ServiceManager,
         log_writer: LogWriter | None = None,
+        owner: tuple[int, int] | None = None,
         run_as: tuple[int, int] | None = None,
         is_daemon: bool = False,
         log_path: str = "",
         command: tuple[str, ...] = (),
         check: Callable[[Settings], None] | None = None,
     ) -> None:
-        """``command`` replaces the workers' program.
+        """``owner`` and ``run_as`` as in :class:`~mailsrv.app.service.MailService`.
 
+        ``command`` replaces the workers' program.
         ``check`` raises CannotStart for settings that cannot be used (a key that cannot be read).
         """
         self._configuration = configuration
         self._reactor = reactor
         self._manager = manager
         self._log_writer = log_writer
+        self._owner = owner
         self._privileges = Privileges(run_as)
         self._is_daemon = is_daemon
         self._log_path = log_path
@@ -105,7 +108,7 @@ class SupervisorService(Service):
         with failures_told(self._is_daemon):
             if self._check is not None:
                 self._check(settings)
-            bound: list[Listener] = bind_patiently(settings, _BIND_PATIENCE_SECONDS)
+            bound: list[Listener] = bind_patiently(settings, _BIND_PATIENCE_SECONDS, self._owner)
         self._listeners = [listener for listener in bound if isinstance(listener, BoundSocket)]
 
     def startService(self) -> None:

@@ -44,6 +44,18 @@ def test_a_unix_socket_has_its_mode_from_the_start_and_replaces_only_a_dead_one(
     assert not path.exists()
 
 
+def test_a_unix_socket_belongs_to_the_user_the_server_is_going_to_run_as(tmp_path):
+    """Only root can give it to somebody else: another user's run shows that it is asked for, and the mode stays."""
+    owner = (65534, 65533) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    path = tmp_path / "s.sock"
+    bound = open_listener(f"unix:{path}:mode=660", 10, owner)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid) == owner
+    assert stat.S_IMODE(found.st_mode) == 0o660
+    bound.close()
+    assert not path.exists()
+
+
 def test_a_file_in_the_way_is_not_removed(tmp_path):
     path = tmp_path / "precious"
     path.write_text("mail")

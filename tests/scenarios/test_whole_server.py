@@ -296,9 +296,14 @@ def test_root_is_given_up_after_the_ports_are_bound(uid: int) -> None:
     try:
         folder.chmod(0o755)
         # One process: the interpreter may stand where only root can start it again.
-        server = WholeServer(folder / "server")
+        extra = '[[listen]]\nservice = "submission"\nendpoint = "unix:shared/submission.sock:mode=660"\n'
+        server = WholeServer(folder / "server", extra=extra)
         for path in [server.folder, *server.folder.rglob("*")]:
             os.chown(path, uid, -1)
+        # As /tmp: only its owner can remove a file there.
+        shared = server.folder / "shared"
+        shared.mkdir()
+        shared.chmod(0o1777)
         with server.log_path.open("ab") as log:
             twistd = Path(sys.executable).with_name("twistd")
             options = ["--nodaemon", "--pidfile=", f"--logfile={server.log_path}"]
@@ -311,9 +316,15 @@ def test_root_is_given_up_after_the_ports_are_bound(uid: int) -> None:
             status = Path(f"/proc/{pid}/status").read_text()
             assert f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}" in status
             assert "CapEff:\t0000000000000000" in status
+        for socket_file, mode in ((server.lmtp_path, 0o600), (shared / "submission.sock", 0o660)):
+            found = socket_file.stat()
+            assert found.st_uid == uid
+            assert found.st_mode & 0o777 == mode
         server.reload()
         assert not server.events_with("reload refused")
         server.stop()
+        assert not server.lmtp_path.exists()
+        assert not list(shared.iterdir())
         assert (server.folder / "state").stat().st_mode & 0o777 == 0o700
     finally:
         server.kill()
