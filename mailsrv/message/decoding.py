@@ -26,6 +26,9 @@ _CHARSET = re.compile(rb'charset ?= ?"?([a-z0-9_-]++)')
 _HIDING = (b"base64", b"quoted-printable", b"message/", b"digest")
 _UTF8 = frozenset({b"utf-8", b"us-ascii", b"utf8", b"ascii"})
 _FOLDING = "mailsrv-fold"
+# Begins only where a run of white space does: linear, however long the run.
+_WHITE_SPACE_AT_END = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
+_ENDS_OF_WHITE_SPACE = (b" \r", b"\t\r", b" \n", b"\t\n")
 _ASCII_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
 
 
@@ -34,10 +37,17 @@ def decode_body(body: bytes, encoding: bytes) -> bytes | None:
     if encoding in (b"7bit", b"8bit", b"binary"):
         return body
     if encoding == b"quoted-printable":
-        return binascii.a2b_qp(body)
+        return _decode_quoted_printable(body)
     if encoding == b"base64":
         return decode_base64(body)
     return None
+
+
+def _decode_quoted_printable(body: bytes) -> bytes:
+    """RFC 2045 6.7: white space at the end of a line was added on the way, also behind the ``=`` of a soft line break."""
+    if body.endswith((b" ", b"\t")) or any(end in body for end in _ENDS_OF_WHITE_SPACE):
+        body = _WHITE_SPACE_AT_END.sub(b"", body)
+    return binascii.a2b_qp(body)
 
 
 def body_text(octets: Octets, part: Part, limit_octets: int = DEFAULT_LIMITS.search_text_octets) -> str:

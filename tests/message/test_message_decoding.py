@@ -52,6 +52,19 @@ def test_only_character_sets_are_used(charset):
     assert decode_octets(b"\\x41\xc3\xbc", charset) == "\\x41ü"
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"soft=  \r\nline=\t\r\nend", b"softlineend"),
+        (b"a  \r\nb \t\nc=20 \r\n", b"a\r\nb\nc \r\n"),
+        (b"a b =3D\tc \t", b"a b =\tc"),
+        (b" \r\n\t\r\n", b"\r\n\r\n"),
+    ],
+)
+def test_white_space_added_to_quoted_printable_on_the_way_is_taken_out_again(body, expected):
+    assert decode_body(body, b"quoted-printable") == expected
+
+
 def test_broken_base64_still_gives_what_it_holds():
     assert decode_body(b"QUJ\r\nDRA", b"base64") == b"ABCD"
     assert decode_body(b"QUJDR", b"base64") == b"ABC"
