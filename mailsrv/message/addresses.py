@@ -133,7 +133,7 @@ class _Lexer:
             self._take_quoted()
         elif octet == b"(":
             self._take_comment()
-        elif octet == b"," and self._route is None:
+        elif octet == b"," and (self._route is None or not is_in_angle):
             self._finish_address()
         elif octet == b";" and not is_in_angle:
             self._finish_address()
@@ -143,15 +143,13 @@ class _Lexer:
             self._route = None
         elif octet == b":" and self._inside is None and not self._in_group:
             self._begin_group()
-        elif octet == b"<" and self._inside is None:
+        elif octet == b"<":
+            if self._inside is not None:  # a comma, or a closing bracket, was forgotten
+                self._finish_address()
             self._inside = []
-            self._adl = None
-        elif octet == b"<" and is_in_angle:
-            self._finish_address()
-            self._inside = []
-            self._adl = None
-        elif octet == b">" and is_in_angle:
-            self._angle_is_closed = True
+        elif octet == b">":
+            self._angle_is_closed = is_in_angle or self._angle_is_closed
+            self._spaced = True
         elif octet == b"@":
             self._take_at(is_in_angle=is_in_angle)
         elif octet == b"\\":
