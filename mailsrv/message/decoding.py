@@ -44,7 +44,7 @@ def decode_body(body: bytes, encoding: bytes) -> bytes | None:
 
 
 def _decode_quoted_printable(body: bytes) -> bytes:
-    """RFC 2045 6.7: white space at the end of a line was added on the way, also behind the ``=`` of a soft line break."""
+    """RFC 2045 6.7: white space at the end of a line was added on the way, also that behind a soft line break's ``=``."""
     if body.endswith((b" ", b"\t")) or any(end in body for end in _ENDS_OF_WHITE_SPACE):
         body = _WHITE_SPACE_AT_END.sub(b"", body)
     return binascii.a2b_qp(body)
