@@ -135,6 +135,9 @@ class IDisk(Interface):
         An error is raised here, and :meth:`sync_paths` still tells it to whom it is owed.
         """
 
+    def cache_life() -> str:
+        """Names the operating system's cache from one loss of it to the next: ASCII, another one after each boot."""
+
     def space_left(path: str) -> SpaceLeft:
         """Room on the file system of ``path``."""
 

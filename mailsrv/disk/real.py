@@ -279,6 +279,13 @@ class RealDisk:
                 file.sync()
         self.sync_directory(directory)
 
+    def cache_life(self) -> str:
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return "unknown"
+
     def space_left(self, path: str) -> SpaceLeft:
         result = os.statvfs(path)
         return SpaceLeft(result.f_bavail * result.f_frsize, result.f_blocks * result.f_frsize)

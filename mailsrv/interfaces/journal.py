@@ -137,7 +137,10 @@ class IApplier(Interface):
         """
 
     def checkpoint_failed(keys: Collection[DeliveryKey]) -> None:
-        """What was applied under these keys may not be on disk: look at the files again on re-apply."""
+        """What was applied under these keys may not be on disk, whatever can be read: it is written anew on re-apply.
+
+        Also told before the replay of what another process had applied when its checkpoint failed.
+        """
 
 
 class IJournal(Interface):

@@ -10,9 +10,10 @@ Each step is posted by the one before, so that whatever a thread posted until th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from mailsrv.journal.answers import Answers, IJournalReactor
+from mailsrv.journal.keeper import Touched
 from mailsrv.journal.stages import Stages, Threads
 
 
@@ -51,7 +52,7 @@ class Ending:
         touched = self._stages.keeper.ask_touched()
         self._threads.keeper.post(lambda: self._stop_keeper(touched))
 
-    def _stop_keeper(self, touched: Collection[str] | Exception) -> None:
+    def _stop_keeper(self, touched: Touched | Exception) -> None:
         self._stages.keeper.stop(touched)
         self._reactor.callFromThread(self._stop_threads)
 

@@ -29,6 +29,7 @@ from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, IApplier, IJournal, JournalRecord
 from mailsrv.journal.answers import Answers, IJournalReactor
 from mailsrv.journal.apply import ApplyHooks, ApplyItem, ApplyStage
+from mailsrv.journal.checkpoint import Checkpoints
 from mailsrv.journal.commit import CommitHooks, CommitItem, CommitStage
 from mailsrv.journal.ending import Ending
 from mailsrv.journal.entry import Entry, Job
@@ -75,7 +76,17 @@ class Journal:
         self._reactor = reactor
         # Not the reactor's clock: that one moves with the system's time, and threads ask, too.
         self._seconds = seconds
-        self._others = RecoveryOfOthers(settings, directory, disk, applier, seconds) if recovers_others else None
+        self._checkpoints = Checkpoints(disk, directory)
+        others = RecoveryOfOthers(
+            settings,
+            directory,
+            disk,
+            applier,
+            checkpoints=self._checkpoints,
+            seconds=seconds,
+            sync_failed=self._sync_failed,
+        )
+        self._others = others if recovers_others else None
         self._stages: Stages | None = None
         self._refusal: MailError | None = Unavailable(cause="the journal is not open")
         self._stuck = StuckFolder(disk, os.path.join(directory, "stuck"))
@@ -156,6 +167,7 @@ class Journal:
             slot=slot,
             disk=self._disk,
             applier=self._applier,
+            checkpoints=self._checkpoints,
             stage=apply,
             hooks=KeeperHooks(self._threads.apply.post, self._threads.commit.post, self._threads.keeper.post),
             seconds=self._seconds,
@@ -169,8 +181,16 @@ class Journal:
         stages.keeper.look_at_space()
         # Replay may already have to write (stuck deliveries): the committer must find its stage.
         self._stages = stages
+        if self._checkpoints.is_doubtful():
+            stages.apply.redo(list(slot.live))
+            return
         for live in list(slot.live):
             stages.apply.replay(live, state)
+
+    def _sync_failed(self) -> None:
+        """In the apply thread, after the replay of another's slot."""
+        if self._stages is not None:
+            self._stages.keeper.other_sync_failed()
 
     def _start_failed(self, started: Deferred[None], failure: Failure) -> None:
         self._stages = None
@@ -387,7 +407,7 @@ class Journal:
     def _retry_stuck(self, names: Sequence[str] | None) -> list[RetriedDelivery]:
         wanted = [stuck.name for stuck in self._stuck.list()] if names is None else names
         stages = self._open_stages()
-        return [retry_stuck(name, self._stuck, stages, self._disk, self._applier) for name in wanted]
+        return [retry_stuck(name, self._stuck, stages, self._checkpoints, self._applier) for name in wanted]
 
     def _in_apply_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         if self._stages is None or self._stopped is not None:

@@ -18,7 +18,9 @@ from mailsrv.disk import IDisk, SpaceLeft
 from mailsrv.errors import MailError
 from mailsrv.interfaces.journal import IApplier
 from mailsrv.journal.apply import ApplyStage
+from mailsrv.journal.checkpoint import Checkpoints
 from mailsrv.journal.entry import Job
+from mailsrv.journal.octets import FormatError
 from mailsrv.journal.settings import JournalSettings
 from mailsrv.journal.slot import LiveSegment, Slot
 
@@ -37,6 +39,15 @@ class KeeperHooks:
     post_keeper: Callable[[Job], object]
 
 
+@frozen
+class Touched:
+    """What a checkpoint has to sync."""
+
+    directories: Collection[str]
+    failures: int
+    """How many syncs had failed when that was written."""
+
+
 class Keeper:
     """See the module. ``space`` may be read from any thread."""
 
@@ -49,6 +60,7 @@ class Keeper:
         slot: Slot,
         disk: IDisk,
         applier: IApplier,
+        checkpoints: Checkpoints,
         stage: ApplyStage,
         hooks: KeeperHooks,
         seconds: Callable[[], float],
@@ -57,6 +69,7 @@ class Keeper:
         self._slot = slot
         self._disk = disk
         self._applier = applier
+        self._checkpoints = checkpoints
         self._stage = stage
         self._hooks = hooks
         self._seconds = seconds
@@ -68,6 +81,8 @@ class Keeper:
         self._next_checkpoint = 0.0
         self._redo_owed: list[LiveSegment] = []
         """Segments of a checkpoint that failed, until they were applied again."""
+        self._owes_redo = False
+        """Whether somebody else's sync failed and nothing has been applied again since. In the apply thread."""
         self._is_doubtful = False
         """Whether the last checkpoint failed: the kernel tells an error once, so the next sync alone proves nothing."""
 
@@ -142,27 +157,46 @@ class Keeper:
         touched = self.ask_touched()
         self._hooks.post_keeper(lambda: self.finish_checkpoint(finished, touched))
 
-    def ask_touched(self) -> Collection[str] | Exception:
+    def ask_touched(self) -> Touched | Exception:
         """What a checkpoint has to sync, or why there can be none. In the apply thread."""
         try:
-            return frozenset(self._applier.take_touched())
-        except (OSError, MailError) as error:
+            if self._owes_redo:
+                self._redo_all()
+            return Touched(frozenset(self._applier.take_touched()), self._checkpoints.failures)
+        except (OSError, MailError, FormatError) as error:
             return error
 
-    def finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str] | Exception) -> bool:
+    def other_sync_failed(self) -> None:
+        """What the next checkpoint would sync was taken by one that failed. In the apply thread, and at once there."""
+        self._owes_redo = True
+        try:
+            self._redo_all()
+        except (OSError, FormatError) as error:
+            # It is tried again before the next checkpoint, which fails where this fails.
+            self._log.critical("the journal could not be read again: {error}", log_alarm="checkpoint", error=error)
+
+    def _redo_all(self) -> None:
+        with self._slot.lock:
+            segments = list(self._slot.live)
+        self._stage.redo(segments)
+        self._owes_redo = False
+
+    def finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Touched | Exception) -> bool:
         """Sync and recycle; whether all went well."""
         if self._is_stopping:
             # Asked for before the stop and answered after it: what it is about was finished by the stop.
             return False
         return self._finish_checkpoint(finished, touched)
 
-    def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Collection[str] | Exception) -> bool:
+    def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Touched | Exception) -> bool:
         since = min((live.opened_ns for live in finished), default=0)
         try:
             if isinstance(touched, Exception):
                 raise touched
-            self._disk.sync_paths(touched, max(0, since - _CLOCK_ALLOWANCE_NS))
-        except (OSError, MailError) as error:
+            self._checkpoints.sync(
+                touched.directories, begun=touched.failures, changed_since_ns=max(0, since - _CLOCK_ALLOWANCE_NS)
+            )
+        except (OSError, MailError, FormatError) as error:
             self.failed_checkpoints += 1
             self._pause = min(_LONGEST_PAUSE, self._pause * 2)
             self._next_checkpoint = self._seconds() + self._pause
@@ -192,10 +226,8 @@ class Keeper:
         owed = self._redo_owed
         if not owed:
             return
-        with self._slot.lock:
-            segments = list(self._slot.live)
         try:
-            self._stage.redo(segments)
+            self._redo_all()
         except OSError as error:
             self._log.critical("the journal could not be read again: {error}", log_alarm="checkpoint", error=error)
             return
@@ -203,7 +235,7 @@ class Keeper:
         for live in owed:
             live.is_in_checkpoint = False
 
-    def stop(self, touched: Collection[str] | Exception) -> None:
+    def stop(self, touched: Touched | Exception) -> None:
         """The last checkpoint; in the keeper's thread, when nothing is applied any more.
 
         Where an earlier one failed and none has succeeded since, nothing is recycled: the next start

@@ -16,6 +16,7 @@ from mailsrv.disk import IDisk
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier
+from mailsrv.journal.checkpoint import Checkpoints
 from mailsrv.journal.entry import Lane, Task
 from mailsrv.journal.replay import ControlState, read_control_state, replay_segment
 from mailsrv.journal.settings import JournalSettings
@@ -37,15 +38,26 @@ class Recovery:
     """Not applied: still in their slots."""
 
 
-def recover_all_slots(settings: JournalSettings, directory: str, disk: IDisk, applier: IApplier) -> Recovery:
+def recover_all_slots(
+    settings: JournalSettings,
+    directory: str,
+    disk: IDisk,
+    applier: IApplier,
+    *,
+    checkpoints: Checkpoints | None = None,
+    sync_failed: Callable[[], object] = lambda: None,
+) -> Recovery:
     """Replay every slot under ``directory`` (state_dir/journal) that is free. Blocking.
 
+    ``sync_failed`` is called where a sync at the end of a replay failed: what was to be synced with it, whoever
+    had it written, was taken from the applier and must be applied again.
     Raises OSError where a journal cannot be read, FormatError where a record is not understood:
     then the server must not start as if there were no mail in it.
     """
     slots = deliveries = left = 0
     if disk.status(directory) is None:
         return Recovery()
+    checkpoints = checkpoints or Checkpoints(disk, directory)
     for path in list(slot_directories(disk, directory)):
         slot = Slot.claim(path, disk, settings)
         if slot is None:
@@ -54,9 +66,11 @@ def recover_all_slots(settings: JournalSettings, directory: str, disk: IDisk, ap
             slot.open()
             if slot.live:
                 slots += 1
-                applied, not_applied = _recover(settings, slot, disk, applier)
-                deliveries += applied
-                left += not_applied
+                replayed = _recover(settings, slot, disk, applier, checkpoints)
+                deliveries += replayed.deliveries
+                left += replayed.left
+                if not replayed.is_synced:
+                    sync_failed()
             slot.remove_orphans()
         finally:
             slot.close()
@@ -79,18 +93,23 @@ class RecoveryOfOthers:
         directory: str,
         disk: IDisk,
         applier: IApplier,
+        *,
+        checkpoints: Checkpoints,
         seconds: Callable[[], float],
+        sync_failed: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._directory = directory
         self._disk = disk
         self._applier = applier
+        self._checkpoints = checkpoints
+        self._sync_failed = sync_failed
         self._seconds = seconds
         self._due = 0.0
 
     def recover(self) -> None:
         """Now; raises as :func:`recover_all_slots` does."""
-        recover_all_slots(self._settings, self._directory, self._disk, self._applier)
+        self._recover_all()
         self._due = self._seconds() + self._settings.recovery_interval
 
     def recover_when_due(self, *, at_once: bool = False) -> None:
@@ -100,12 +119,35 @@ class RecoveryOfOthers:
             return
         self._due = now + self._settings.recovery_interval
         try:
-            recover_all_slots(self._settings, self._directory, self._disk, self._applier)
+            self._recover_all()
         except (OSError, ValueError) as error:
             _log.error("the journal of an ended process was not replayed: {error}", error=error)
 
+    def _recover_all(self) -> None:
+        recover_all_slots(
+            self._settings,
+            self._directory,
+            self._disk,
+            self._applier,
+            checkpoints=self._checkpoints,
+            sync_failed=self._sync_failed,
+        )
 
-def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IApplier) -> tuple[int, int]:
+
+@frozen
+class _Replayed:
+    """What became of one slot."""
+
+    deliveries: int
+    left: int
+    is_synced: bool
+
+
+def _recover(
+    settings: JournalSettings, slot: Slot, disk: IDisk, applier: IApplier, checkpoints: Checkpoints
+) -> _Replayed:
+    begun = checkpoints.failures
+    is_doubtful = checkpoints.is_doubtful()
     state = read_control_state(slot)
     failing: set[Lane] = set()
     done: list[LiveSegment] = []
@@ -116,6 +158,8 @@ def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IAppli
         for batch in _batches(settings, slot, live, state):
             wanted = [task for task in batch if task.lane not in failing and _is_whole(disk, task)]
             failed += len(batch) - len(wanted)
+            if is_doubtful:
+                applier.checkpoint_failed([task.pending.key for task in wanted])
             answers = applier.apply([task.pending for task in wanted]) if wanted else ()
             for task, answer in zip(wanted, answers, strict=True):
                 if isinstance(answer, Applied):
@@ -133,14 +177,14 @@ def _recover(settings: JournalSettings, slot: Slot, disk: IDisk, applier: IAppli
         if not left:
             done.append(live)
     try:
-        disk.sync_paths(applier.take_touched())
+        checkpoints.sync(applier.take_touched(), begun=begun)
     except (OSError, MailError) as error:
         _log.critical("checkpoint after a replay failed: {error}", log_alarm="checkpoint", error=error)
         applier.checkpoint_failed(keys)
-        return deliveries, left
+        return _Replayed(deliveries, left, is_synced=False)
     for live in done:
         slot.recycle(live)
-    return deliveries, left
+    return _Replayed(deliveries, left, is_synced=True)
 
 
 def _batches(settings: JournalSettings, slot: Slot, live: LiveSegment, state: ControlState) -> Iterator[list[Task]]:

@@ -6,10 +6,10 @@ import os
 
 from attrs import frozen
 
-from mailsrv.disk import IDisk
 from mailsrv.errors import MailError
 from mailsrv.interfaces.content import FileContent
 from mailsrv.interfaces.journal import Applied, IApplier
+from mailsrv.journal.checkpoint import Checkpoints
 from mailsrv.journal.stages import Stages
 from mailsrv.journal.stuck import StuckFolder
 
@@ -23,22 +23,23 @@ class RetriedDelivery:
     error: str = ""
 
 
-def retry_stuck(name: str, stuck: StuckFolder, stages: Stages, disk: IDisk, applier: IApplier) -> RetriedDelivery:
+def retry_stuck(
+    name: str, stuck: StuckFolder, stages: Stages, checkpoints: Checkpoints, applier: IApplier
+) -> RetriedDelivery:
     """Deliver it under its old key; its file goes when the mail is durable in the mailbox. In the apply thread."""
     pending = stuck.load(name, stages.slot.spool_directory)
     if pending is None:
         return RetriedDelivery(name, False, "no such file, or it is damaged")
+    begun = checkpoints.failures
     try:
         (answer,) = applier.apply([pending])
         if not isinstance(answer, Applied):
             return RetriedDelivery(name, False, answer.error.text)
         try:
-            disk.sync_paths(applier.take_touched())
+            checkpoints.sync(applier.take_touched(), begun=begun)
         except (OSError, MailError) as error:
             applier.checkpoint_failed([pending.key])
-            with stages.slot.lock:
-                segments = list(stages.slot.live)
-            stages.apply.redo(segments)
+            stages.keeper.other_sync_failed()
             text = error.text if isinstance(error, MailError) else os.strerror(error.errno or 0)
             return RetriedDelivery(name, False, text)
         stuck.remove(name)

@@ -186,6 +186,8 @@ class FileApplier:
         self.doubted += keys
         # Written in doubt: away with it, the re-apply writes it anew.
         wanted = {key.to_octets().hex() for key in keys}
+        if self.disk.status(self.root) is None:
+            return
         for account in self.disk.list_directory(self.root):
             directory = os.path.join(self.root, account.name)
             for entry in self.disk.list_directory(directory):

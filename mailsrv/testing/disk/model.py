@@ -114,6 +114,7 @@ class ModelDisk:
     def __init__(self, capacity: int = 1 << 34) -> None:
         self._lock = threading.RLock()
         self._numbers = 1
+        self._life = 1
         self._root = self._new_inode(is_directory=True)
         self.space = _Space(capacity, capacity)
         self.operations: list[tuple[str, str]] = []
@@ -121,6 +122,7 @@ class ModelDisk:
         self.is_dead = False
         self._cut_at: int | None = None
         self._failures: dict[int, int] = {}
+        self._fail_next: dict[str, int] = {}
         self._fail_from: tuple[int, int, frozenset[str]] | None = None
         self.on_operation: Callable[[str, str], None] | None = None
 
@@ -134,6 +136,10 @@ class ModelDisk:
         """Let one operation fail, e.g. with ``errno.EIO``."""
         self._failures[number] = error_number
 
+    def fail_at_next(self, name: str, error_number: int) -> None:
+        """Let the next operation of this name fail, and no other."""
+        self._fail_next[name] = error_number
+
     def fail_from(self, number: int, error_number: int, names: Collection[str] = ()) -> None:
         """Let all operations (of these names, if given) from ``number`` on fail, until :meth:`heal`."""
         self._fail_from = (number, error_number, frozenset(names))
@@ -141,6 +147,7 @@ class ModelDisk:
     def heal(self) -> None:
         """No more failures. What was in doubt stays so."""
         self._failures.clear()
+        self._fail_next.clear()
         self._fail_from = None
 
     def _operate(self, name: str, path: str) -> None:
@@ -153,7 +160,7 @@ class ModelDisk:
         if self._cut_at is not None and number >= self._cut_at:
             self.is_dead = True
             raise PowerCut
-        error_number = self._failures.get(number)
+        error_number = self._failures.get(number) or self._fail_next.pop(name, None)
         if error_number is None and self._fail_from is not None:
             first, wanted, names = self._fail_from
             if number >= first and (not names or name in names):
@@ -370,6 +377,9 @@ class ModelDisk:
             else:
                 each(inode)
 
+    def cache_life(self) -> str:
+        return str(self._life)
+
     def space_left(self, path: str) -> SpaceLeft:
         with self._lock:
             self._operate("space_left", path)
@@ -384,11 +394,23 @@ class ModelDisk:
 
     # -- what a power cut leaves --------------------------------------------
 
+    def kill(self) -> None:
+        """The process ended, perhaps in the middle of what it did; the machine goes on, with all that was written."""
+        with self._lock:
+            self.cut_power_at(None)
+            self.is_dead = False
+
+            def unlock(inode: Inode) -> None:
+                inode.lock_owner = None
+
+            self._walk(self._root, unlock, names=False)
+
     def after_power_cut(self, seed: int) -> ModelDisk:
         """The disk as the machine may find it. Seed 0: nothing unsynced survived; seed 1: all of it; else by chance."""
         with self._lock:
             result = ModelDisk(self.space.total)
             result._numbers = self._numbers
+            result._life = self._life + 1
             used = copy_survivors(self._root, result._root, seed)
             result.space.free = max(0, result.space.total - used)
             return result
