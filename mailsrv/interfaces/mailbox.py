@@ -169,7 +169,7 @@ class MessageSummary:
     cached_fields: bytes
     """The header fields of ``mailsrv.message.CACHED_FIELD_NAMES`` as they stand in the message, in order."""
     sent_day: int
-    """Days since 1970-01-01 of the Date field, its own zone disregarded (SENTSINCE); -1 without a usable one."""
+    """``mailsrv.message.sent_day`` of the Date field, its time and zone disregarded (SENTSINCE); -1 without one."""
     email_id: str = ""
 
 

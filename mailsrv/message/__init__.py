@@ -14,6 +14,7 @@ from mailsrv.message.dates import (
     parse_internal_date,
     parse_search_date,
     sent_day,
+    sent_day_of,
 )
 from mailsrv.message.decoding import TextSearch, body_text, decode_body, fold_text, iterate_text
 from mailsrv.message.edits import (
@@ -92,6 +93,7 @@ __all__ = [
     "section_octets",
     "select_fields",
     "sent_day",
+    "sent_day_of",
     "summarise",
     "summarise_with_structure",
     "transmission_type",

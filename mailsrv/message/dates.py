@@ -40,7 +40,8 @@ _ZONES = {
     b"jst": 540,
 }
 
-_TIME = rb"(\d{1,2})[:.](\d{1,2})(?:[:.](\d{1,2})(?:[.,]\d{1,9})?)?"
+_COLON = rb"[ \t]*[:.][ \t]*"  # obs-hour, obs-minute: white space around them
+_TIME = rb"(\d{1,2})" + _COLON + rb"(\d{1,2})(?:" + _COLON + rb"(\d{1,2})(?:[.,]\d{1,9})?)?"
 _ZONE = rb"(?:[ \t]*(?:(?:GMT|UTC|UT)?([+-])(\d{1,2}):?(\d{2})|([A-Za-z]{1,5}+)(?![A-Za-z])))?"
 # [ day-of-week "," ] day month year hour:minute[:second] zone
 _RFC5322 = re.compile(
@@ -67,11 +68,13 @@ def parse_date(body: bytes) -> tuple[int, int] | None:
     Two-digit years as in RFC 5322 4.3, obsolete zones, comments, missing seconds and a missing
     zone (taken as UTC) are read, also asctime's order and ISO 8601.
     """
-    return _parse_date(body[:_LONGEST_DATE_OCTETS].strip())
+    found = _parse_date(body[:_LONGEST_DATE_OCTETS].strip())
+    return None if found is None else found[:2]
 
 
 @lru_cache(maxsize=64)
-def _parse_date(text: bytes) -> tuple[int, int] | None:
+def _parse_date(text: bytes) -> tuple[int, int, int] | None:
+    """The moment, and the day as it is written."""
     civil = _civil_date(text)
     if civil is None:
         return None
@@ -82,7 +85,7 @@ def _parse_date(text: bytes) -> tuple[int, int] | None:
         return None
     if hour > 24 or minute > 59 or second > 60:
         return None
-    return days * _SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset * 60, offset
+    return days * _SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset * 60, offset, days
 
 
 _Civil = tuple[tuple[int, int, int], tuple[int, int, int], int]
@@ -132,12 +135,14 @@ def _full_year(digits: bytes) -> int:
 
 
 def sent_day(body: bytes) -> int:
-    """Days since 1970-01-01 of a Date field, time and zone disregarded (SENTSINCE, RFC 9051 6.4.4); -1 without."""
-    moment = parse_date(body)
-    if moment is None:
-        return -1
-    seconds, offset = moment
-    return max((seconds + offset * 60) // _SECONDS_PER_DAY, -1)
+    """The :func:`sent_day_of` a Date field, time and zone disregarded (SENTSINCE, RFC 9051 6.4.4); -1 without."""
+    found = _parse_date(body[:_LONGEST_DATE_OCTETS].strip())
+    return -1 if found is None else sent_day_of(found[2])
+
+
+def sent_day_of(day: int) -> int:
+    """Days since 1970-01-01, one less for those before: in the same order, and none is -1."""
+    return day if day >= 0 else day - 1
 
 
 def _local(seconds: int, offset_minutes: int) -> datetime:

@@ -29,7 +29,8 @@ _FOLDING = "mailsrv-fold"
 # Begins only where a run of white space does: linear, however long the run.
 _WHITE_SPACE_AT_END = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 _ENDS_OF_WHITE_SPACE = (b" \r", b"\t\r", b" \n", b"\t\n")
-_ASCII_LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
+# TAB is a space: fields were folded with either, and nobody sees which.
+_ASCII_LOWER = bytes(range(9)) + b" " + bytes(range(10, 65)) + bytes(range(97, 123)) + bytes(range(91, 256))
 
 
 def decode_body(body: bytes, encoding: bytes) -> bytes | None:
@@ -44,7 +45,7 @@ def decode_body(body: bytes, encoding: bytes) -> bytes | None:
 
 
 def _decode_quoted_printable(body: bytes) -> bytes:
-    """RFC 2045 6.7: white space at the end of a line was added on the way, also that behind a soft line break's ``=``."""
+    """RFC 2045 6.7: white space at the end of a line was added on the way, also behind a soft line break's ``=``."""
     if body.endswith((b" ", b"\t")) or any(end in body for end in _ENDS_OF_WHITE_SPACE):
         body = _WHITE_SPACE_AT_END.sub(b"", body)
     return binascii.a2b_qp(body)
@@ -62,6 +63,11 @@ def text_parts(structure: MessageStructure) -> Iterator[Part]:
     return (part for part in structure.parts if part.is_text)
 
 
+def _is_report(part: Part) -> bool:
+    """Whether it is written in fields as messages are: delivery status, receipts, feedback (RFC 3464, 8098, 5965)."""
+    return part.content_type.media_type == b"message" and not part.is_attached_message
+
+
 def iterate_text(octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS) -> Iterator[str]:
     """The text of all text parts, in order, as far as ``limits.search_text_octets`` reach."""
     left = limits.search_text_octets
@@ -73,7 +79,9 @@ def iterate_text(octets: Octets, structure: MessageStructure, limits: MessageLim
 
 
 def fold_text(text: str) -> str:
-    """The form in which two texts are compared: case and compatibility forms are one."""
+    """The form in which two texts are compared: case and compatibility forms are one, and so are TAB and space."""
+    if "\t" in text:
+        text = text.replace("\t", " ")
     if text.isascii():
         return text.lower()
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
@@ -106,7 +114,7 @@ def _folded_ascii(text: str) -> bytes:
 class TextSearch:
     """One string looked for in many header fields and bodies (SEARCH: substring, case ignored).
 
-    White space of any kind and length in header fields counts as it stands after unfolding.
+    White space in header fields counts at the length it has after unfolding.
     """
 
     def __init__(self, wanted: str) -> None:
@@ -189,7 +197,9 @@ class TextSearch:
         return self.is_in_text(decode_octets(decoded, charset))
 
     def is_in_body(self, octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS) -> bool:
-        """SEARCH BODY: whether a text part contains it, or the header of an attached message."""
+        """SEARCH BODY: whether a part that is text contains it, or the header of an attached message."""
+        if not self._wanted:
+            return True
         left = limits.search_text_octets
         for part in structure.parts:
             if left <= 0:
@@ -199,7 +209,7 @@ class TextSearch:
                 if self.is_in_header(octets[start:end]):
                     return True
                 left -= end - start
-            if part.is_text:
+            if part.is_text or _is_report(part):
                 if self.is_in_part(octets, part, left):
                     return True
                 left -= part.body_octets

@@ -15,6 +15,7 @@ from mailsrv.message import (
     parse_internal_date,
     parse_search_date,
     sent_day,
+    sent_day_of,
 )
 
 MOMENT = 837_596_665  # 1996-07-17 09:44:25 UTC
@@ -41,6 +42,7 @@ MOMENT = 837_596_665  # 1996-07-17 09:44:25 UTC
         (b"17 Jul 096 09:44:25 GMT", (MOMENT, 0)),
         (b"Mi, 17 Jul 1996 09:44:25 +0000", (MOMENT, 0)),
         (b"Thu, 1 Jan 70 00:00:00 GMT", (0, 0)),
+        (b"Wed, 17 Jul 1996 02 : 44 (x) :25 -0700", (MOMENT, -420)),
         (b"Sat, 31 Dec 2016 23:59:60 +0000", (1_483_228_800, 0)),
         (b"Wed, 17 Jul 1996 09:44:25 +9999", (MOMENT, 0)),
     ],
@@ -71,11 +73,19 @@ def test_garbage_is_no_date(body):
 
 def test_sent_day_disregards_time_and_zone():
     expected = (date(1996, 7, 17) - date(1970, 1, 1)).days
-    for body in (b"17 Jul 1996 00:00:01 +1200", b"17 Jul 1996 23:59:59 -1100"):
-        assert sent_day(body) == expected
+    for time in (b"00:00:01 +1200", b"23:59:59 -1100", b"23:59:60 +0000", b"24:00 GMT"):
+        assert sent_day(b"17 Jul 1996 " + time) == expected
     assert parse_search_date(b"17-Jul-1996") == expected
     assert parse_search_date(b'"17-jul-1996"') == expected
-    assert sent_day(b"17 Jul 1960 00:00:00 GMT") == -1
+
+
+def test_days_before_1970_stay_in_order_and_are_not_the_day_of_none():
+    days = [
+        sent_day(body + b" 23:00:00 -0800") for body in (b"1 Jan 1900", b"30 Dec 1969", b"31 Dec 1969", b"1 Jan 1970")
+    ]
+    assert days == sorted(set(days))
+    assert -1 not in days
+    assert days[2:] == [sent_day_of(-1), sent_day_of(0)]
 
 
 def test_search_dates():

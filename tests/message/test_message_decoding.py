@@ -80,6 +80,7 @@ MESSAGE = (
     b"--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+Qm9sZDwvYj4=\r\n"
     b"--b\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n+APw-ber\r\n"
     b"--b\r\nContent-Type: application/x; name=hidden\r\n\r\ninvisible\r\n"
+    b"--b\r\nContent-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822; gone@example.test\r\n"
     b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: attached words\r\n\r\nin the attachment\r\n"
     b"--b--\r\n"
 )
@@ -103,7 +104,9 @@ def test_text_of_the_parts():
         ("Über", True, True),
         ("attached WORDS", True, True),
         ("in the attachment", True, True),
+        ("gone@example", True, True),
         ("invisible", False, False),
+        ("", True, True),
         ("strasse NACH k", False, True),
         ("boundary=b", False, True),
         ("日", False, False),
@@ -114,6 +117,20 @@ def test_body_and_text(wanted, is_in_body, is_in_text):
     search = TextSearch(wanted)
     assert search.is_in_body(MESSAGE, structure) is is_in_body
     assert search.is_in_message(MESSAGE, structure) is is_in_text
+
+
+def test_an_empty_text_is_in_messages_without_any_text():
+    picture = b"Content-Type: image/png\r\n\r\nx"
+    assert TextSearch("").is_in_body(picture, scan(picture))
+
+
+@pytest.mark.parametrize("wanted", ["long subject", "long\tsubject", "ÜBER long subject", "lé subject"])
+def test_a_field_folded_with_a_tab_is_found_with_a_space(wanted):
+    header = "Subject: über long\r\n\tsubject\r\nX-Name: lé\tsubject\r\n\r\n".encode()
+    search = TextSearch(wanted)
+    assert search.is_in_header(header, b"x-name" if "lé" in wanted else b"subject")
+    assert search.is_in_message(header, scan(header))
+    assert not search.is_ruled_out(header, with_header=True)
 
 
 def test_plain_messages_are_ruled_out_without_parsing():

@@ -24,7 +24,7 @@ from mailsrv.imap.search.keys import (
     joined,
     negated,
 )
-from mailsrv.message import TextSearch
+from mailsrv.message import TextSearch, sent_day_of
 from mailsrv.message.charsets import codec_name
 
 _FLAGS = {b"ANSWERED", b"DELETED", b"DRAFT", b"FLAGGED", b"SEEN"}
@@ -169,16 +169,16 @@ class SearchParser:
 
     # A message without a usable Date field (-1) is on no day, before none and since none.
     def _sent_before(self) -> Key:
-        day = self._day()
-        return BySummary(lambda summary, now: 0 <= summary.sent_day < day)
+        day = sent_day_of(self._day())
+        return BySummary(lambda summary, now: summary.sent_day != -1 and summary.sent_day < day)
 
     def _sent_on(self) -> Key:
-        day = self._day()
-        return BySummary(lambda summary, now: summary.sent_day == day and day >= 0)
+        day = sent_day_of(self._day())
+        return BySummary(lambda summary, now: summary.sent_day == day)
 
     def _sent_since(self) -> Key:
-        day = self._day()
-        return BySummary(lambda summary, now: summary.sent_day >= max(day, 0))
+        day = sent_day_of(self._day())
+        return BySummary(lambda summary, now: summary.sent_day != -1 and summary.sent_day >= day)
 
     def _older(self) -> Key:
         seconds = self._interval()
