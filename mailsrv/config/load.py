@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os.path
 import tomllib
+from collections.abc import Mapping
+from typing import Any
 
-import attrs
-
-from mailsrv.app.endpoints import resolve_unix_path
-from mailsrv.app.settings import ListenSettings
+from mailsrv.app.endpoints import EndpointError, resolve_unix_path
 from mailsrv.config.places import SYSTEM_PATH
 from mailsrv.config.problems import ConfigurationError, Problem
 from mailsrv.config.rules import check_rules
 from mailsrv.config.schema import Settings
 from mailsrv.config.structure import Structurer
-
-# For what has to be set and is missing or wrong, while the rest is looked at.
-_PLACEHOLDERS = {"hostname": "localhost", "state_dir": "/"}
 
 
 def load(path: str) -> Settings:
@@ -44,20 +40,26 @@ def parse(text: str, path: str) -> Settings:
         raise ConfigurationError(path, [Problem("", f"is not TOML: {error}")]) from error
     folder = os.path.dirname(os.path.abspath(path))
     structurer = Structurer(folder)
-    settings: Settings | None = structurer.record(Settings, table, "")
-    problems = structurer.problems
-    wrong = {problem.section for problem in problems}
-    if settings is None:
-        # What is well-formed is looked at all the same, so that all mistakes are told at once.
-        rest = {key: value for key, value in table.items() if key not in wrong}
-        settings = Structurer(folder).record(Settings, {**_PLACEHOLDERS, **rest}, "")
-    if settings is not None:
-        settings = attrs.evolve(settings, listen=_resolve_endpoints(settings.listen, folder))
-        problems = [*problems, *check_rules(settings, wrong)]
-    if problems or settings is None:
+    settings: Settings = structurer.record(Settings, _with_whole_endpoints(table, folder), "")
+    # What is sound is looked at all the same, so that all mistakes are told at once.
+    problems = [*structurer.problems, *check_rules(settings)]
+    if problems:
         raise ConfigurationError(path, problems)
     return settings
 
 
-def _resolve_endpoints(listeners: tuple[ListenSettings, ...], folder: str) -> tuple[ListenSettings, ...]:
-    return tuple(attrs.evolve(each, endpoint=resolve_unix_path(each.endpoint, folder)) for each in listeners)
+def _with_whole_endpoints(table: Mapping[str, Any], folder: str) -> Mapping[str, Any]:
+    """The file with paths in endpoint strings that start at its folder; what is malformed there stays."""
+    listeners = table.get("listen")
+    if not isinstance(listeners, list):
+        return table
+    return {**table, "listen": [_with_whole_endpoint(each, folder) for each in listeners]}
+
+
+def _with_whole_endpoint(listener: object, folder: str) -> object:
+    if not (isinstance(listener, dict) and isinstance(listener.get("endpoint"), str)):
+        return listener
+    try:
+        return {**listener, "endpoint": resolve_unix_path(listener["endpoint"], folder)}
+    except EndpointError:
+        return listener

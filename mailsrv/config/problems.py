@@ -22,11 +22,6 @@ class Problem:
     found: str = ""
     """How the value reads in the file; "" where there is none."""
 
-    @property
-    def section(self) -> str:
-        """The key of the top level that it is in or below."""
-        return re.split(r"[.\[]", self.key, maxsplit=1)[0]
-
     def __str__(self) -> str:
         place = f"{self.key} = {self.found}" if self.found else self.key
         return f"{place}: {self.expected}" if place else self.expected
@@ -72,3 +67,8 @@ def show_value(key: str, value: object) -> str:
     else:
         text = repr(value)
     return text if len(text) <= _SHOWN_LENGTH else text[: _SHOWN_LENGTH - 1] + "…"
+
+
+def shown(value: object) -> str:
+    """:func:`show_value` of what is no secret, whatever its key."""
+    return show_value("", value)

@@ -1,5 +1,7 @@
 """Turn a TOML table into a frozen attrs record, noting every mistake on the way.
 
+A table with mistakes becomes a partial record (:mod:`mailsrv.config.partial`) of what is sound in it.
+
 Understands exactly the field types settings records may have: ``str``, ``int``, ``float``,
 ``bool``, string enums, tuples of these, ``X | None``, mappings (free tables), nested records and
 tuples of records. Nothing is converted silently: a number in quotes is a mistake.
@@ -20,12 +22,16 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 
+from mailsrv.config.partial import partial_record
 from mailsrv.config.problems import Problem, show_value
 
 _ATTRS_REFUSAL = re.compile(r"'\w+' must be ([<>]=? [^:]+): .*")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_UNSOUND: Any = object()
 _LIMIT = 2**63
 """Up to which TOML promises whole numbers."""
+_LIKENESS = 0.6
+"""From which on one name may be a misspelling of another."""
 _PATH_NAMES = frozenset({"path", "certificate", "key", "state_dir"})
 _PATH_ENDINGS = ("_path", "_file", "_folder", "_dir", "_directory")
 
@@ -37,13 +43,26 @@ class Structurer:
         self.folder = folder
         self.problems: list[Problem] = []
 
-    def record(self, record_type: type[Any], table: object, key: str) -> Any | None:
-        """The record, or None if anything in ``table`` was wrong."""
+    def record(self, record_type: type[Any], table: object, key: str) -> Any:
+        """The record; a partial one if anything in ``table`` was wrong."""
         if not isinstance(table, Mapping):
             self._wrong(key, table, f"expected a table, {_header(key)}")
-            return None
+            return partial_record(record_type, {})
         attributes = record_fields(record_type)
         before = len(self.problems)
+        values = self._values(attributes, table, key)
+        if len(self.problems) > before:
+            return partial_record(record_type, {attributes[name].name: value for name, value in values.items()})
+        try:
+            return record_type(**{_argument(attributes[name]): value for name, value in values.items()})
+        except (ValueError, TypeError) as refusal:
+            self.problems.append(Problem(key, str(refusal.args[0]) if refusal.args else "not accepted"))
+            return partial_record(record_type, {})
+
+    def _values(
+        self, attributes: Mapping[str, attrs.Attribute[Any]], table: Mapping[str, object], key: str
+    ) -> dict[str, Any]:
+        """What is sound, of what stands there and of what is left to its default."""
         values: dict[str, Any] = {}
         for name, value in table.items():
             attribute = attributes.get(name)
@@ -51,42 +70,47 @@ class Structurer:
             if attribute is None:
                 self._wrong(place, value, _unknown(name, attributes))
                 continue
-            count = len(self.problems)
+            before = len(self.problems)
             taken = self._value(attribute, value, place)
-            if len(self.problems) == count:
-                values[_argument(attribute)] = taken
+            if len(self.problems) > before:
+                # Of records in it some part is sound.
+                if taken is not _UNSOUND:
+                    values[name] = taken
+            elif self._is_valid(attribute, taken, place):
+                values[name] = taken
+        doubtful = _perhaps_meant(table, attributes, is_top=not key)
         for name, attribute in attributes.items():
-            if name in table:
-                continue
-            if attribute.type is not None and attrs.has(attribute.type):
-                # Paths in its defaults have to be resolved like written ones.
-                values[_argument(attribute)] = self.record(attribute.type, {}, _join(key, name))
-            elif attribute.default is attrs.NOTHING:
-                self.problems.append(Problem(_join(key, name), f"missing; expected {describe(attribute.type)}"))
-            elif is_path(attribute) and isinstance(attribute.default, str):
-                values[_argument(attribute)] = resolve_path(attribute.default, self.folder)
-        self._validate(attributes, values, key)
-        if len(self.problems) > before:
-            return None
-        try:
-            return record_type(**values)
-        except (ValueError, TypeError) as refusal:
-            self.problems.append(Problem(key, str(refusal.args[0]) if refusal.args else "not accepted"))
-            return None
+            if name not in table:
+                taken = self._default(attribute, _join(key, name))
+                if taken is not _UNSOUND and name not in doubtful:
+                    values[name] = taken
+        return values
 
-    def _validate(self, attributes: Mapping[str, attrs.Attribute[Any]], values: Mapping[str, Any], key: str) -> None:
+    def _default(self, attribute: attrs.Attribute[Any], key: str) -> Any:
+        if attribute.type is not None and attrs.has(attribute.type):
+            # Paths in its defaults have to be resolved like written ones.
+            return self.record(attribute.type, {}, key)
+        default: Any = attribute.default
+        if default is attrs.NOTHING:
+            self.problems.append(Problem(key, f"missing; expected {describe(attribute.type)}"))
+            return _UNSOUND
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+            return default.factory()
+        return resolve_path(default, self.folder) if is_path(attribute) else default
+
+    def _is_valid(self, attribute: attrs.Attribute[Any], value: object, key: str) -> bool:
         """Ask each field's own validator, so that all their refusals are told, not the first."""
-        for name, attribute in attributes.items():
-            if attribute.validator is None or _argument(attribute) not in values:
-                continue
-            value = values[_argument(attribute)]
-            try:
-                attribute.validator(None, attribute, value)
-            except (ValueError, TypeError) as refusal:
-                text = str(refusal.args[0]) if refusal.args else "not accepted"
-                # attrs says "'workers' must be >= 1: 0"; key and value stand before it here.
-                said = _ATTRS_REFUSAL.fullmatch(text)
-                self._wrong(_join(key, name), value, f"expected a number {said[1]}" if said else text)
+        if attribute.validator is None:
+            return True
+        try:
+            attribute.validator(None, attribute, value)
+        except (ValueError, TypeError) as refusal:
+            text = str(refusal.args[0]) if refusal.args else "not accepted"
+            # attrs says "'workers' must be >= 1: 0"; key and value stand before it here.
+            said = _ATTRS_REFUSAL.fullmatch(text)
+            self._wrong(key, value, f"expected a number {said[1]}" if said else text)
+            return False
+        return True
 
     def _value(self, attribute: attrs.Attribute[Any], value: object, key: str) -> Any:
         result = self.convert(attribute.type, value, key)
@@ -95,7 +119,7 @@ class Structurer:
         return result
 
     def convert(self, expected: Any, value: object, key: str) -> Any:
-        """``value`` as ``expected``; a mistake is noted and answered with None."""
+        """``value`` as ``expected``; a mistake is noted, and answered with a partial record or ``_UNSOUND``."""
         if get_origin(expected) in (Union, types.UnionType):
             inner = [choice for choice in get_args(expected) if choice is not type(None)]
             return self.convert(inner[0], value, key)
@@ -122,7 +146,8 @@ class Structurer:
         if not isinstance(value, list):
             header = f", each under {_header(f'{key}[]')}" if attrs.has(item_type) else ""
             return self._wrong(key, value, f"expected {describe(tuple[item_type, ...])}{header}")
-        return tuple(self.convert(item_type, item, f"{key}[{index}]") for index, item in enumerate(value))
+        items = tuple(self.convert(item_type, item, f"{key}[{index}]") for index, item in enumerate(value))
+        return _UNSOUND if any(item is _UNSOUND for item in items) else items
 
     def _choice(self, choices: type[enum.Enum], value: object, key: str) -> Any:
         for choice in choices:
@@ -137,8 +162,9 @@ class Structurer:
             return self._wrong(key, value, "expected a table")
         return dict(value)
 
-    def _wrong(self, key: str, value: object, expected: str) -> None:
+    def _wrong(self, key: str, value: object, expected: str) -> Any:
         self.problems.append(Problem(key, expected, show_value(key, value)))
+        return _UNSOUND
 
 
 def record_fields(record_type: type[Any]) -> dict[str, attrs.Attribute[Any]]:
@@ -208,6 +234,20 @@ def _unknown(name: str, known: Collection[str]) -> str:
     return f"unknown key{hint or '; known here: ' + ', '.join(sorted(known))}"
 
 
-def _did_you_mean(value: object, known: Collection[str], likeness: float = 0.6) -> str:
+def _perhaps_meant(table: Collection[str], known: Collection[str], *, is_top: bool) -> Collection[str]:
+    """Keys that are not in the table, and whose values unknown keys of it may have been meant for.
+
+    In a section that may be any where none has a similar name; among sections there are too many others.
+    """
+    left = [name for name in known if name not in table]
+    meant: set[str] = set()
+    for name in table:
+        if name not in known:
+            close = difflib.get_close_matches(name, left, n=max(1, len(left)), cutoff=_LIKENESS)
+            meant.update(close or ([] if is_top else left))
+    return meant
+
+
+def _did_you_mean(value: object, known: Collection[str], likeness: float = _LIKENESS) -> str:
     close = difflib.get_close_matches(value, known, n=1, cutoff=likeness) if isinstance(value, str) else []
     return f'; did you mean "{close[0]}"?' if close else ""
