@@ -20,6 +20,7 @@ from typing import Any
 import apsw
 from twisted.logger import Logger
 
+from mailsrv.disk.database_file import rewrite_log
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.queue.gate import Gate, finish_replacement, salvaged_path
 from mailsrv.queue.salvage import DAMAGED, is_ours, is_sound, replace_damaged
@@ -199,7 +200,7 @@ class QueueDatabase:
     def _transaction(self, *, is_durable: bool) -> Iterator[apsw.Connection]:
         connection = self.connection
         if self._wants_rewrite:
-            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            rewrite_log(connection, self._path)
             self._wants_rewrite = False
         if is_durable is not self._is_full_sync:
             connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
@@ -343,8 +344,8 @@ class QueueDatabase:
         """Whatever may not have reached the disk is written to it again, elsewhere: from the log into the database.
 
         After a failed sync the kernel holds octets it will not write, and says so once only (R-DUR-4).
-        Raises apsw.Error.
+        Raises apsw.Error and OSError.
         """
         with self._lock, self._gate.shared():
             self.follow()
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            rewrite_log(self.connection, self._path)

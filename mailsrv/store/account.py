@@ -18,6 +18,7 @@ import apsw
 from twisted.logger import Logger
 
 from mailsrv.address import Address
+from mailsrv.disk.database_file import rewrite_log
 from mailsrv.store.index import reservation
 from mailsrv.store.index.connection import (
     DamagedIndex,
@@ -60,6 +61,8 @@ class Account:
         """How the writer commits now: ``begin`` sets it, and nothing else begins a transaction of an open account."""
         self._is_name_durable = False
         self._is_damaged = False
+        self.is_log_doubtful = False
+        """Whether what is in the index's log may be in the cache only, and would never reach the disk."""
 
     @property
     def index_path(self) -> str:
@@ -102,6 +105,10 @@ class Account:
         self._writer = connection
         self._is_full = True
         self._inode = os.stat(self.index_path).st_ino
+        # It may be another file than it was.
+        self._is_name_durable = False
+        # The descriptor has to be there before what is written is lost, to be told.
+        table.disk.watch_file_system(self.root)
         self.generation += 1
         self.run_known = {}
         table.opened(self)
@@ -164,6 +171,9 @@ class Account:
         connection = self.writer()
         if is_durable and not self._is_name_durable:
             connection = self._make_name_durable(connection)
+        if self.is_log_doubtful:
+            rewrite_log(connection, os.path.join(os.path.realpath(self.root), FILE))
+            self.is_log_doubtful = False
         if is_durable != self._is_full:
             connection.execute("PRAGMA synchronous=FULL" if is_durable else "PRAGMA synchronous=NORMAL")
             self._is_full = is_durable
@@ -263,7 +273,16 @@ class Account:
     def found_damaged(self) -> None:
         """An operation met a damaged index: it is rebuilt at the next use. ``lock`` is held."""
         self._is_damaged = True
+        self.is_log_doubtful = False
         self.close()
+
+    def commit_failed(self, error: BaseException) -> None:
+        """A transaction ended with this. ``lock`` is held."""
+        if isinstance(error, apsw.CorruptError):
+            self.found_damaged()
+        elif isinstance(error, apsw.IOError):
+            # What others committed before, without a sync, may be lost with it (R-DUR-4).
+            self.is_log_doubtful = True
 
     def close_if_free(self) -> bool:
         """Close, unless somebody is at work."""

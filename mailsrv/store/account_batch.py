@@ -41,12 +41,14 @@ class AccountBatch:
         sources: dict[int, Source],
         placed: dict[int, str],
         doubted: Collection[DeliveryKey],
+        failed: Collection[DeliveryKey],
     ) -> None:
         self._account = account
         self._transaction = transaction
         self._sources = sources
         self._placed = placed
         self._doubted = doubted
+        self._failed = failed
         self._rows: dict[str, MailboxRow] = {}
         self._new: dict[bytes, Applied] = {}
         self.placed_here: list[int] = []
@@ -201,7 +203,8 @@ class AccountBatch:
             present = layout.find_file(transaction.disk, path, file) or file
         # It may be there and not on the disk yet: no checkpoint came after the one who wrote it (R-DUR-1).
         transaction.touched.update((self._account.root, f"{path}/{present[:3]}"))
-        if source.is_held_by(transaction.disk, f"{path}/{present}", stored):
+        # What can be read may be in the cache only, and never reach the disk, where a sync has failed (R-DUR-4).
+        if pending.key not in self._failed and source.is_held_by(transaction.disk, f"{path}/{present}", stored):
             return
         transaction.will_write(row)
         if not layout.is_complete(transaction.disk, path):

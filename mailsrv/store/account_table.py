@@ -112,7 +112,7 @@ class AccountTable:
         with self._lock:
             for address in addresses:
                 account = self._accounts.get(address)
-                if account is None or account.is_open or is_used(address):
+                if account is None or account.is_open or account.is_log_doubtful or is_used(address):
                     continue
                 if account.lock.acquire(blocking=False):
                     if not account.is_open:

@@ -50,6 +50,9 @@ class StoreApplier:
         self._table = accounts
         self._lock = threading.Lock()
         self._doubted: set[DeliveryKey] = set()
+        """To be looked up: nobody knows whether they were committed."""
+        self._failed: set[DeliveryKey] = set()
+        """And, of these, to be written anew: their checkpoint failed."""
 
     def apply(self, deliveries: Sequence[PendingDelivery[LocalDelivery]]) -> Sequence[Applied | NotApplied]:
         by_account: dict[Address, list[int]] = {}
@@ -72,6 +75,7 @@ class StoreApplier:
     def checkpoint_failed(self, keys: Collection[DeliveryKey]) -> None:
         with self._lock:
             self._doubted.update(keys)
+            self._failed.update(keys)
 
     def _forget_history(self) -> None:
         """What failed and was withdrawn never comes again, and nobody says so: its segment is gone one day."""
@@ -84,6 +88,7 @@ class StoreApplier:
             return
         with self._lock:
             self._doubted = {key for key in self._doubted if key.segment_id in live}
+            self._failed &= self._doubted
 
     # One account
 
@@ -139,8 +144,12 @@ class StoreApplier:
         with account.lock:
             if not account.is_open:
                 account.writer()
+            if any(pending.key in self._failed for pending in group):
+                account.is_log_doubtful = True
             transaction = account.begin(is_durable=not self._is_reserved(account, group))
-            batch = AccountBatch(account, transaction, sources=sources, placed=placed, doubted=self._doubted)
+            batch = AccountBatch(
+                account, transaction, sources=sources, placed=placed, doubted=self._doubted, failed=self._failed
+            )
             try:
                 answers = [batch.apply(pending) for pending in group]
                 batch.finish()
@@ -150,13 +159,14 @@ class StoreApplier:
                 for number in batch.placed_here:
                     placed.pop(number, None)
                 transaction.roll_back()
-                if isinstance(error, apsw.CorruptError):
-                    account.found_damaged()
+                account.commit_failed(error)
                 raise
             account.run_known.update(batch.left())
         if self._doubted:
             with self._lock:
-                self._doubted.difference_update(pending.key for pending in group)
+                applied = {pending.key for pending in group}
+                self._doubted -= applied
+                self._failed -= applied
         self._table.touch(transaction.touched)
         if transaction.changed:
             self._table.announce(

@@ -120,8 +120,7 @@ class WriteQueue:
                 transaction.commit()
             except BaseException as error:
                 transaction.roll_back()
-                if isinstance(error, apsw.CorruptError):
-                    files.found_damaged()
+                files.commit_failed(error)
                 raise
             self._table.touch(transaction.touched)
             try:
