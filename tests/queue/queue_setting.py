@@ -60,6 +60,8 @@ class ManualWorker:
 
     def set_linger(self, seconds: float) -> None: ...
 
+    def hurry(self) -> None: ...
+
     def post(self, item: Any) -> None:
         self.inbox.append(item)
 
