@@ -36,7 +36,7 @@ class Lsub:
         parents = {parent for info in infos if info.name not in listed for parent in _parents(info.name)}
         for parent in sorted(parents - listed.keys()):
             # RFC 3501 6.3.9: where "%" leaves out what is subscribed, its parent is told as \\Noselect.
-            if any(pattern.matches(parent) for pattern in self.patterns):
+            if any("%" in pattern.text and pattern.matches(parent) for pattern in self.patterns):
                 listed[parent] = b"\\Noselect"
         for name, attribute in listed.items():
             session.send(b'* LSUB (%b) "/" %b\r\n' % (attribute, session.format_name(name)))
