@@ -69,6 +69,8 @@ class SplitApplier:
 
 _KNOWN = "SELECT place, owed, size + skipped, skipped, checksum FROM message WHERE id=?"
 _INSERT_MESSAGE = "INSERT INTO message VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL)"
+_ENDED_AHEAD = "SELECT number FROM recipient WHERE message=?"
+_COMPLETE_ENDED = "UPDATE recipient SET address=?, destination=?, notify=?, original=? WHERE message=? AND number=?"
 _INSERT_RECIPIENT = "INSERT INTO recipient VALUES(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, 0, 0, 0, 0, NULL, '')"
 
 
@@ -151,7 +153,7 @@ class QueueApplier:
                 for at, pending in enumerate(deliveries):
                     message = onward.get(at)
                     if message is not None:
-                        octets += self._enqueue(db, pending, message, kept=kept, is_unsure=is_unsure)
+                        octets += self._enqueue(db, pending, message, kept=kept, finished=finished, is_unsure=is_unsure)
                     elif settler.settle_journaled(pending.delivery, self._seconds()):
                         finished.append(pending.delivery.entry_id)
         except BaseException:
@@ -176,10 +178,18 @@ class QueueApplier:
     # -- one message ------------------------------------------------------------------
 
     def _enqueue(
-        self, db: QueueDatabase, pending: PendingDelivery[Any], message: int, *, kept: list[int], is_unsure: bool
+        self,
+        db: QueueDatabase,
+        pending: PendingDelivery[Any],
+        message: int,
+        *,
+        kept: list[int],
+        finished: list[int],
+        is_unsure: bool,
     ) -> int:
         """Octets more in the queue."""
         content = pending.message.content
+        ended: Collection[int] = ()
         if is_unsure or pending.is_replay or pending.key in self._doubted:
             row = db.row(_KNOWN, (message,))
             if row is not None:
@@ -187,12 +197,35 @@ class QueueApplier:
                 return 0
             if db.row("SELECT 1 FROM tombstone WHERE id=?", (message,)) is not None:
                 return 0
+            rows: list[Any] = db.connection.execute(_ENDED_AHEAD, (message,)).fetchall()
+            ended = {row[0] for row in rows}
         skipped = return_path_octets(
             content.octets if isinstance(content, InlineContent) else self._content.head(content)
         )
         place, checksum = self._put(message, content, skipped, kept)
-        self._insert(db, pending, (message, content.size - skipped, skipped, place, checksum))
+        self._insert(db, pending, (message, content.size - skipped, skipped, place, checksum), ended)
+        if ended and self._complete_ended(db, pending.delivery, message, ended):
+            finished.append(message)
         return content.size
+
+    def _complete_ended(
+        self, db: QueueDatabase, delivery: OnwardDelivery, message: int, ended: Collection[int]
+    ) -> bool:
+        """Of these recipients settlements were replayed before the message; whether nobody else is owed it."""
+        rows = [
+            (
+                str(recipient.address),
+                db.destination_id(str(recipient.destination)),
+                int(recipient.notify),
+                recipient.original_recipient,
+                message,
+                number,
+            )
+            for number, recipient in enumerate(delivery.recipients)
+            if number in ended
+        ]
+        db.connection.executemany(_COMPLETE_ENDED, rows)
+        return Settler(db, 0, self._most_events).less_owed(message, len(rows), self._seconds())
 
     def _put(self, message: int, content: Content, skipped: int, kept: list[int]) -> tuple[Place, bytes | None]:
         if isinstance(content, InlineContent):
@@ -204,7 +237,11 @@ class QueueApplier:
         return Place.FILE, content.checksum
 
     def _insert(
-        self, db: QueueDatabase, pending: PendingDelivery[Any], where: tuple[int, int, int, Place, bytes | None]
+        self,
+        db: QueueDatabase,
+        pending: PendingDelivery[Any],
+        where: tuple[int, int, int, Place, bytes | None],
+        ended: Collection[int],
     ) -> None:
         message, size, skipped, place, checksum = where
         delivery: OnwardDelivery = pending.delivery
@@ -228,7 +265,7 @@ class QueueApplier:
                 len(delivery.recipients),
             ),
         )
-        self._insert_recipients(db, delivery, message, due)
+        self._insert_recipients(db, delivery, message, due, ended)
         db.count_messages(1, size)
 
     def _insert_recipients(

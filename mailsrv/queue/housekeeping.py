@@ -71,8 +71,11 @@ def forget_segments(db: QueueDatabase, live_segments: LiveSegments) -> None:
     with db.transaction(is_durable=False) as connection:
         for number in history:
             first = number << OFFSET_BITS
+            both = (first, first + (1 << OFFSET_BITS) - 1)
+            connection.execute("DELETE FROM tombstone WHERE id BETWEEN ? AND ?", both)
+            # Settled before their message came, and it never came.
             connection.execute(
-                "DELETE FROM tombstone WHERE id BETWEEN ? AND ?", (first, first + (1 << OFFSET_BITS) - 1)
+                "DELETE FROM recipient WHERE message BETWEEN ? AND ? AND message NOT IN (SELECT id FROM message)", both
             )
             # One whose mail is still read from the journal keeps its number until that has a file.
             connection.execute("DELETE FROM segment WHERE number=?", (number,))

@@ -12,9 +12,18 @@ from typing import Any
 
 from attrs import frozen
 
-from mailsrv.interfaces.queue import Consignment, Delivered, Ending, Finished, Postponed, QueueSettlement, Settlement
+from mailsrv.interfaces.queue import (
+    LOCAL,
+    Consignment,
+    Delivered,
+    Ending,
+    Finished,
+    Postponed,
+    QueueSettlement,
+    Settlement,
+)
 from mailsrv.queue.database import QueueDatabase
-from mailsrv.queue.schema import ENDINGS, RecipientState
+from mailsrv.queue.schema import ENDINGS, OFFSET_BITS, RecipientState
 
 _FIND = "SELECT state, destination, owner FROM recipient WHERE message=? AND number=?"
 _END = (
@@ -30,6 +39,9 @@ _POSTPONE = (
 _EVENT = (
     "INSERT INTO event SELECT ?1, coalesce(max(number), 0)+1, ?2, ?3, ?4 FROM event WHERE message=?1 RETURNING number"
 )
+_IS_KNOWN = "SELECT 1 FROM message WHERE id=?1 UNION ALL SELECT 1 FROM tombstone WHERE id=?1"
+_IS_REPLAYED = "SELECT 1 FROM segment WHERE number=?"
+_END_AHEAD = "INSERT OR IGNORE INTO recipient VALUES(?, ?, '', ?, 0, '', 3, ?, 0, 0, ?, 0, 0, 0, ?, ?)"
 _HOLD = "UPDATE recipient SET state=CASE WHEN state IN (1, 4) THEN 4 ELSE 2 END WHERE message=? AND state<>3"
 _LEASED = (RecipientState.LEASED, RecipientState.LEASED_THEN_HELD)
 
@@ -39,6 +51,10 @@ def add_event(db: QueueDatabase, message: int, recipient: int | None, *, at: flo
     ((number,),) = db.connection.execute(_EVENT, (message, at, recipient, text))
     if number > most:
         db.connection.execute("DELETE FROM event WHERE message=? AND number<=?", (message, number - most))
+
+
+def _is_attempt(ending: Ending) -> bool:
+    return ending in (Ending.DELIVERED, Ending.BOUNCED)
 
 
 def hold_damaged(db: QueueDatabase, message: int) -> None:
@@ -76,10 +92,37 @@ class Settler:
     def settle_journaled(self, settlement: QueueSettlement, now: float) -> bool:
         """The same for what a journal record says."""
         entry_id = settlement.entry_id
+        if self.db.row(_IS_KNOWN, (entry_id,)) is None:
+            if self.db.row(_IS_REPLAYED, (entry_id >> OFFSET_BITS,)) is not None:
+                self._end_ahead(settlement, now)
+            return False
         ended = 0
         for number in settlement.recipient_ids:
             ended += self._end(entry_id, number, settlement.ending, text=settlement.text, now=now)
         return bool(ended) and self.less_owed(entry_id, ended, now)
+
+    def _end_ahead(self, settlement: QueueSettlement, now: float) -> None:
+        """A power cut took the message, and the journal of another worker that brings it back is yet to be replayed.
+
+        Rows of its recipients wait for it, ended; they go with its segment where it does not come.
+        """
+        destination = self.db.destination_id(str(LOCAL))
+        ending = settlement.ending
+        self.db.connection.executemany(
+            _END_AHEAD,
+            [
+                (
+                    settlement.entry_id,
+                    number,
+                    destination,
+                    now,
+                    _is_attempt(ending),
+                    ENDINGS.index(ending),
+                    settlement.text,
+                )
+                for number in settlement.recipient_ids
+            ],
+        )
 
     def _end(self, entry_id: int, number: int, ending: Ending, *, text: str, now: float) -> int:
         connection = self.db.connection
@@ -94,8 +137,7 @@ class Settler:
             return 0
         if state == RecipientState.WAITING:
             self.db.count_waiting(destination, -1, is_news=False)
-        is_attempt = ending in (Ending.DELIVERED, Ending.BOUNCED)
-        connection.execute(_END, (ENDINGS.index(ending), now, text, is_attempt, entry_id, number))
+        connection.execute(_END, (ENDINGS.index(ending), now, text, _is_attempt(ending), entry_id, number))
         return 1
 
     def less_owed(self, entry_id: int, ended: int, now: float) -> bool:

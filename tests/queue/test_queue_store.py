@@ -35,6 +35,7 @@ from mailsrv.journal.spool import new_digest
 from mailsrv.queue import housekeeping
 from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.content import return_path_octets
+from mailsrv.queue.schema import RecipientState
 from mailsrv.queue.settings import QueueSettings
 from tests.queue.queue_setting import BODY, CONTENT, NOW, SEGMENT, A, B, QueueSetting, address, mx, names, onward
 
@@ -440,6 +441,67 @@ def test_the_id_of_a_message_survives_the_loss_of_its_row(tmp_path: Path):
     again.start()
     [consignment] = again.take()
     assert consignment.entry.id == ids[1]
+
+
+def lose_messages(queue: QueueSetting) -> None:
+    """What a power cut does where nothing was synced since the segment got its number."""
+    db = queue.store._thread.db
+    assert db is not None
+    with db.transaction(is_durable=True) as connection:
+        connection.execute("DELETE FROM message; DELETE FROM recipient; UPDATE destination SET waiting=0")
+        connection.execute("UPDATE queue SET messages=0, octets=0, finished=0")
+
+
+@pytest.mark.parametrize("settled", [(0,), (0, 1), (1,)])
+def test_r_q_2_a_settlement_in_another_journal_may_be_replayed_before_its_message(
+    tmp_path: Path, settled: tuple[int, ...]
+):
+    """Each worker replays its own first. What was delivered must not be sent again."""
+    first = QueueSetting(tmp_path, workers=2).start()
+    first.enqueue(("u@a.test", A), ("v@a.test", A), at=4096)
+    [consignment] = first.take()
+    settlement = QueueSettlement(consignment.entry.id, settled, Ending.DELIVERED, "Delivered here")
+    first.settle_journaled(settlement, segment=b"of-another-slot!", at=8192)
+    lose_messages(first)
+    first.stop()
+    again = QueueSetting(tmp_path, run_id=b"run-2")
+    for _ in range(2):
+        [answer] = again.settle_journaled(settlement, segment=b"of-another-slot!", at=8192, is_replay=True)
+        assert isinstance(answer, Applied)
+    for _ in range(2):
+        again.enqueue(("u@a.test", A), ("v@a.test", A), at=4096, is_replay=True)
+    again.start()
+    left = [name for number, name in enumerate(("u@a.test", "v@a.test")) if number not in settled]
+    assert names(again.take()) == ([left] if left else [])
+    again.store.applier.take_touched()
+    assert len(again.files()) == bool(left)
+    db = again.store._thread.db
+    assert db is not None
+    assert db.row("SELECT messages, finished FROM queue") == (bool(left), not left)
+    assert sorted(db.connection.execute("SELECT address, state FROM recipient").fetchall()) == [
+        (name, RecipientState.LEASED if name in left else RecipientState.ENDED) for name in ("u@a.test", "v@a.test")
+    ]
+    again.stop()
+
+
+def test_what_was_settled_before_a_message_that_never_comes_goes_with_its_segment(tmp_path: Path):
+    first = QueueSetting(tmp_path).start()
+    first.enqueue(("u@a.test", A), at=4096)
+    [consignment] = first.take()
+    lose_messages(first)
+    first.stop()
+    again = QueueSetting(tmp_path, run_id=b"run-2").start()
+    again.settle_journaled(QueueSettlement(consignment.entry.id, (0,), Ending.DROPPED), at=8192, is_replay=True)
+    db = again.store._thread.db
+    assert db is not None
+    assert db.row("SELECT count(*) FROM recipient") == (1,)
+    housekeeping.forget_segments(db, lambda: again.live)
+    assert db.row("SELECT count(*) FROM recipient") == (1,)
+    housekeeping.forget_segments(db, frozenset)
+    assert db.row("SELECT count(*) FROM recipient") == (0,)
+    again.settle_journaled(QueueSettlement(consignment.entry.id, (0,), Ending.DROPPED), at=8192, is_replay=True)
+    assert db.row("SELECT count(*) FROM recipient") == (0,)
+    again.stop()
 
 
 # -- content -------------------------------------------------------------------------------
