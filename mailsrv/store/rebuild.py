@@ -19,7 +19,7 @@ from mailsrv.store.index.rows import MailboxRow
 from mailsrv.store.index.transaction import Transaction
 from mailsrv.store.mailbox_name import INBOX, INITIAL_MAILBOXES
 from mailsrv.store.maildir import filename, layout, uidlist
-from mailsrv.store.maildir.names import mailbox_name
+from mailsrv.store.maildir.names import directory_name, mailbox_name
 
 
 def populate(transaction: Transaction, *, is_unborn: bool = False) -> None:
@@ -130,8 +130,10 @@ def redo_intents(transaction: Transaction) -> None:
 def discover(transaction: Transaction) -> int:
     """Mailboxes whose folder another program made; how many. Their messages come at the first look."""
     count = 0
+    known = {row.directory for row in transaction.mailboxes()}
     for name in sorted(find_mailboxes(transaction)):
-        if transaction.find_mailbox(name) is None:
+        # The folder of one that was renamed and could not take it along is no other mailbox.
+        if transaction.find_mailbox(name) is None and directory_name(name) not in known:
             row = transaction.add_mailbox(name)
             row.new_mtime = -1
             transaction.save(row)

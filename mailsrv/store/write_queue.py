@@ -37,7 +37,7 @@ class _Waiting:
 
 @frozen
 class _Done:
-    """What a batch answers: results in order, and the news for open mailboxes."""
+    """What a batch answers: results in order, of its first operations at least, and the news for open mailboxes."""
 
     results: list[Any]
     deltas: list[Delta]
@@ -117,6 +117,9 @@ class WriteQueue:
                         if isinstance(error, apsw.IOError | apsw.CorruptError | apsw.FullError):
                             raise
                     results.append(result)
+                    if transaction.has_intents:
+                        # Folders change hands after the commit: nobody may put anything into them before.
+                        break
                 transaction.commit()
             except BaseException as error:
                 transaction.roll_back()
@@ -150,8 +153,9 @@ class WriteQueue:
         for notice in done.notices:
             self._table.bus.publish(notice)
         self._is_writing = False
+        self._waiting[:0] = batch[len(done.results) :]
         self._write_next()
-        for one, result in zip(batch, done.results, strict=True):
+        for one, result in zip(batch, done.results, strict=False):
             one.answer.callback(result)
 
     def _not_written(self, failure: Failure, batch: list[_Waiting]) -> None:

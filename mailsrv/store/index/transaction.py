@@ -22,7 +22,7 @@ import apsw
 from twisted.logger import Logger
 
 from mailsrv.disk import IDisk
-from mailsrv.interfaces.mailbox import LimitReached, NoSuchMailbox
+from mailsrv.interfaces.mailbox import LimitReached, MailboxExists, NoSuchMailbox
 from mailsrv.store.index import reservation
 from mailsrv.store.index.folder_times import FolderTimes
 from mailsrv.store.index.rows import (
@@ -141,11 +141,15 @@ class Transaction:
         ).fetchone() or (0, 0, 0)
         if count >= self.settings.mailbox_count:
             raise LimitReached("Too many mailboxes")
+        directory = directory_name(name)
+        if connection.execute("SELECT 1 FROM mailbox WHERE directory = ?", (directory,)).fetchone() is not None:
+            # One that was renamed and could not take its folder along.
+            raise MailboxExists("The folder of that name belongs to another mailbox")
         validity = uid_validity or max(int(time.time()), last_validity + 1)
         row = MailboxRow(
             id=last_id + 1,
             name=name,
-            directory=directory_name(name),
+            directory=directory,
             uid_validity=validity,
             uid_next=1,
             uid_reserved=1,
@@ -338,6 +342,8 @@ class Transaction:
         self._times.clear()
         self._dirty.clear()
         undo, after, self.changed, self.is_list_changed = self._operation_start
+        # An operation with intents is the last one of a transaction.
+        self.has_intents = False
         self._unlink_made(self._undo[undo:])
         del self._undo[undo:], self._after[after:]
         self.connection.execute("ROLLBACK TO operation; RELEASE operation")
@@ -364,7 +370,7 @@ class Transaction:
                 self.disk.sync_directory(directory)
             self._dirty.update(self._times.record())
             self.flush()
-            self.connection.execute("COMMIT")
+            self._commit()
         except BaseException:
             self.roll_back()
             raise
@@ -376,6 +382,15 @@ class Transaction:
                 self._log.failure("something to be done after a commit failed")
         if self._after:
             self._times.record_later(self.connection, is_durable=self.is_durable)
+
+    def _commit(self) -> None:
+        try:
+            self.connection.execute("COMMIT")
+        except apsw.IOError:
+            # It may be in the log whole, and unsynced: whoever reads the log after a crash takes it for done. So what
+            # it names stays; where it was not done, the next scan finds out.
+            self._undo = []
+            raise
 
     def roll_back(self) -> None:
         """Nothing happened: files made go, rows stay as they were."""
