@@ -125,8 +125,8 @@ class IDisk(Interface):
 
         One ``syncfs`` for each file system where that can be trusted (:data:`SYNCFS_TYPES`);
         elsewhere the files in them (not deeper) that changed since ``changed_since_ns`` (ctime)
-        are synced one by one. A directory that is gone is passed over. Raises the first error,
-        after trying everything.
+        are synced one by one, of an SQLite database the log only. A directory that is gone is
+        passed over. Raises the first error, after trying everything.
         """
 
     def sync_file_system(path: str) -> bool:

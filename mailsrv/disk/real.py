@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from zope.interface import implementer
 
@@ -33,6 +33,8 @@ _FILE_SYSTEM_MAGIC = {
     0x2FC12FC1: "zfs",
     0xF2F52010: "f2fs",
 }
+_MOST_ROUNDS = 50
+"""In which files are looked for that were renamed in the one before."""
 _MOST_BUFFERS = 512
 """Below IOV_MAX (1024) everywhere."""
 # linux/fs.h; files made in a directory with the flag inherit it.
@@ -51,6 +53,15 @@ def _call(name: str, *arguments: object, path: str = "") -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number), path)
+
+
+def _is_kept_by_sqlite(name: str, beside: Container[str]) -> bool:
+    """A database and its shared memory, which are locked: to close any descriptor of them drops the process's locks.
+
+    What is committed is in the log, which has no locks. SQLite syncs the database whenever it has written to it.
+    """
+    is_shared_memory = name.endswith("-shm") and name.removesuffix("-shm") in beside
+    return is_shared_memory or f"{name}-wal" in beside or f"{name}-shm" in beside
 
 
 @implementer(IDiskFile)
@@ -244,11 +255,10 @@ class RealDisk:
                 _call("syncfs", descriptor, path=directory)
             except OSError as error:
                 first_error = first_error or error
-        for directory in single:
-            try:
-                self._sync_files(directory, changed_since_ns)
-            except OSError as error:
-                first_error = first_error or error
+        try:
+            self._sync_one_by_one(single, changed_since_ns)
+        except OSError as error:
+            first_error = first_error or error
         if first_error is not None:
             raise first_error
 
@@ -263,21 +273,46 @@ class RealDisk:
             os.close(descriptor)
         return True
 
-    def _sync_files(self, directory: str, changed_since_ns: int) -> None:
+    def _sync_one_by_one(self, directories: Sequence[str], changed_since_ns: int) -> None:
+        first_error: OSError | None = None
+        done: set[tuple[int, int]] = set()
+        # Messages go from "new" to "cur" meanwhile: in this order none is missed, unless it went after it was listed.
+        ordered = sorted(directories, reverse=True)
+        for _ in range(_MOST_ROUNDS):
+            is_again = False
+            for directory in ordered:
+                try:
+                    is_again |= self._sync_files(directory, changed_since_ns, done)
+                except OSError as error:
+                    first_error = first_error or error
+            if first_error is not None:
+                raise first_error
+            if not is_again:
+                return
+        raise OSError(errno.EBUSY, "files are renamed faster than they are synced")
+
+    def _sync_files(self, directory: str, changed_since_ns: int, done: set[tuple[int, int]]) -> bool:
+        """Whether one of the files that are not ``done`` was renamed (or removed) meanwhile."""
         try:
             with os.scandir(directory) as entries:
-                names = [
-                    entry.path
-                    for entry in entries
-                    if entry.is_file(follow_symlinks=False)
-                    and entry.stat(follow_symlinks=False).st_ctime_ns >= changed_since_ns
-                ]
+                files = {entry.name: entry for entry in entries if entry.is_file(follow_symlinks=False)}
         except FileNotFoundError:
-            return
-        for name in names:
-            with contextlib.suppress(FileNotFoundError), opened(self.open(name)) as file:
-                file.sync()
-        self.sync_directory(directory)
+            return False
+        is_again = False
+        for name, entry in files.items():
+            try:
+                status = entry.stat(follow_symlinks=False)
+                identity = status.st_dev, status.st_ino
+                if status.st_ctime_ns < changed_since_ns or identity in done or _is_kept_by_sqlite(name, files):
+                    continue
+                with opened(self.open(entry.path)) as file:
+                    file.sync()
+                done.add(identity)
+            except FileNotFoundError:
+                is_again = True
+        with contextlib.suppress(FileNotFoundError):
+            self.sync_directory(directory)
+        return is_again
 
     def cache_life(self) -> str:
         try:

@@ -8,6 +8,7 @@ touched, the syncs run in the keeper's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 
@@ -27,7 +28,7 @@ from mailsrv.journal.slot import LiveSegment, Slot
 TICK_SECONDS = 1.0
 _LONGEST_PAUSE = 30.0
 _CLOCK_ALLOWANCE_NS = 3600 * 10**9
-"""File times may come from a clock that was set; syncing a file too many harms nobody."""
+"""File times may come from a clock that was set a little; syncing a file too many harms nobody."""
 
 
 @frozen
@@ -94,6 +95,7 @@ class Keeper:
             return None
         self.look_at_space()
         self._keep_spare()
+        self._follow_clock()
         self._limit_age()
         self.begin_checkpoint()
         return TICK_SECONDS
@@ -129,6 +131,13 @@ class Keeper:
             self._log.error("no spare journal segment could be made: {error}", error=error)
 
     # -- checkpoints --------------------------------------------------------------
+
+    def _follow_clock(self) -> None:
+        """Where the clock was set back, files written since bear earlier times than the segment."""
+        now, now_ns = self._seconds(), time.time_ns()
+        with self._slot.lock:
+            for live in self._slot.live:
+                live.opened_ns = max(0, min(live.opened_ns, now_ns - int((now - live.opened_at) * 1e9)))
 
     def _limit_age(self) -> None:
         with self._slot.lock:
@@ -189,6 +198,7 @@ class Keeper:
         return self._finish_checkpoint(finished, touched)
 
     def _finish_checkpoint(self, finished: Sequence[LiveSegment], touched: Touched | Exception) -> bool:
+        self._follow_clock()
         since = min((live.opened_ns for live in finished), default=0)
         try:
             if isinstance(touched, Exception):

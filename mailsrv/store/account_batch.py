@@ -165,10 +165,15 @@ class AccountBatch:
                 raise
             transaction.make_mailbox(row)
             self._put(message, source, path, base, target)
-        transaction.touched.update((self._account.root, f"{path}/{file[:3]}"))
+        self._touch(path)
         if len(message.deliveries) > 1 and id(message) not in self._placed:
             self._placed[id(message)] = target
             self.placed_here.append(id(message))
+
+    def _touch(self, path: str) -> None:
+        """Both folders of the mailbox: before the checkpoint a reader may have the file go from one to the other."""
+        parts = (f"{path}/{filename.NEW}", f"{path}/{filename.CUR}")
+        self._transaction.touched.update((self._account.root, *parts))
 
     def _put(self, message: JournaledMessage, source: Source, path: str, base: str, target: str) -> None:
         disk = self._transaction.disk
@@ -202,7 +207,7 @@ class AccountBatch:
         if transaction.disk.status(f"{path}/{file}") is None:
             present = layout.find_file(transaction.disk, path, file) or file
         # It may be there and not on the disk yet: no checkpoint came after the one who wrote it (R-DUR-1).
-        transaction.touched.update((self._account.root, f"{path}/{present[:3]}"))
+        self._touch(path)
         # What can be read may be in the cache only, and never reach the disk, where a sync has failed (R-DUR-4).
         if pending.key not in self._failed and source.is_held_by(transaction.disk, f"{path}/{present}", stored):
             return

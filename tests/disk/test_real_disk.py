@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -123,10 +124,59 @@ def test_everything_is_synced_at_once_where_that_can_be_trusted(disk, tmp_path, 
     assert not disk.sync_file_system(str(tmp_path))
 
 
+class Watched:
+    """What is synced on a file system that is synced file by file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced: list[str] = []
+        self.opened: list[str] = []
+        self.disk = RealDisk()
+        monkeypatch.setattr(RealDisk, "file_system_type", lambda disk, path: "overlay")
+        monkeypatch.setattr(RealFile, "sync", lambda file: self.synced.append(os.path.basename(file.path)))
+        real_open = RealDisk.open
+
+        def open_file(disk: RealDisk, path: str, *, write: bool = False) -> RealFile:
+            self.opened.append(os.path.basename(path))
+            return real_open(disk, path, write=write)
+
+        monkeypatch.setattr(RealDisk, "open", open_file)
+
+
+def test_locks_of_databases_are_not_dropped_by_a_sync(tmp_path, monkeypatch):
+    """POSIX locks end with any descriptor that is closed; another process would write into the same log."""
+    for name in ("index", "index-wal", "index-shm", "message"):
+        (tmp_path / name).write_bytes(b"x")
+    watched = Watched(monkeypatch)
+    watched.disk.sync_paths([str(tmp_path)])
+    assert sorted(watched.opened) == sorted(watched.synced) == ["index-wal", "message"]
+
+
+def test_r_dur_1_a_message_that_is_marked_as_read_while_its_folder_is_synced_is_not_missed(tmp_path, monkeypatch):
+    for name in ("cur", "new"):
+        (tmp_path / name).mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "new" / name).write_bytes(b"x")
+    watched = Watched(monkeypatch)
+    real_scandir = os.scandir
+
+    def scandir(path: str):
+        found = real_scandir(path)
+        name = f"{tmp_path}/new/{'abc'[len(watched.synced) % 3]}"
+        entries = list(found)
+        if os.path.exists(name):
+            os.rename(name, f"{tmp_path}/cur/{os.path.basename(name)}:2,S")
+        found.close()
+        return contextlib.nullcontext(entries)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    watched.disk.sync_paths([f"{tmp_path}/cur", f"{tmp_path}/new"])
+    assert sorted({name[0] for name in watched.synced}) == ["a", "b", "c"]
+
+
 def test_sync_paths_reports_the_error_after_trying_all(disk, tmp_path, monkeypatch):
     tried: list[str] = []
 
-    def fail(self: RealDisk, directory: str, since: int) -> None:
+    def fail(self: RealDisk, directory: str, since: int, done: set[tuple[int, int]]) -> bool:
         tried.append(directory)
         raise OSError(errno.EIO, "broken")
 

@@ -7,6 +7,8 @@ on the disk. Whatever they take for done has to be there after a power cut, too.
 from __future__ import annotations
 
 import errno
+import time
+from collections.abc import Collection
 
 import pytest
 
@@ -163,3 +165,35 @@ def test_r_dur_4_of_two_syncs_at_a_time_both_fail_where_one_is_told_of_the_error
     checkpoint(rig)
     assert rig.journal.status().live_segments == 0
     assert_durable(rig, [b"of the dead", b"ours"])
+
+
+@pytest.mark.parametrize("hours", [-30, 0, 30])
+def test_r_dur_1_files_written_after_the_clock_was_set_back_are_synced(
+    monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Where files are synced one by one, it is those that changed since the segment was begun."""
+    wall = 1_700_000_000 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: wall)
+    rig = Rig(ModelDisk()).start()
+    since: list[int] = []
+    sync_paths = rig.disk.sync_paths
+
+    def note_since(paths: Collection[str], changed_since_ns: int = 0) -> None:
+        since.append(changed_since_ns)
+        sync_paths(paths)
+
+    monkeypatch.setattr(rig.disk, "sync_paths", note_since)
+    rig.commit(b"before")
+    rig.pump()
+    first_written = wall
+    wall += hours * 3600 * 10**9
+    rig.tick(1)
+    rig.commit(b"after")
+    rig.pump()
+    second_written = wall
+    wall += 40 * 3600 * 10**9
+    rig.tick(CHECKPOINT_SECONDS)
+    rig.tick(1)
+    [given] = since
+    assert given <= min(first_written, second_written)
+    assert given > 0
