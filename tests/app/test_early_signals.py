@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -62,7 +63,8 @@ def test_a_child_begins_with_them_blocked_and_unblocks_what_it_answers():
     with blocked_for_children():
         shown = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
         reactor, done = Reactor(), []
-        os.kill(os.getpid(), signal.SIGHUP)
+        # To this thread: others of the process, which are not a child's, do not have it blocked.
+        signal.pthread_kill(threading.get_ident(), signal.SIGHUP)
         install_signal_actions(reactor, {signal.SIGHUP: lambda: done.append("reload")})
         reactor.run()
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == {signal.SIGUSR1, signal.SIGUSR2}
