@@ -17,7 +17,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
 from mailsrv.address import Address
-from mailsrv.errors import MailError
+from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.content import Content, IContent
 from mailsrv.status import (
     BAD_ARGUMENTS,
@@ -92,6 +92,14 @@ class MailboxInUse(MailboxError):
 
     enhanced_status = SYSTEM_ERROR
     default_text = "The mailbox is in use"
+
+
+class UnreadableMessage(Unavailable):
+    """One message is there, and its file cannot be read; others perhaps can."""
+
+    def __init__(self, uid: Uid, cause: str) -> None:
+        super().__init__(cause=cause)
+        self.uid = uid
 
 
 class OverQuota(MailboxError):
@@ -310,7 +318,10 @@ class IMailbox(Interface):
         """Dates of messages given in ascending order; from memory once somebody asked."""
 
     def contents(uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
-        """Open messages for reading, one answer each, in order; None where it is gone. Ask in slices."""
+        """Open messages for reading, one answer each, in order; None where it is gone. Ask in slices.
+
+        :class:`UnreadableMessage` names the first that cannot be read, and none is opened then.
+        """
 
     def close() -> None:
         """This session is done with it. Call once for every ``open_mailbox``."""

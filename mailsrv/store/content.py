@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from twisted.logger import Logger
 
 from mailsrv.disk import IDisk, IDiskFile
-from mailsrv.errors import Unavailable
 from mailsrv.interfaces.content import IContent
+from mailsrv.interfaces.mailbox import Uid, UnreadableMessage
 from mailsrv.opened_content import LoadedContent, OpenedContent
 from mailsrv.store.account import Account
 from mailsrv.store.maildir import layout
@@ -64,7 +64,10 @@ def open_content(
 def open_contents(
     files: Account, mailbox_id: int, uids: Sequence[int], *, settings: StoreSettings, threads: IThreads
 ) -> tuple[list[IContent | None], list[int]]:
-    """What could be opened of a mailbox, and the places of those whose file was not there as it was. In a thread."""
+    """What could be opened of a mailbox, and the places of those whose file was not there as it was. In a thread.
+
+    Raises UnreadableMessage.
+    """
     with files.reading() as reader:
         place = reader.execute("SELECT directory FROM mailbox WHERE id = ?", (mailbox_id,)).fetchone()
         if place is None:
@@ -96,8 +99,15 @@ def open_contents(
                 except (FileNotFoundError, ChangedFile):
                     lost.append(at)
                 except OSError as error:
-                    _log.error("a message cannot be read: {error}", error=str(error))
-                    raise Unavailable(cause=str(error)) from error
+                    # The path is in the error's text.
+                    _log.error(
+                        "message {uid} in {mailbox} of {account} cannot be read: {error}",
+                        uid=uids[at],
+                        mailbox=place[0],
+                        account=files.name,
+                        error=str(error),
+                    )
+                    raise UnreadableMessage(Uid(uids[at]), str(error)) from error
                 else:
                     budget -= stored if content.octets is not None else 0
             opened.append(content)

@@ -81,7 +81,14 @@ def make_structures(account: Account, mailbox_id: int, path: str, uids: Sequence
         except FileNotFoundError:
             continue
         except OSError as error:
-            _log.warn("{path}/{file} cannot be read: {error}", path=path, file=file, error=error)
+            _log.warn(
+                "message {uid} of {account} cannot be read: {path}/{file}: {error}",
+                uid=uid,
+                account=account.name,
+                path=path,
+                file=file,
+                error=str(error),
+            )
             continue
         # As the content is served: what was stored with its bare line feeds (BINARYMIME) keeps them.
         size, stored = sizes

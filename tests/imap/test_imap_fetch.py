@@ -8,11 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import fail
 
-from mailsrv.errors import Unavailable
 from mailsrv.imap.fetch.row_cache import RowCache
 from mailsrv.imap.numbering import Numbering
 from mailsrv.imap.settings import ImapSettings
-from mailsrv.interfaces.mailbox import FlagOperation
+from mailsrv.interfaces.mailbox import FlagOperation, UnreadableMessage
 from mailsrv.message import scan
 from tests.imap.server import MESSAGES, Server
 
@@ -232,7 +231,8 @@ def unreadable(server: Server, bad: set[int]) -> list[list[int]]:
 
     def open_them(uids):
         asked.append(list(uids))
-        return fail(Unavailable()) if bad & set(uids) else contents(uids)
+        found = [uid for uid in uids if uid in bad]
+        return fail(UnreadableMessage(found[0], "Input/output error")) if found else contents(uids)
 
     mailbox.contents = open_them
     return asked

@@ -125,8 +125,9 @@ def test_what_a_search_keeps_of_messages_is_kept_under_their_account(monkeypatch
     keys: list[object] = []
 
     def noted(*arguments: Any) -> Page:
-        keys.append(arguments[3][0])
-        return Page(*arguments)
+        page = Page(*arguments)
+        keys.append(page.key[0])
+        return page
 
     monkeypatch.setattr(search, "Page", noted)
     alice = server.connect().login()

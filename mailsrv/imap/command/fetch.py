@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
-from mailsrv.errors import Unavailable
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand, CommandRefused
 from mailsrv.imap.fetch.columns import Columns, joined, present
@@ -29,7 +28,7 @@ from mailsrv.imap.numbering import NumberRange, ranges_of
 from mailsrv.imap.responses import Ok
 from mailsrv.imap.selected import RowSlice, SelectedMailbox
 from mailsrv.imap.sequence_set import SequenceSet
-from mailsrv.interfaces.content import IContent
+from mailsrv.imap.unreadable import Unreadable
 from mailsrv.interfaces.mailbox import FlagOperation, MessageSummary, Uid
 
 if TYPE_CHECKING:
@@ -39,8 +38,6 @@ _OPEN_AT_ONCE = 64
 _FIRST_SLICE = 64
 _WORTH_SENDING = 16384
 _REMEMBERED_OCTETS = 1024
-_UNREADABLE_MOST = 16
-"""More messages that cannot be read are taken for a disk that cannot."""
 
 
 @frozen
@@ -63,8 +60,8 @@ class Fetch:
             ranges = _changed(selected, ranges, self.changed_since)
         answer = _Answer(session, selected, plan)
         is_whole = await answer.send(ranges)
-        if answer.unreadable:
-            raise answer.unreadable[0]
+        for error in answer.unreadable.errors.values():
+            raise error
         if not is_whole and not self.is_uid:
             # RFC 5530: what is left was told. OK and not the NO of RFC 2180 4.1.2, which clients show as a failure.
             return Ok("Some of the messages no longer exist", b"EXPUNGEISSUED")
@@ -92,8 +89,8 @@ class _Answer:
         self._columns = Columns(selected, plan)
         self._rows: Rows | None = None
         self._unsent = 0
-        self.unreadable: list[Unavailable] = []
-        """Why messages are left out that are there; the others are sent all the same."""
+        self.unreadable = Unreadable(mailbox)
+        """What is left out though it is there; the others are sent all the same."""
 
     async def send(self, ranges: list[NumberRange]) -> bool:
         """All rows; whether all of the messages were still there."""
@@ -216,34 +213,12 @@ class _Answer:
         else:
             summaries = [MessageSummary(Uid(uid), 0, 0, 0, 0, b"", b"", b"", b"", -1) for uid in uids]
         found: list[Uid] = [summary.uid for summary in summaries]
-        contents = await self._contents(found)
+        contents = await self.unreadable.open(found)
         return [
             OpenMessage(summary, content, self._key)
             for summary, content in zip(summaries, contents, strict=True)
             if content is not None
         ]
-
-    async def _contents(self, uids: Sequence[Uid]) -> Sequence[IContent | None]:
-        """Open them together; one by one where that fails, for a bad one must not keep a client from the others."""
-        mailbox = self._selected.mailbox
-        try:
-            return await mailbox.contents(uids)
-        except Unavailable as error:
-            if len(uids) == 1:
-                self.unreadable.append(error)
-                return [None]
-        contents: list[IContent | None] = []
-        try:
-            for uid in uids:
-                contents += await self._contents([uid])
-                if len(self.unreadable) > _UNREADABLE_MOST:
-                    raise self.unreadable[0]
-        except BaseException:
-            for content in contents:
-                if content is not None:
-                    content.close()
-            raise
-        return contents
 
     async def _send_messages(self, rows: RowSlice) -> bool:
         """Rows that take octets of the messages: opened a few at a time, by their size."""

@@ -10,11 +10,12 @@ from attrs import frozen
 from mailsrv.imap.command.spec import ParseContext
 from mailsrv.imap.errors import BadCommand
 from mailsrv.imap.grammar import Cursor
-from mailsrv.imap.responses import Ok
+from mailsrv.imap.responses import Ok, status_line
 from mailsrv.imap.search.keys import Cost, InSet, Key
 from mailsrv.imap.search.page import Page
 from mailsrv.imap.search.parse import SearchParser, codec_of
 from mailsrv.imap.sequence_set import format_sequence_set
+from mailsrv.imap.unreadable import Unreadable
 
 if TYPE_CHECKING:
     from mailsrv.imap.selected import SelectedMailbox
@@ -67,20 +68,25 @@ class Search:
         size = _ARRAYS_AT_ONCE if self.key.cost <= Cost.DATES else settings.search_slice_messages
         names: list[int] = []
         mod_seqs: list[int] = []
-        mailbox = selected.mailbox
-        key = (str(mailbox.account), mailbox.mailbox_id, mailbox.uid_validity)
         now = int(session.peer.seconds())
         size = max(_FEWEST_AT_ONCE, min(size, _TESTS_AT_ONCE // self.key_count))
+        unreadable = Unreadable(selected.mailbox)
+        undecided = 0
         for first in range(1, selected.numbering.count + 1, size):
             if first > 1:
                 await session.breathe()
             rows = selected.rows(first, min(first + size - 1, selected.numbering.count))
-            page = Page(session, selected, rows, key, now)
+            page = Page(session, selected, rows, now, unreadable)
             places = await self.key.select(page, list(range(len(rows.uids))))
+            undecided += len(page.undecided)
             column = rows.uids if self.is_uid else rows.numbers
             names += [column[place] for place in places]
             if self.has_mod_seq:
                 mod_seqs += [rows.mod_seqs[place] for place in places]
+        if undecided:
+            if not (names or unreadable.has_read):
+                raise next(iter(unreadable.errors.values()))
+            _tell_undecided(session, undecided)
         return names, mod_seqs
 
     def _format(self, names: list[int], mod_seqs: list[int]) -> bytes:
@@ -108,6 +114,12 @@ class Search:
         if self.has_mod_seq and names:
             parts.append(b"MODSEQ %d" % _highest(results, mod_seqs))
         return b" ".join(parts) + b"\r\n"
+
+
+def _tell_undecided(session: Session, count: int) -> None:
+    """An untagged NO warns of a command that is done all the same (RFC 3501 7.1.2)."""
+    said = "1 message cannot be read and was" if count == 1 else f"{count} messages cannot be read and were"
+    session.send(status_line(b"*", b"NO", f"{said} not searched"))
 
 
 def _highest(results: frozenset[Result], mod_seqs: list[int]) -> int:

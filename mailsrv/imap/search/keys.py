@@ -48,7 +48,7 @@ class Key(Protocol):
         """The most it has to look at."""
 
     async def select(self, page: Page, places: Places) -> Places:
-        """Those of ``places`` (ascending) that match, ascending."""
+        """Those of ``places`` (ascending) that match, ascending. What cannot be told is added to ``page.undecided``."""
 
 
 @frozen
@@ -147,6 +147,8 @@ class BySummary:
 
     matches: Callable[[MessageSummary, int], bool]
     """Is given the summary and the time now."""
+    needs_content: bool = True
+    """Whether somebody has to have looked into the message."""
     cost: Cost = Cost.SUMMARY
 
     async def select(self, page: Page, places: Places) -> Places:
@@ -154,7 +156,11 @@ class BySummary:
         found = []
         for place in places:
             summary = summaries.get(uids[place])
-            if summary is not None and self.matches(summary, page.now):
+            if summary is None:
+                continue
+            if self.needs_content and place in page.never_read:
+                page.undecided.add(place)
+            elif self.matches(summary, page.now):
                 found.append(place)
         return found
 
@@ -218,8 +224,8 @@ class InHeader:
         if unknown:
             async with aclosing(page.messages(unknown)) as messages:
                 async for place, message in messages:
-                    header = await message.content.read(0, message.summary.header_octets)
-                    if self.search.is_in_header(header, self.name):
+                    header = await page.read(place, message, message.summary.header_octets)
+                    if header is not None and self.search.is_in_header(header, self.name):
                         found.append(place)
             found.sort()
         return found
@@ -237,17 +243,16 @@ class InMessage:
         found = []
         async with aclosing(page.messages(places, with_structure=False)) as messages:
             async for place, message in messages:
-                if await self._is_in(page, message):
+                if await self._is_in(page, place, message):
                     found.append(place)
         return found
 
-    async def _is_in(self, page: Page, message: OpenMessage) -> bool:
+    async def _is_in(self, page: Page, place: int, message: OpenMessage) -> bool:
         session = page.session
         most = session.services.settings.search_octets
-        octets = message.content.octets
-        if octets is None:
-            octets = await message.content.read(0, min(message.content.size, most))
-        text = octets[:most]
+        text = await page.read(place, message, most)
+        if text is None:
+            return False
         return await session.peer.compute(len(text), lambda: self._is_in_text(text, most))
 
     def _is_in_text(self, text: bytes, most: int) -> bool:
@@ -274,8 +279,10 @@ class Not:
         return self.key.cost
 
     async def select(self, page: Page, places: Places) -> Places:
-        matching = set(await self.key.select(page, places))
-        return [place for place in places if place not in matching]
+        matching, undecided = await page.decide(self.key, places)
+        page.undecided |= undecided
+        excluded = {*matching, *undecided}
+        return [place for place in places if place not in excluded]
 
 
 @frozen
@@ -290,12 +297,14 @@ class Or:
         return max(self.cheaper.cost, self.dearer.cost)
 
     async def select(self, page: Page, places: Places) -> Places:
-        found = await self.cheaper.select(page, places)
+        found, undecided = await page.decide(self.cheaper, places)
         already = set(found)
         left = [place for place in places if place not in already]
         if not left:
             return found
-        return sorted(found + await self.dearer.select(page, left))
+        more, further = await page.decide(self.dearer, left)
+        page.undecided |= (undecided | further).difference(more)
+        return sorted(found + more)
 
 
 @frozen
@@ -309,11 +318,17 @@ class And:
         return max(key.cost for key in self.keys)
 
     async def select(self, page: Page, places: Places) -> Places:
+        undecided: set[int] = set()
         for key in self.keys:
             if not places:
                 break
-            places = await key.select(page, places)
-        return places
+            places, further = await page.decide(key, places)
+            if undecided or further:
+                # Asked on: one key that does not match decides.
+                undecided = undecided.intersection(places) | further
+                places = sorted({*places, *further})
+        page.undecided |= undecided
+        return [place for place in places if place not in undecided] if undecided else places
 
 
 def either(first: Key, second: Key) -> Key:

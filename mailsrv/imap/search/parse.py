@@ -149,11 +149,11 @@ class SearchParser:
 
     def _larger(self) -> Key:
         size = self._number(NUMBER64_MAX)
-        return BySummary(lambda summary, now: summary.size_octets > size)
+        return BySummary(lambda summary, now: summary.size_octets > size, needs_content=False)
 
     def _smaller(self) -> Key:
         size = self._number(NUMBER64_MAX)
-        return BySummary(lambda summary, now: summary.size_octets < size)
+        return BySummary(lambda summary, now: summary.size_octets < size, needs_content=False)
 
     def _before(self) -> Key:
         day = self._day()

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from twisted.logger import Logger
 
-from mailsrv.errors import Unavailable
 from mailsrv.interfaces.journal import DeliveryKey
+from mailsrv.interfaces.mailbox import Uid, UnreadableMessage
 from mailsrv.store.adopt import adopt
 from mailsrv.store.index.rows import UID_MASK, MailboxRow, MessageRow
 from mailsrv.store.index.transaction import Transaction
@@ -28,7 +28,7 @@ def take_as_new(
 ) -> None:
     """Make a new message of what stands in a message's file, where that has another size than the index knows.
 
-    Raises Unavailable where the journal still has the message as it was: a crash may have cut the file off, and
+    Raises UnreadableMessage where the journal still has the message as it was: a crash may have cut the file off, and
     a replay puts it back.
     """
     row = transaction.mailbox_by_id(mailbox_id)
@@ -41,8 +41,13 @@ def take_as_new(
         live_segments is None or DeliveryKey.from_octets(message.delivery_key).segment_id in live_segments()
     ):
         cause = f"{message.file} has {status.size} octets, not {message.stored}"
-        _log.error("a message of {mailbox} cannot be read yet: {cause}", mailbox=transaction.path(row), cause=cause)
-        raise Unavailable(cause=cause)
+        _log.error(
+            "message {uid} in {mailbox} cannot be read yet: {cause}",
+            uid=uid,
+            mailbox=transaction.path(row),
+            cause=cause,
+        )
+        raise UnreadableMessage(Uid(uid), cause)
     _log.warn(
         "{mailbox}: another program changed {file}, which is a new message now",
         mailbox=transaction.path(row),
