@@ -11,7 +11,7 @@ from attrs import define
 from zope.interface import implementer
 
 from mailsrv.disk import DirectoryEntry, FileStatus, IDisk, IDiskFile, SpaceLeft
-from mailsrv.testing.disk.faults import PowerCut
+from mailsrv.testing.disk.faults import FaultyOperations, PowerCut
 from mailsrv.testing.disk.inode import Change, Inode
 from mailsrv.testing.disk.power_cut import copy_survivors
 
@@ -31,7 +31,7 @@ class ModelFile:
     def _operate(self, name: str) -> None:
         if self._closed:
             raise OSError(errno.EBADF, "closed", self.path)
-        self._disk._operate(name, self.path)
+        self._disk.operate(name, self.path)
 
     def write(self, offset: int, buffers: Sequence[bytes]) -> int:
         with self._disk._lock:
@@ -108,65 +108,16 @@ class _Space:
 
 
 @implementer(IDisk)
-class ModelDisk:
+class ModelDisk(FaultyOperations):
     """See the module. ``capacity`` is the room for file contents in octets."""
 
     def __init__(self, capacity: int = 1 << 34) -> None:
+        super().__init__()
         self._lock = threading.RLock()
         self._numbers = 1
         self._life = 1
         self._root = self._new_inode(is_directory=True)
         self.space = _Space(capacity, capacity)
-        self.operations: list[tuple[str, str]] = []
-        """Everything that was asked: what, and of which path."""
-        self.is_dead = False
-        self._cut_at: int | None = None
-        self._failures: dict[int, int] = {}
-        self._fail_next: dict[str, int] = {}
-        self._fail_from: tuple[int, int, frozenset[str]] | None = None
-        self.on_operation: Callable[[str, str], None] | None = None
-
-    # -- faults -------------------------------------------------------------
-
-    def cut_power_at(self, number: int | None) -> None:
-        """Stop at the operation of this number (0 is the first one ever); None: at none."""
-        self._cut_at = number
-
-    def fail_at(self, number: int, error_number: int) -> None:
-        """Let one operation fail, e.g. with ``errno.EIO``."""
-        self._failures[number] = error_number
-
-    def fail_at_next(self, name: str, error_number: int) -> None:
-        """Let the next operation of this name fail, and no other."""
-        self._fail_next[name] = error_number
-
-    def fail_from(self, number: int, error_number: int, names: Collection[str] = ()) -> None:
-        """Let all operations (of these names, if given) from ``number`` on fail, until :meth:`heal`."""
-        self._fail_from = (number, error_number, frozenset(names))
-
-    def heal(self) -> None:
-        """No more failures. What was in doubt stays so."""
-        self._failures.clear()
-        self._fail_next.clear()
-        self._fail_from = None
-
-    def _operate(self, name: str, path: str) -> None:
-        number = len(self.operations)
-        if self.is_dead:
-            raise PowerCut
-        self.operations.append((name, path))
-        if self.on_operation is not None:
-            self.on_operation(name, path)
-        if self._cut_at is not None and number >= self._cut_at:
-            self.is_dead = True
-            raise PowerCut
-        error_number = self._failures.get(number) or self._fail_next.pop(name, None)
-        if error_number is None and self._fail_from is not None:
-            first, wanted, names = self._fail_from
-            if number >= first and (not names or name in names):
-                error_number = wanted
-        if error_number is not None:
-            raise OSError(error_number, os.strerror(error_number), path)
 
     # -- contents -----------------------------------------------------------
 
@@ -236,12 +187,12 @@ class ModelDisk:
 
     def open(self, path: str, *, write: bool = False) -> ModelFile:
         with self._lock:
-            self._operate("open", path)
+            self.operate("open", path)
             return ModelFile(self, self._existing(path), path, writable=write)
 
     def create(self, path: str) -> ModelFile:
         with self._lock:
-            self._operate("create", path)
+            self.operate("create", path)
             parent, name = self._free_name(path)
             inode = self._new_inode()
             self._change((parent, name, inode))
@@ -253,7 +204,7 @@ class ModelDisk:
 
     def create_temporary(self, directory: str) -> ModelFile:
         with self._lock:
-            self._operate("create_temporary", directory)
+            self.operate("create_temporary", directory)
             self._directory(directory)
             return ModelFile(self, self._new_inode(), "", writable=True)
 
@@ -261,21 +212,21 @@ class ModelDisk:
         with self._lock:
             if not isinstance(file, ModelFile):
                 raise TypeError("not a file of this disk")
-            self._operate("link", path)
+            self.operate("link", path)
             parent, name = self._free_name(path)
             self._change((parent, name, file._inode))
             file.path = path
 
     def link(self, source: str, target: str) -> None:
         with self._lock:
-            self._operate("link", target)
+            self.operate("link", target)
             inode = self._existing(source)
             parent, name = self._free_name(target)
             self._change((parent, name, inode))
 
     def rename(self, source: str, target: str) -> None:
         with self._lock:
-            self._operate("rename", target)
+            self.operate("rename", target)
             inode = self._existing(source)
             from_parent, from_name = self._parent(source)
             to_parent, to_name = self._parent(target)
@@ -284,7 +235,7 @@ class ModelDisk:
 
     def unlink(self, path: str) -> None:
         with self._lock:
-            self._operate("unlink", path)
+            self.operate("unlink", path)
             if self._existing(path).is_directory:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
             parent, name = self._parent(path)
@@ -292,13 +243,13 @@ class ModelDisk:
 
     def make_directory(self, path: str) -> None:
         with self._lock:
-            self._operate("make_directory", path)
+            self.operate("make_directory", path)
             parent, name = self._free_name(path)
             self._change((parent, name, self._new_inode(is_directory=True)))
 
     def remove_directory(self, path: str) -> None:
         with self._lock:
-            self._operate("remove_directory", path)
+            self.operate("remove_directory", path)
             if self._directory(path).entries:
                 raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), path)
             parent, name = self._parent(path)
@@ -306,13 +257,13 @@ class ModelDisk:
 
     def list_directory(self, path: str) -> Sequence[DirectoryEntry]:
         with self._lock:
-            self._operate("list", path)
+            self.operate("list", path)
             found = self._directory(path).entries
             return [DirectoryEntry(name, inode.is_directory) for name, inode in found.items()]
 
     def status(self, path: str) -> FileStatus | None:
         with self._lock:
-            self._operate("status", path)
+            self.operate("status", path)
             inode = self._find(path)
             if inode is None:
                 return None
@@ -324,7 +275,7 @@ class ModelDisk:
     def sync_directory(self, path: str) -> None:
         with self._lock:
             directory = self._directory(path)
-            self._operate("sync_directory", path)
+            self.operate("sync_directory", path)
             directory.sync_names()
 
     def watch_file_system(self, path: str) -> None:
@@ -347,7 +298,7 @@ class ModelDisk:
 
     def _operate_on_everything(self, operation: str) -> None:
         try:
-            self._operate(operation, "")
+            self.operate(operation, "")
         except PowerCut:
             raise
         except OSError as error:
@@ -382,7 +333,7 @@ class ModelDisk:
 
     def space_left(self, path: str) -> SpaceLeft:
         with self._lock:
-            self._operate("space_left", path)
+            self.operate("space_left", path)
             return SpaceLeft(self.space.free, self.space.total)
 
     def avoid_copy_on_write(self, directory: str) -> None:
