@@ -5,11 +5,12 @@ from __future__ import annotations
 import enum
 import re
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from mailsrv.imap.errors import BadCommand
 from mailsrv.imap.grammar import Cursor
 from mailsrv.message import Section, SectionKind, parse_section
+from mailsrv.message.imap_strings import format_string
 
 
 class Attribute(enum.Enum):
@@ -65,8 +66,9 @@ _RFC822 = {
 # what stands between the brackets, up to a list of field names
 _SECTION = re.compile(rb"[A-Za-z0-9.]*")
 _BINARY_SECTION = re.compile(rb"(?:[1-9]\d{0,8}(?:\.[1-9]\d{0,8})*)?\Z")
-# a field name as it can stand unquoted in the list
-_FIELD_NAME = re.compile(rb"[!#-'*-9;-\[\]-z|}~]{1,256}\Z")
+# a field name that can stand unquoted between the brackets
+_UNQUOTED_NAME = re.compile(rb"[!#$&'+-Z^-z|}~]++\Z")
+_FIELD_NAME_OCTETS = 256
 _FIELD_NAMES_MAX = 200
 _ITEMS_MAX = 200
 
@@ -106,18 +108,18 @@ def _parse_item(cursor: Cursor) -> FetchItem:
 def _parse_section_item(cursor: Cursor, word: bytes) -> SectionItem:
     cursor.expect(b"[")
     if word in (b"BODY", b"BODY.PEEK"):
-        text = _parse_section_text(cursor)
+        text, section = _parse_section(cursor)
         form, name = SectionForm.OCTETS, b"BODY"
     elif word in (b"BINARY", b"BINARY.PEEK", b"BINARY.SIZE"):
         text = _simple_text(cursor)
         if not _BINARY_SECTION.match(text):
             raise BadCommand("Not a section of BINARY")
+        section = parse_section(text)
         form = SectionForm.DECODED_SIZE if word == b"BINARY.SIZE" else SectionForm.DECODED
         name = b"BINARY.SIZE" if word == b"BINARY.SIZE" else b"BINARY"
     else:
         raise BadCommand("Unknown item to fetch")
     cursor.expect(b"]")
-    section = parse_section(text)
     if section is None:
         raise BadCommand("No such kind of section")
     partial = None
@@ -139,20 +141,24 @@ def _simple_text(cursor: Cursor) -> bytes:
     return found.group().upper()
 
 
-def _parse_section_text(cursor: Cursor) -> bytes:
-    """section-spec, its header-list with the names in upper case"""
+def _parse_section(cursor: Cursor) -> tuple[bytes, Section | None]:
+    """section-spec: how it is told in the response, the names of its header-list in upper case, and what it means"""
     text = _simple_text(cursor)
     if not cursor.skip(b" ("):
-        return text
+        return text, parse_section(text)
     names: dict[bytes, None] = {}
     while True:
-        name = cursor.astring().upper()
-        if not _FIELD_NAME.match(name):
-            raise BadCommand("Not the name of a header field")
-        names[name] = None
+        name = cursor.astring()
+        if len(name) > _FIELD_NAME_OCTETS:
+            raise BadCommand("Field name too long", code=b"LIMIT")
+        names[name.upper()] = None
         if not cursor.skip(b" "):
             break
     cursor.expect(b")")
     if len(names) > _FIELD_NAMES_MAX:
         raise BadCommand("Too many field names", code=b"LIMIT")
-    return text + b" (" + b" ".join(names) + b")"
+    section = parse_section(text + b" (X)")
+    if section is not None:
+        section = evolve(section, names=frozenset(name.lower() for name in names))
+    listed = b" ".join([name if _UNQUOTED_NAME.match(name) else format_string(name) for name in names])
+    return text + b" (" + listed + b")", section
