@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailsrv.address import Address
 from mailsrv.coroutines import next_turn
-from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.directory.resolution import LocalRecipient
 from mailsrv.errors import MailError
 from mailsrv.interfaces.mailbox import IMailStore
 

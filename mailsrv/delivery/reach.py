@@ -15,7 +15,7 @@ from mailsrv.address import Address
 from mailsrv.coroutines import next_turn
 from mailsrv.delivery.quota import TARGETS_IN_ONE_GO
 from mailsrv.delivery.recipients import Found, OnwardTarget
-from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.directory.resolution import LocalRecipient
 
 
 @frozen

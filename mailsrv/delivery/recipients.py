@@ -18,8 +18,7 @@ from twisted.logger import Logger
 
 from mailsrv.address import Address
 from mailsrv.delivery.quota import TARGETS_IN_ONE_GO
-from mailsrv.directory.resolve import (
-    AddressResolver,
+from mailsrv.directory.resolution import (
     ForeignDomain,
     LocalAccounts,
     LocalRecipient,
@@ -27,6 +26,7 @@ from mailsrv.directory.resolve import (
     UnknownRecipient,
     check_is_foreign,
 )
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.resolve_steps import Listener
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.interfaces.envelope import RecipientParameters

@@ -24,7 +24,7 @@ from mailsrv.delivery.settings import DeliverySettings
 from mailsrv.delivery.signing import MessageSigner, SigningStream
 from mailsrv.delivery.submission_rates import SubmissionRates
 from mailsrv.directory.posting import PostingPolicy
-from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.directory.resolution import LocalRecipient
 from mailsrv.errors import MailError, Unavailable
 from mailsrv.filters.pipeline import Decision, FilterPipeline
 from mailsrv.interfaces.account import IAccount

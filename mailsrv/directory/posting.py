@@ -21,7 +21,8 @@ from attrs import frozen
 from mailsrv.address import Address
 from mailsrv.directory.address_rights import AddressRights
 from mailsrv.directory.names import canonical_address
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts, PassedAlias
+from mailsrv.directory.resolution import LocalAccounts, PassedAlias
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.errors import MailError
 from mailsrv.interfaces.rights import Posters, PostingRule
 from mailsrv.status import EXPANSION_PROHIBITED

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import chain
 
-from attrs import evolve, frozen
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
@@ -34,10 +34,21 @@ from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.domains import Knowledge, LocalDomains
 from mailsrv.directory.names import canonical_address, parse_account_name
 from mailsrv.directory.peek import IPeekable, Peeked
+from mailsrv.directory.resolution import (
+    ForeignDomain,
+    Forward,
+    LocalAccounts,
+    LocalRecipient,
+    PassedAlias,
+    Resolution,
+    UnknownRecipient,
+    check_is_foreign,
+    open_to_all,
+)
 from mailsrv.directory.resolve_steps import Listener, Step, StepKind
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import Unavailable
-from mailsrv.interfaces.directory import DirectoryUser, IDirectory
+from mailsrv.interfaces.directory import IDirectory
 
 ALIAS_DEPTH = 10
 ALIAS_TARGETS = 20_000
@@ -48,72 +59,6 @@ POSTMASTER = "postmaster"
 OWNER_PREFIX = "owner-"
 _ROUTE_CHARACTERS = frozenset("%!@:")
 
-
-@frozen
-class LocalRecipient:
-    """An account mail goes to, and the detail it was addressed with ("" for none)."""
-
-    user: DirectoryUser
-    detail: str = ""
-
-    @property
-    def account(self) -> Address:
-        return self.user.address
-
-
-@frozen
-class Forward:
-    """An address elsewhere that an alias of ours names."""
-
-    address: Address
-    alias: Address
-    """The innermost alias that names it."""
-    owner: Address | None = None
-    """Who looks after that alias (``owner-…``): the reverse-path its mail goes on with."""
-
-
-@frozen
-class PassedAlias:
-    """An alias or a list on the way from an address to accounts."""
-
-    address: Address
-    through: Address | None = None
-    """The one that led to it; None: the address that was asked about."""
-    is_user: bool = False
-    """A user whose mail goes on: it is theirs to say where to, and no administrator's."""
-
-
-@frozen
-class LocalAccounts:
-    """An address of ours: the accounts it stands for, and what leads out of here."""
-
-    accounts: tuple[LocalRecipient, ...] = ()
-    forwards: tuple[Forward, ...] = ()
-    """What aliases name outside."""
-    carried: tuple[Address, ...] = ()
-    """Addresses of our domains that ``carries`` said are delivered elsewhere."""
-    passed: tuple[PassedAlias, ...] = ()
-    """What may have rules on who sends to it, the outer ones first, again for each way to it; nothing for postmaster,
-    whom anybody may write."""
-
-
-@frozen
-class ForeignDomain:
-    """The domain is not ours: whether it may be relayed is for the caller to decide."""
-
-    domain: str
-    is_certain: bool = True
-    """False while a directory that lists domains cannot be asked: it may have become ours meanwhile."""
-
-
-@frozen
-class UnknownRecipient:
-    """The domain is ours, the address is nobody's."""
-
-    address: Address
-
-
-Resolution = LocalAccounts | ForeignDomain | UnknownRecipient
 
 Carries = Callable[[Address], bool]
 """Whether a transport rule leads a local address (that is no alias) elsewhere."""
@@ -218,7 +163,7 @@ class AddressResolver:
             expansion.tell(StepKind.DOMAIN, address, main)
         await self._expand(ours, settings, expansion, "", ())
         if not expansion.is_empty():
-            return _open_to_all(expansion.result()) if self._is_postmaster(ours) else expansion.result()
+            return open_to_all(expansion.result()) if self._is_postmaster(ours) else expansion.result()
         if not _ROUTE_CHARACTERS.isdisjoint(ours.local_part):
             return UnknownRecipient(address)
         base, detail = ours.split_subaddress(settings.subaddress_delimiter)
@@ -418,7 +363,7 @@ class AddressResolver:
             expansion.tell(StepKind.POSTMASTER, address, configured)
             await self._follow_setting("postmaster", configured, expansion, detail, (*aliases, address))
             if not expansion.is_empty():
-                return _open_to_all(expansion.result())
+                return open_to_all(expansion.result())
         users = await self._directory.list_users()
         if not users:
             raise Unavailable(cause="no user to take postmaster's mail")
@@ -426,14 +371,3 @@ class AddressResolver:
         recipient = LocalRecipient((own or users)[0], detail)
         asked.tell(StepKind.POSTMASTER, address, recipient.account)
         return LocalAccounts((recipient,))
-
-
-def check_is_foreign(resolution: Resolution) -> None:
-    """Raise Unavailable where the domain may have become ours: nobody is refused for a directory that is down."""
-    if isinstance(resolution, ForeignDomain) and not resolution.is_certain:
-        raise Unavailable(cause=f"{resolution.domain} was none of ours when the directory told its domains last")
-
-
-def _open_to_all(resolution: LocalAccounts) -> LocalAccounts:
-    """Without the rules of lists (RFC 5321 4.5.1)."""
-    return evolve(resolution, passed=())

@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred, succeed
 from mailsrv.address import Address
 from mailsrv.coroutines import run_coroutine
 from mailsrv.directory.address_rights import AddressRights
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts, check_is_foreign
+from mailsrv.directory.resolution import LocalAccounts, check_is_foreign
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.rights import SendRights
 

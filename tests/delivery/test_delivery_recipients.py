@@ -5,7 +5,7 @@ from zope.interface.verify import verifyObject
 
 from mailsrv.address import Address, parse_forward_path
 from mailsrv.delivery.recipients import Found
-from mailsrv.directory.resolve import LocalRecipient
+from mailsrv.directory.resolution import LocalRecipient
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import MailError
 from mailsrv.interfaces.delivery import IMailTransaction, IMessageReceiver

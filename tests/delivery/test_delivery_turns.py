@@ -15,7 +15,8 @@ from mailsrv.delivery.recipients import Found, RecipientPolicy, Service
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.list_settings import ListSettings
 from mailsrv.directory.memory import MemoryDirectory
-from mailsrv.directory.resolve import AddressResolver, LocalRecipient
+from mailsrv.directory.resolution import LocalRecipient
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.interfaces.delivery import Accepted
 from mailsrv.interfaces.directory import DirectoryUser

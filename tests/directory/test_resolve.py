@@ -15,13 +15,8 @@ from mailsrv.coroutines import next_turn
 from mailsrv.directory.chain import DirectoryChain
 from mailsrv.directory.domains import LocalDomains
 from mailsrv.directory.memory import MemoryDirectory
-from mailsrv.directory.resolve import (
-    ALIAS_DEPTH,
-    AddressResolver,
-    ForeignDomain,
-    LocalAccounts,
-    UnknownRecipient,
-)
+from mailsrv.directory.resolution import ForeignDomain, LocalAccounts, UnknownRecipient
+from mailsrv.directory.resolve import ALIAS_DEPTH, AddressResolver
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import Unavailable
 from tests.contracts.directory import ALICE, BOB, NASTY_LOCAL_PARTS

@@ -12,7 +12,8 @@ import pytest
 from twisted.internet.defer import Deferred
 
 from mailsrv.directory.domains import LocalDomains
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts
+from mailsrv.directory.resolution import LocalAccounts
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.settings import DomainSettings
 from tests.interop.slapd import BASE, person
 from tests.interop.test_ldap_directory import Site, ex, ldap_table, log_in, make_site, result

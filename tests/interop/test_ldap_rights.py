@@ -25,7 +25,8 @@ from mailsrv.directory.ldap.connection import LdapConnection, LdapEntry
 from mailsrv.directory.ldap.groups import Members
 from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.posting import Poster, PostingPolicy
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts
+from mailsrv.directory.resolution import LocalAccounts
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.send_as import SendAsPolicy
 from mailsrv.directory.settings import DomainSettings
 from mailsrv.errors import MailError

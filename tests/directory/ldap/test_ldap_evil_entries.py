@@ -23,7 +23,8 @@ from mailsrv.directory.ldap.results import BindOutcome
 from mailsrv.directory.ldap.rights import NAMES_LIMIT
 from mailsrv.directory.ldap.search import Search
 from mailsrv.directory.ldap.trouble import RequestTrouble, ServerTrouble
-from mailsrv.directory.resolve import AddressResolver, LocalAccounts
+from mailsrv.directory.resolution import LocalAccounts
+from mailsrv.directory.resolve import AddressResolver
 from mailsrv.directory.settings import DirectorySettings, DirectoryType, DomainSettings
 from mailsrv.errors import Unavailable
 from mailsrv.interfaces.directory import DirectoryUser
