@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 async def append(owner: AccountMailboxes, journal: IJournal, name: str, messages: list[NewMessage]) -> AppendedMessages:
     """Into the mailbox of this canonical name; the session sees them when this is over."""
     try:
-        uid_validity = await owner.read_in_place(partial(_check, owner, name=name, messages=messages))
+        uid_validity = await owner.index.read_in_place(partial(_check, owner, name=name, messages=messages))
     except BaseException:
         await _discard(owner, messages)
         raise

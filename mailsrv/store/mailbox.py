@@ -164,7 +164,7 @@ class StoredMailbox(ViewedMailbox):
     def _refresh(self) -> Deferred[None]:
         async def look() -> None:
             stamp = take_stamp(self._owner.files.index_path, self.path)
-            found = await self._owner.read(partial(self._read_news, since=self.highest_mod_seq))
+            found = await self._owner.index.read(partial(self._read_news, since=self.highest_mod_seq))
             if found is None:
                 await self._owner.scan(self.mailbox_id)
             else:
@@ -200,7 +200,7 @@ class StoredMailbox(ViewedMailbox):
             return False
         finally:
             files.reader_lock.release()
-        self._owner.used()
+        self._owner.index.used()
         self.take(delta)
         self._stamp = stamp
         return True
@@ -215,7 +215,7 @@ class StoredMailbox(ViewedMailbox):
     # Changing
 
     def claim_recent(self) -> Deferred[Uid]:
-        claimed = self._owner.read_in_place(self._read_recent)
+        claimed = self._owner.index.read_in_place(self._read_recent)
         return claimed.addCallback(lambda uid: uid if uid else self._claim_recent())
 
     def _read_recent(self, connection: apsw.Connection) -> Uid | None:
@@ -296,7 +296,7 @@ class StoredMailbox(ViewedMailbox):
     async def _read_summaries(
         self, wanted: list[Uid], missing: list[Uid], *, with_structure: bool
     ) -> Sequence[MessageSummary]:
-        found = await self._owner.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=missing))
+        found = await self._owner.index.read(partial(read_summaries, mailbox_id=self.mailbox_id, uids=missing))
         if with_structure:
             bare = [summary for summary in found if not _is_complete(summary)]
             if bare:
@@ -313,7 +313,9 @@ class StoredMailbox(ViewedMailbox):
         complete: list[MessageSummary] = []
         for start in range(0, len(bare), _SCANNED_AT_ONCE):
             some = {int(summary.uid): summary for summary in bare[start : start + _SCANNED_AT_ONCE]}
-            made = await owner.in_thread(partial(make_structures, owner.files, self.mailbox_id, self.path, list(some)))
+            made = await owner.index.in_thread(
+                partial(make_structures, owner.files, self.mailbox_id, self.path, list(some))
+            )
             for one in made:
                 known = some[one.uid]
                 complete.append(
@@ -350,7 +352,9 @@ class StoredMailbox(ViewedMailbox):
             self._dates.add(columns, self._view.uids)
             return self._dates.answer(uids)
 
-        return self._owner.read(partial(read_dates, mailbox_id=self.mailbox_id, first_uid=first)).addCallback(answer)
+        return self._owner.index.read(partial(read_dates, mailbox_id=self.mailbox_id, first_uid=first)).addCallback(
+            answer
+        )
 
     def contents(self, uids: Sequence[Uid]) -> Deferred[Sequence[IContent | None]]:
         return Deferred.fromCoroutine(self._contents(list(uids)))
@@ -368,7 +372,7 @@ class StoredMailbox(ViewedMailbox):
     def _open(self, uids: list[Uid]) -> Deferred[tuple[list[IContent | None], list[int]]]:
         owner = self._owner
         settings, threads = owner.settings, owner.threads
-        return owner.in_thread(
+        return owner.index.in_thread(
             lambda: open_contents(owner.files, self.mailbox_id, uids, settings=settings, threads=threads)
         )
 

@@ -1,8 +1,7 @@
 """All mailboxes of an account, as the sessions of a process see them (IAccountMailboxes).
 
 Writes of an account go in batches (:mod:`mailsrv.store.write_queue`), what is appended goes through the
-journal (:mod:`mailsrv.store.append`). Reads go to threads, or are done in place where they are single rows
-of an index that is open.
+journal (:mod:`mailsrv.store.append`). Reads go by :mod:`mailsrv.store.index_access`.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailsrv.address import Address
-from mailsrv.disk.failure import as_mail_error
 from mailsrv.interfaces.changes import ChangeNotice
 from mailsrv.interfaces.journal import IJournal
 from mailsrv.interfaces.mailbox import (
@@ -42,6 +40,7 @@ from mailsrv.store.copies import copy_between
 from mailsrv.store.index.delta import Delta
 from mailsrv.store.index.rows import MailboxRow, mailbox_by_id, mailbox_by_name
 from mailsrv.store.index.transaction import Transaction
+from mailsrv.store.index_access import IndexAccess
 from mailsrv.store.late_names import LateNames
 from mailsrv.store.listeners import Listeners
 from mailsrv.store.loading import load_view
@@ -95,9 +94,8 @@ class AccountMailboxes:
         self._released = released
         self._mailboxes: dict[int, StoredMailbox] = {}
         self._listeners = Listeners()
-        self._writes = WriteQueue(
-            table, self.files, partial(_run, table, self.files, threads), known=self._known, take=self._take
-        )
+        self.index = IndexAccess(table, self.files, threads)
+        self._writes = WriteQueue(table, self.files, self.index.in_thread, known=self._known, take=self._take)
         self.late_names = LateNames(table.reactor, partial(self._writes.add, is_durable=False))  # type: ignore[arg-type]
         self._has_expunged = False
         self._end_listening = table.bus.listen(self.files.name, self._hear)
@@ -106,46 +104,6 @@ class AccountMailboxes:
     def open_mailboxes(self) -> Sequence[StoredMailbox]:
         """Those some session has open."""
         return list(self._mailboxes.values())
-
-    # Threads
-
-    def in_thread(self, function: Callable[[], T]) -> Deferred[T]:
-        """Run in a disk thread; errors become MailErrors."""
-        return _run(self._table, self.files, self.threads, function)
-
-    def read(self, function: Callable[[apsw.Connection], T]) -> Deferred[T]:
-        """Run a read transaction in a thread."""
-
-        def read() -> T:
-            with self.files.reading() as connection:
-                return function(connection)
-
-        return self.in_thread(read)
-
-    def read_in_place(self, function: Callable[[apsw.Connection], T]) -> Deferred[T]:
-        """A read of single rows: at once where the index is at hand, else in a thread."""
-        reader = self.files.try_reader()
-        if reader is not None:
-            try:
-                reader.execute("BEGIN")
-                try:
-                    result = function(reader)
-                finally:
-                    reader.execute("ROLLBACK")
-            except apsw.Error:
-                pass
-            except Exception:
-                return fail().addErrback(_translate)
-            else:
-                self.used()
-                return succeed(result)
-            finally:
-                self.files.reader_lock.release()
-        return self.read(function)
-
-    def used(self) -> None:
-        """The index is in use: it is not the next to be closed."""
-        self._table.used(self.files)
 
     def call_soon(self, function: Callable[[], None]) -> None:
         """After what is being done now."""
@@ -208,10 +166,10 @@ class AccountMailboxes:
         return Deferred.fromCoroutine(self._list_mailboxes())
 
     async def _list_mailboxes(self) -> Sequence[MailboxInfo]:
-        listed, is_new = await self.read(self._read_list)
+        listed, is_new = await self.index.read(self._read_list)
         if is_new:
             await self.write(discover)
-            listed, _ = await self.read(self._read_list)
+            listed, _ = await self.index.read(self._read_list)
         return listed
 
     def _read_list(self, connection: apsw.Connection) -> tuple[list[MailboxInfo], bool]:
@@ -242,13 +200,13 @@ class AccountMailboxes:
                 raise NoSuchMailbox
             return row, self._is_due(row, thorough=True)
 
-        row, is_due = await self.read_in_place(find)
+        row, is_due = await self.index.read_in_place(find)
         if is_due:
             await self.scan(row.id)
-            row, _ = await self.read_in_place(find)
+            row, _ = await self.index.read_in_place(find)
         recent = 0
         if row.recent_uid < row.uid_next and row.messages:
-            recent = await self.read_in_place(partial(count_recent, row=row))
+            recent = await self.index.read_in_place(partial(count_recent, row=row))
         return MailboxStatus(
             messages=row.messages,
             recent=recent,
@@ -280,8 +238,8 @@ class AccountMailboxes:
             row = mailbox_by_name(connection, name)
             return None if row is None or (row.messages > _FEW_ROWS and row.id not in known) else find(connection)
 
-        found = await self.read_in_place(find_small)
-        row, view, is_due = await self.read(find) if found is None else found
+        found = await self.index.read_in_place(find_small)
+        row, view, is_due = await self.index.read(find) if found is None else found
         if is_due:
             await self.scan(row.id)
         mailbox = self._mailboxes.get(row.id)
@@ -290,7 +248,7 @@ class AccountMailboxes:
             self._forget(mailbox)
             mailbox = None
         if mailbox is None and view is None:
-            row, view = await self.read(partial(self._load, mailbox_id=row.id))
+            row, view = await self.index.read(partial(self._load, mailbox_id=row.id))
             mailbox = self._mailboxes.get(row.id)
         if mailbox is None and view is not None:
             mailbox = self._mailboxes[row.id] = StoredMailbox(self, row, view)
@@ -343,7 +301,7 @@ class AccountMailboxes:
         def answer(used: tuple[int, int]) -> QuotaUsage:
             return QuotaUsage(used[0], self.allowance.octets, used[1], self.allowance.messages)
 
-        return self.read_in_place(usage).addCallback(answer)
+        return self.index.read_in_place(usage).addCallback(answer)
 
     def reserve(self, octets: int) -> Deferred[Callable[[], None]]:
         """Set room aside; fails with OverQuota."""
@@ -357,12 +315,12 @@ class AccountMailboxes:
             give_back()
             return failure
 
-        return self.read_in_place(
+        return self.index.read_in_place(
             lambda connection: check_quota(connection, octets, 1, octet_limit, message_limit)
         ).addCallbacks(lambda _: give_back, refused)
 
     def lock_maildrop(self) -> Deferred[Callable[[], None]]:
-        return self.in_thread(partial(lock_maildrop, self.files))
+        return self.index.in_thread(partial(lock_maildrop, self.files))
 
     # Lives
 
@@ -403,17 +361,5 @@ class AccountMailboxes:
         self._end_listening()
 
 
-def _run(table: AccountTable, files: Account, threads: IThreads, function: Callable[[], T]) -> Deferred[T]:
-    table.used(files)
-    return threads.run(function).addErrback(_translate)
-
-
 def _nothing() -> None:
     """No limit, nothing set aside."""
-
-
-def _translate(failure: Failure) -> Failure:
-    """SQLite's and the operating system's errors as what a session can answer."""
-    if failure.check(apsw.Error, OSError):
-        return Failure(as_mail_error(failure.value))  # type: ignore[arg-type]
-    return failure
