@@ -24,6 +24,8 @@ from mailsrv.message.structure import MessageStructure, Part
 _CHARSET = re.compile(rb'charset ?= ?"?([a-z0-9_-]++)')
 # What hides text of a body from a look at the octets: encodings, headers inside it.
 _HIDING = (b"base64", b"quoted-printable", b"message/", b"digest")
+# What hides names of files (RFC 2231).
+_HIDING_NAMES = (b"*=", b"*0=")
 _UTF8 = frozenset({b"utf-8", b"us-ascii", b"utf8", b"ascii"})
 _FOLDING = "mailsrv-fold"
 # Begins only where a run of white space does: linear, however long the run.
@@ -151,8 +153,14 @@ class TextSearch:
             return False
         if not all(is_ascii_compatible(name) if is_ascii else name in _UTF8 for name in charsets):
             return False
-        if not with_header or (self._is_one_word and b"=?" not in folded):
+        if not with_header:
             return True
+        if any(mark in folded for mark in _HIDING_NAMES):
+            return False
+        if self._is_one_word and b"=?" not in folded:
+            return True
+        if b"multipart/" in folded:
+            return False
         # A header has encoded words, and words may stand on two of its lines.
         return not self.is_in_header(octets[: read_header(octets, 0, len(octets)).body_start])
 
@@ -218,6 +226,25 @@ class TextSearch:
     def is_in_message(
         self, octets: Octets, structure: MessageStructure, limits: MessageLimits = DEFAULT_LIMITS
     ) -> bool:
-        """SEARCH TEXT: header or body."""
+        """SEARCH TEXT: header, MIME header fields included, or body (RFC 9051 6.4.4)."""
         header = octets[: min(structure.root.body_start, limits.header_octets)]
-        return self.is_in_header(header) or self.is_in_body(octets, structure, limits)
+        return (
+            self.is_in_header(header)
+            or self._is_in_mime_fields(octets, structure, limits)
+            or self.is_in_body(octets, structure, limits)
+        )
+
+    def _is_in_mime_fields(self, octets: Octets, structure: MessageStructure, limits: MessageLimits) -> bool:
+        """Whether the header of a part contains it, or the name of a file as RFC 2231 spells it."""
+        left = limits.search_text_octets
+        for part in structure.parts:
+            if left <= 0:
+                return False
+            if any(self.is_in_text(name) for name in part.file_names()):
+                return True
+            if part.index and not part.is_message:
+                end = min(part.body_start, part.header_start + left)
+                if self.is_in_header(octets[part.header_start : end]):
+                    return True
+                left -= end - part.header_start
+        return False

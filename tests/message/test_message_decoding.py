@@ -79,7 +79,8 @@ MESSAGE = (
     b"Gr=FC=DFe und vie=\r\nles mehr\r\n"
     b"--b\r\nContent-Type: text/html\r\nContent-Transfer-Encoding: base64\r\n\r\nPGI+Qm9sZDwvYj4=\r\n"
     b"--b\r\nContent-Type: text/plain; charset=utf-7\r\n\r\n+APw-ber\r\n"
-    b"--b\r\nContent-Type: application/x; name=hidden\r\n\r\ninvisible\r\n"
+    b"--b\r\nContent-Type: application/x; name=hidden\r\nContent-Description: =?utf-8?q?pl=C3=A4ne?=\r\n"
+    b"Content-Disposition: attachment; filename*0*=iso-8859-1''f%FCr; filename*1=-uns.pdf\r\n\r\ninvisible\r\n"
     b"--b\r\nContent-Type: message/delivery-status\r\n\r\nFinal-Recipient: rfc822; gone@example.test\r\n"
     b"--b\r\nContent-Type: message/rfc822\r\n\r\nSubject: attached words\r\n\r\nin the attachment\r\n"
     b"--b--\r\n"
@@ -105,6 +106,9 @@ def test_text_of_the_parts():
         ("attached WORDS", True, True),
         ("in the attachment", True, True),
         ("gone@example", True, True),
+        ("name=hidden", False, True),
+        ("PLÄNE", False, True),
+        ("für-uns.pdf", False, True),
         ("invisible", False, False),
         ("", True, True),
         ("strasse NACH k", False, True),
@@ -152,6 +156,21 @@ def test_plain_messages_are_ruled_out_without_parsing():
         assert not TextSearch("nowhere").is_ruled_out(hidden + b"\r\n" + plain, with_header=True)
     latin = plain.replace(b"utf-8", b"iso-8859-1")
     assert not TextSearch("nowhere").is_ruled_out(latin, with_header=True)
+
+
+def test_names_of_files_are_not_ruled_out():
+    header = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n"
+    part = header + b"--b\r\nContent-Disposition: attachment; %b\r\n\r\nx\r\n--b--\r\n"
+    for name in (
+        b"filename==?utf-8?q?pl=61n.txt?=",
+        b"filename*=us-ascii''pl%61n.txt",
+        b"filename*0=pl; filename*1=an.txt",
+    ):
+        message = part % name
+        search = TextSearch("plan.txt")
+        assert not search.is_ruled_out(message, with_header=True)
+        assert search.is_in_message(message, scan(message))
+        assert not search.is_in_body(message, scan(message))
 
 
 def test_fields():
