@@ -248,9 +248,11 @@ class MailServer:
         await policy.supplied_domains.load()
         self._use(policy, self._settings)
         self._sessions.start()
-        self._outbound.start()
         self._pickup.start()
         self._status.start()
+
+    def begin_sending(self) -> None:
+        self._outbound.start()
 
     def stop(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self._stop())

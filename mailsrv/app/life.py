@@ -43,7 +43,7 @@ class ServerLife:
         await self.server.start()
 
     async def accept(self) -> None:
-        """Take connections at every listener."""
+        """Take connections at every listener, and begin to send what is queued."""
         for listen, listener, factory in zip(
             self._settings.listen, self._listeners, self.server.factories, strict=True
         ):
@@ -57,6 +57,9 @@ class ServerLife:
                 tls=listen.tls.value,
                 endpoint=listen.endpoint,
             )
+        # After a power cut a lease may be lost and what came of it be in the journal of another process: only now,
+        # when each has replayed its own, is what waits known to wait.
+        self.server.begin_sending()
         self._lag.start()
         self._collector.start()
 

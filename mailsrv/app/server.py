@@ -44,6 +44,9 @@ class Server(Protocol):
     def start(self) -> Deferred[None]:
         """Open the store and replay the journal. Fails if this process must not serve."""
 
+    def begin_sending(self) -> None:
+        """Mail may leave the queue: all journals were replayed, and none holds a settlement any more."""
+
     def stop(self) -> Deferred[None]:
         """Finish the journal, then the store. Sessions are gone by now."""
 

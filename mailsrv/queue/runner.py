@@ -135,7 +135,7 @@ class QueueRunner(Service):
 
     def _pump(self) -> None:
         """Do all that can be done now, and set the timer for what can be done later."""
-        if self._is_pumping or self._is_stopping or self._recording.has_trouble:
+        if not self.running or self._is_pumping or self._is_stopping or self._recording.has_trouble:
             return
         now = self._clock.seconds()
         if now < self._paused_until:

@@ -261,6 +261,16 @@ def test_a_reload_during_the_start_comes_after_it(start, tmp_path, workers):
 
 
 @pytest.mark.slow
+def test_r_q_2_no_worker_sends_before_all_have_replayed_their_journals(start):
+    """What became of mail that one takes for waiting may stand in the journal of another."""
+    server = start(2, environment={"START_SECONDS": "0.7", "UNEVEN_START": "1"})
+    server.wait_for("mailsrv is ready")
+    server.wait_for("sending", count=2)
+    steps = [event["text"] for event in server.events() if event["text"] in ("replayed", "sending")]
+    assert steps == ["replayed", "replayed", "sending", "sending"]
+    assert server.stop() == 0
+
+
 def test_the_log_file_is_opened_anew_by_everybody_at_sigusr1(start):
     server = start(2)
     server.wait_for("mailsrv is ready")

@@ -26,6 +26,17 @@ def test_fresh_mail_starts_at_once():
     assert rig.clock.seconds() == START
 
 
+def test_r_q_2_nothing_is_sent_before_the_runner_is_started():
+    """The journal of another process may hold what has become of it."""
+    rig = Rig()
+    rig.send(bob())
+    rig.advance(3600)
+    assert rig.agent.consignments == []
+    rig.start()
+    rig.advance(1)
+    assert len(rig.agent.consignments) == 1
+
+
 def test_what_waits_at_the_start_is_served():
     rig = Rig()
     rig.send(bob("a.example"), bob("b.example"))
