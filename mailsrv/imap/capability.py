@@ -34,8 +34,11 @@ _AFTER_LOGIN = (
 
 @lru_cache(maxsize=64)
 def before_login(mechanisms: tuple[str, ...], *, may_start_tls: bool, may_log_in: bool) -> bytes:
-    """Before log-in: LITERAL- of RFC 7888 is listed, for larger literals are not taken yet."""
-    listed = [b"IMAP4rev1", b"LITERAL-", b"SASL-IR", b"ID"]
+    """Before log-in: LITERAL- of RFC 7888 is listed, for larger literals are not taken yet.
+
+    ENABLE and IDLE, though they come after it: Python's imaplib asks once, here, and does without what is not listed.
+    """
+    listed = [b"IMAP4rev1", b"LITERAL-", b"SASL-IR", b"ID", b"ENABLE", b"IDLE"]
     if may_start_tls:
         listed.append(b"STARTTLS")
     if may_log_in:

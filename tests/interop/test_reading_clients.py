@@ -186,6 +186,17 @@ def test_imaplib_walks_through_its_commands(mail_server: MailServer) -> None:
         assert client.delete("Play/2026")[0] == "OK"
 
 
+def test_imaplib_speaks_utf8(mail_server: MailServer) -> None:
+    """It knows only the capabilities from before the log-in."""
+    user = mail_server.address("imaplib")
+    with imaplib.IMAP4("localhost", mail_server.ports["imap"]) as client:
+        client.starttls(ssl.create_default_context(cafile=mail_server.certificate))
+        client.authenticate("PLAIN", lambda _: f"\0{user}\0{mail_server.password}".encode())
+        assert client.enable("UTF8=ACCEPT")[0] == "OK"
+        assert client.create('"Übung"')[0] == "OK"
+        assert client.select('"Übung"')[0] == "OK"
+
+
 def test_imapclient_uses_the_extensions(mail_server: MailServer) -> None:
     user = mail_server.address("imapclient")
     context = ssl.create_default_context(cafile=mail_server.certificate)
