@@ -50,8 +50,12 @@ class ContentType:
     """``"type" "subtype" (parameters)`` ready to send."""
 
     def parameter(self, name: bytes) -> bytes | None:
-        """The first parameter of that name (lower case) as it stands."""
-        return next((value for key, value in self.parameters if key == name), None)
+        """The first parameter of that name (lower case) as it stands; without one, what its extended form says."""
+        found = next((value for key, value in self.parameters if key == name), None)
+        if found is None:
+            extended = next((value for key, value in self.parameters if key == name + b"*"), None)
+            return None if extended is None else decode_extended(extended).encode("utf-8")
+        return found
 
 
 @frozen

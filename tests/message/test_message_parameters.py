@@ -49,6 +49,21 @@ def test_extended_values():
     assert decode_extended(b"utf-8''%C3%2") == "\ufffd%2"
 
 
+@pytest.mark.parametrize(
+    "parameter", [b"boundary*=us-ascii''%61b", b"boundary*0*=us-ascii'en'%61; boundary*1=b", b"boundary*0=a; boundary*1=b"]
+)
+def test_a_boundary_in_the_extended_form_divides(parameter):
+    message = b"Content-Type: multipart/mixed; " + parameter + b"\r\n\r\n--ab\r\n\r\nx\r\n--ab--\r\n"
+    assert [part.content_type.media_type for part in scan(message).parts] == [b"multipart", b"text"]
+
+
+def test_a_plain_parameter_goes_before_its_extended_form():
+    kind = parse_content_type(b"text/plain; charset*=us-ascii''utf-7; charset=utf-8")
+    assert kind is not None
+    assert kind.parameter(b"charset") == b"utf-8"
+    assert kind.parameter(b"name") is None
+
+
 def test_dispositions_and_languages():
     found = parse_disposition(b" Attachment; FileName=x.txt")
     assert found is not None
