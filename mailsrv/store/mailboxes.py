@@ -151,12 +151,11 @@ class AccountMailboxes:
     def scan(self, mailbox_id: int) -> Deferred[Any]:
         """Take in what other programs did."""
         live = self._table.live_segments
-        segments = live() if live is not None else None
 
         def operation(transaction: Transaction) -> None:
             row = transaction.mailbox_by_id(mailbox_id)
             if self._is_due(row, thorough=True):
-                scan(transaction, row, time.time_ns(), segments)
+                scan(transaction, row, time.time_ns(), live() if live is not None else None)
 
         return self.write(operation)
 
@@ -335,12 +334,12 @@ class AccountMailboxes:
     def purge(self) -> Deferred[int]:
         """Forget expunged messages for good, if they have become many."""
         live = self._table.live_segments
-        segments = live() if live is not None else None
 
         def operation(transaction: Transaction) -> int:
-            if segments is None or count_tombstones(transaction.connection) <= self.settings.tombstones:
+            if live is None or count_tombstones(transaction.connection) <= self.settings.tombstones:
                 return 0
-            return purge_tombstones(transaction, segments)
+            # Asked only here: what came and was expunged while this waited may be replayed, too.
+            return purge_tombstones(transaction, live())
 
         return self.write(operation)
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import apsw
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from mailsrv.errors import Unavailable
+from mailsrv.interfaces.content import InlineContent
+from mailsrv.interfaces.journal import JournaledMessage, JournalRecord, LocalDelivery
 from mailsrv.interfaces.mailbox import MailboxExists
 from mailsrv.store.check import check_account
 from mailsrv.store.index.transaction import Transaction
-from tests.store.test_store_scan import Account, result
+from tests.store.test_store_scan import ALICE, Account, result
 
 OCTETS = b"Subject: 1\r\n\r\n"
 
@@ -151,3 +154,32 @@ def test_r_dur_4_files_of_a_commit_that_may_be_read_as_done_stay(account: Accoun
     assert account.contents("Archive") == {}
     assert account.files(".Archive") == []
     assert account.contents() == {1: OCTETS}
+
+
+def test_r_dur_3_what_is_expunged_while_a_purge_waits_keeps_its_tombstone(tmp_path: Path) -> None:
+    """Its segment is a later one than those that were live when the purge was asked for."""
+    account = Account(tmp_path)
+    account.setting.stop()
+    account.settings = evolve(account.settings, tombstones=0)
+    account.start()
+    journal = account.setting.journal
+    segment, journal.live = set(journal.live), set()
+    account.append(OCTETS)
+    inbox = account.open()
+
+    def expunge() -> Deferred[Any]:
+        deferred: Deferred[Any] = inbox.delete_messages([1])
+        return deferred
+
+    def live_again(_: object) -> None:
+        journal.live = segment
+
+    results = at_once(account, lambda: account.mail.write(live_again), expunge, account.mail.purge)
+    assert results[-1] == 0
+    [pending] = [
+        *journal.pending(JournalRecord((JournaledMessage(InlineContent(OCTETS), (LocalDelivery(ALICE),), 1),)))
+    ]
+    again = evolve(pending, key=evolve(pending.key, offset=0), is_replay=True)
+    account.setting.applier.apply([again])
+    assert account.contents() == {}
+    account.setting.stop()
