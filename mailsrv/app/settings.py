@@ -10,15 +10,8 @@ from attrs import Attribute, frozen
 from mailsrv.app.endpoints import parse_endpoint
 from mailsrv.setting import required, setting
 from mailsrv.wire.client_certificate import CertificateUse
-from mailsrv.wire.networks import NetworkSet
+from mailsrv.wire.networks import are_networks
 from mailsrv.wire.tls_mode import TlsMode
-
-
-def _are_networks(_record: object, _attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    try:
-        NetworkSet(value)
-    except ValueError as error:
-        raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})") from error
 
 
 def _is_endpoint(_record: object, _attribute: Attribute[Any], value: str) -> None:
@@ -70,13 +63,16 @@ class ListenSettings:
         "by it; require: without one there is no connection.",
     )
     plaintext_networks: tuple[str, ...] | None = setting(
-        None, "Networks whose clients may log in here without TLS, instead of those of [auth].", example=["127.0.0.0/8"]
+        None,
+        "Networks whose clients may log in here without TLS, instead of those of [auth].",
+        check=are_networks,
+        example=["127.0.0.0/8"],
     )
     proxy_protocol_from: tuple[str, ...] = setting(
         (),
         "Proxies that begin every connection here with the PROXY protocol (version 1 or 2) and may say who "
         "the client is; all other connections are closed at once. Empty: no such proxy.",
-        check=_are_networks,
+        check=are_networks,
         example=["10.0.0.0/8"],
     )
     proxy_protocol_seconds: float = setting(5.0, "How long such a proxy has to say it.", above=0, unit="seconds")

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import Attribute, frozen
 
-from mailsrv.address import AddressError, parse_domain, parse_mailbox
+from mailsrv.address.setting_check import are_addresses, are_domains
 from mailsrv.setting import required, setting
 from mailsrv.wire.networks import NetworkSet
 
@@ -30,22 +30,6 @@ class AccessAction(enum.Enum):
     DENY = "deny"
 
 
-def _are_addresses(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    for text in value:
-        try:
-            parse_mailbox(text)
-        except AddressError as error:
-            raise ValueError("expected addresses such as alice@example.test", attribute) from error
-
-
-def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    for text in value:
-        try:
-            parse_domain(text)
-        except AddressError as error:
-            raise ValueError("expected domains such as example.test", attribute) from error
-
-
 def _are_groups(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
     if not all(text.strip() for text in value):
         raise ValueError("expected names of groups", attribute)
@@ -66,13 +50,16 @@ class AccessSettings:
         "What becomes of a log-in that fits. One that fits no rule is allowed.", example="deny"
     )
     users: tuple[str, ...] = setting(
-        (), "Addresses of accounts; empty: anybody.", check=_are_addresses, example=["alice@example.test"]
+        (),
+        "Addresses of accounts; empty: anybody.",
+        check=are_addresses("alice@example.test"),
+        example=["alice@example.test"],
     )
     groups: tuple[str, ...] = setting(
         (), "Groups of the directory; empty: anybody.", check=_are_groups, example=["staff"]
     )
     domains: tuple[str, ...] = setting(
-        (), "Domains of accounts; empty: any.", check=_are_domains, example=["example.test"]
+        (), "Domains of accounts; empty: any.", check=are_domains, example=["example.test"]
     )
     services: tuple[LoginService, ...] = setting((), "imap, pop3, submission; empty: any.", example=["pop3"])
     networks: tuple[str, ...] = setting(

@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import Attribute, frozen, validators
 
-from mailsrv.address import Address, AddressError
+from mailsrv.address.setting_check import are_domains
 from mailsrv.setting import required, setting
 
 ALGORITHMS = (
@@ -48,14 +48,6 @@ def is_https(uri: str) -> bool:
 def _is_https(_record: object, attribute: Attribute[Any], value: str) -> None:
     if value and not is_https(value):
         raise ValueError("expected a URL with https", attribute)
-
-
-def _are_domains(_record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    for name in value:
-        try:
-            Address("x", name)
-        except AddressError as error:
-            raise ValueError("expected names of domains", attribute) from error
 
 
 def _has_words(_record: object, attribute: Attribute[Any], value: str) -> None:
@@ -135,7 +127,7 @@ class OAuthSettings:
         (),
         "It vouches for accounts that it names with one of these domains, and no others; empty: for all. "
         "Needed where several organisations share this server.",
-        check=_are_domains,
+        check=are_domains,
         example=["example.test"],
     )
     openid_configuration: str = setting(

@@ -7,16 +7,10 @@ from typing import Any
 
 from attrs import Attribute, Factory, frozen, validators
 
+from mailsrv.address.setting_check import is_domain_or_empty
 from mailsrv.auth.access_settings import LoginService
 from mailsrv.setting import setting
-from mailsrv.wire.networks import NetworkSet
-
-
-def _networks(record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    try:
-        NetworkSet(value)
-    except ValueError as error:
-        raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})", attribute) from error
+from mailsrv.wire.networks import are_networks
 
 
 class ScramUse(enum.Enum):
@@ -76,9 +70,11 @@ class AuthSettings:
     """``[auth]``: who may log in how, and how guessing is slowed down."""
 
     plaintext_networks: tuple[str, ...] = setting(
-        (), "Networks from which log-ins without TLS are allowed.", check=_networks, example=("127.0.0.1/32",)
+        (), "Networks from which log-ins without TLS are allowed.", check=are_networks, example=("127.0.0.1/32",)
     )
-    default_domain: str = setting("", "The domain of users who log in without one.", example="example.test")
+    default_domain: str = setting(
+        "", "The domain of users who log in without one.", check=is_domain_or_empty, example="example.test"
+    )
     scram: ScramUse = setting(
         ScramUse.AUTO,
         "auto: log-in by SCRAM is offered as soon as every user has keys for it (passwords set before "

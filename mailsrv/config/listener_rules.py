@@ -113,29 +113,10 @@ def _check_client_issuers(settings: Settings) -> Iterator[Problem]:
         return
 
 
-def _check_listeners_networks(settings: Settings) -> Iterator[Problem]:
-    for index, listen in enumerate(settings.listen):
-        yield from where_sound(_check_plaintext_networks(index, listen))
-
-
-def _check_plaintext_networks(index: int, listen: ListenSettings) -> Iterator[Problem]:
-    yield from check_networks(f"listen[{index}].plaintext_networks", listen.plaintext_networks or ())
-
-
-def check_networks(key: str, networks: tuple[str, ...]) -> Iterator[Problem]:
-    """Each has to be a network."""
-    for position, text in enumerate(networks):
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            yield Problem(f"{key}[{position}]", f"expected a network such as 192.0.2.0/24 ({error})", shown(text))
-
-
 LISTENER_RULES = (
     _check_listeners,
     _check_certificate,
     _check_key,
     _check_client_certificates,
     _check_client_issuers,
-    _check_listeners_networks,
 )

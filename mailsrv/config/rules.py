@@ -11,8 +11,8 @@ import enum
 import re
 from collections.abc import Iterator, Set
 
-from mailsrv.address import AddressError, parse_domain, parse_mailbox
-from mailsrv.config.listener_rules import LISTENER_RULES, check_networks
+from mailsrv.address import parse_domain, parse_mailbox
+from mailsrv.config.listener_rules import LISTENER_RULES
 from mailsrv.config.partial import Unsound, any_sound, is_whole, those, where_sound
 from mailsrv.config.problems import Problem, shown
 from mailsrv.config.schema import Settings
@@ -75,20 +75,10 @@ def _check_delimiter(index: int, domain: DomainSettings) -> Iterator[Problem]:
 
 def _check_default_domain(settings: Settings) -> Iterator[Problem]:
     default = settings.auth.default_domain
-    if not default:
+    if not default or _has_supplied_domains(settings):
         return
-    if _has_supplied_domains(settings):
-        yield from _check_domain_name("auth.default_domain", default)
-    elif settings.domain and not any_sound(settings.domain, lambda each: default.lower() in _names(each)):
+    if settings.domain and not any_sound(settings.domain, lambda each: default.lower() in _names(each)):
         yield Problem("auth.default_domain", "expected one of the domains in [[domain]]", shown(default))
-
-
-def _check_domain_name(key: str, name: str) -> Iterator[Problem]:
-    """Whether it may be one of a directory's."""
-    try:
-        parse_domain(name)
-    except AddressError:
-        yield Problem(key, "expected a domain", shown(name))
 
 
 def _has_supplied_domains(settings: Settings) -> bool:
@@ -203,10 +193,6 @@ def _check_placeholder(settings: Settings, placeholder: str) -> Iterator[Problem
         )
 
 
-def _check_exempt_networks(settings: Settings) -> Iterator[Problem]:
-    yield from check_networks("limits.exempt_networks", settings.limits.exempt_networks)
-
-
 def _check_filters(settings: Settings) -> Iterator[Problem]:
     for index, _ in those(settings.filter, lambda each: not each.use):
         yield Problem(f"filter[{index}].use", "missing; expected the name of a filter")
@@ -264,11 +250,9 @@ def _local_names(settings: Settings) -> tuple[Set[str], bool]:
 
 def _check_delivery(settings: Settings) -> Iterator[Problem]:
     own = settings.delivery.srs_domain
-    if not own:
+    if not own or _has_supplied_domains(settings):
         return
-    if _has_supplied_domains(settings):
-        yield from _check_domain_name("delivery.srs_domain", own)
-    elif not any_sound(settings.domain, lambda each: own.lower() in _names(each)):
+    if not any_sound(settings.domain, lambda each: own.lower() in _names(each)):
         yield Problem("delivery.srs_domain", "expected one of [[domain]]: bounces come back there", shown(own))
 
 
@@ -285,7 +269,6 @@ _RULES = (
     _check_memory,
     _check_folder_of_users,
     _check_folder_of_domains,
-    _check_exempt_networks,
     _check_filters,
     _check_routes,
     _check_delivery,

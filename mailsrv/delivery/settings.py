@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
-from typing import Any
+from attrs import frozen
 
-from attrs import Attribute, frozen
-
-from mailsrv.address import AddressError, parse_domain
+from mailsrv.address.setting_check import is_domain_or_empty
 from mailsrv.setting import setting
-
-
-def _networks(record: object, attribute: Attribute[Any], value: tuple[str, ...]) -> None:
-    for text in value:
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})") from error
-
-
-def _domain_or_none(record: object, attribute: Attribute[Any], value: str) -> None:
-    try:
-        if value:
-            parse_domain(value)
-    except AddressError as error:
-        raise ValueError("expected a domain such as example.test") from error
+from mailsrv.wire.networks import are_networks
 
 
 @frozen
@@ -64,7 +46,7 @@ class DeliverySettings:
         (),
         "Networks whose clients may send mail anywhere under any name, without a log-in: printers, an "
         "old application. At an MX they do so like anybody; at a submission listener they need not log in.",
-        check=_networks,
+        check=are_networks,
         example=["192.0.2.0/28"],
     )
     srs: bool = setting(
@@ -75,7 +57,7 @@ class DeliverySettings:
     srs_domain: str = setting(
         "",
         "The domain of rewritten senders, one of [[domain]]; empty: that of the address that forwards.",
-        check=_domain_or_none,
+        check=is_domain_or_empty,
         example="example.test",
     )
     srs_days: int = setting(

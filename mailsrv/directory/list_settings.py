@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from mailsrv.directory.address_check import are_addresses
+from mailsrv.address.setting_check import are_addresses
 from mailsrv.interfaces.rights import Posters
 from mailsrv.setting import required, setting
 

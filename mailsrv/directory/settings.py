@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import Attribute, Factory, frozen
 
-from mailsrv.address import AddressError, parse_domain
+from mailsrv.address.setting_check import are_domains, is_domain_or_empty
 from mailsrv.directory.ldap.changes_mode import ChangesMode
 from mailsrv.directory.ldap.filters import is_attribute
 from mailsrv.directory.ldap.login_check import LoginCheck
@@ -18,21 +18,13 @@ from mailsrv.directory.ldap.service_records import SCHEME, SrvTrust, parse_servi
 from mailsrv.setting import required, setting
 
 
-def _domains(record: object, attribute: Attribute[Any], value: str | tuple[str, ...]) -> None:
-    for domain in (value,) if isinstance(value, str) else value:
-        try:
-            parse_domain(domain)
-        except AddressError as error:
-            raise ValueError("expected a domain such as example.test", attribute) from error
-
-
 @frozen
 class DomainSettings:
     """One ``[[domain]]``: mail for it is delivered here."""
 
-    name: str = required("The domain.", check=_domains, example="example.test")
+    name: str = required("The domain.", check=are_domains, example="example.test")
     aliases: tuple[str, ...] = setting(
-        (), "Further domains whose addresses mean the same as those of this one.", check=_domains
+        (), "Further domains whose addresses mean the same as those of this one.", check=are_domains
     )
     subaddress_delimiter: str = setting(
         "+", 'What separates a user from the detail of a subaddress (alice+lists@…); "" for none.'
@@ -103,7 +95,7 @@ class DirectorySettings:
     domain: str = setting(
         "",
         "aliases: the domain its names are of; empty: all domains, and names on the right are of auth.default_domain.",
-        check=lambda record, attribute, value: _domains(record, attribute, value) if value else None,
+        check=is_domain_or_empty,
         example="example.test",
     )
     check_seconds: float = setting(1.0, "How often, at most, the file is looked at for changes.", at_least=0, unit="s")

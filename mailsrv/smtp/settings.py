@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 
 from attrs import Attribute, frozen
 
 from mailsrv.setting import setting
+from mailsrv.wire.networks import are_networks
 
 
 class Service(enum.Enum):
@@ -58,14 +58,6 @@ def _check_extensions(_record: object, _attribute: Attribute[tuple[str, ...]], v
     for name in value:
         if name not in EXTENSIONS:
             raise ValueError(f"expected names among {', '.join(EXTENSIONS)}")
-
-
-def _check_networks(_record: object, _attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
-    for text in value:
-        try:
-            ipaddress.ip_network(text)
-        except ValueError as error:
-            raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})") from error
 
 
 def _check_services(_record: object, _attribute: Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
@@ -180,6 +172,6 @@ class SmtpSettings:
     xclient_networks: tuple[str, ...] = setting(
         (),
         "Proxies that may say by XCLIENT whose connection they pass on. They can take on any address.",
-        check=_check_networks,
+        check=are_networks,
         example=("192.0.2.25/32",),
     )

@@ -9,6 +9,17 @@ from __future__ import annotations
 import functools
 import ipaddress
 from collections.abc import Iterable
+from typing import Any
+
+from attrs import Attribute
+
+
+def are_networks(_record: object, attribute: Attribute[Any], value: tuple[str, ...] | None) -> None:
+    """The check of a setting that holds networks."""
+    try:
+        NetworkSet(value or ())
+    except ValueError as error:
+        raise ValueError(f"expected networks such as 192.0.2.0/24 ({error})", attribute) from error
 
 
 class NetworkSet:

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import Attribute, frozen
 
 from mailsrv.setting import setting
+from mailsrv.wire.networks import are_networks
 from mailsrv.wire.rates import parse_rate
 
 
@@ -25,6 +26,7 @@ class LimitsSettings:
     exempt_networks: tuple[str, ...] = setting(
         ("127.0.0.0/8", "::1/128"),
         "Networks whose clients are exempt from limits and delays that are counted by address.",
+        check=are_networks,
         example=("127.0.0.0/8", "192.0.2.0/24"),
     )
     connections_total: int = setting(8000, "Connections of all protocols that one process holds at a time.", at_least=1)

@@ -112,10 +112,10 @@ def test_every_mistake_is_told_at_once_with_file_key_value_and_what_is_right():
         (("lmtp", 'unix:lmtp.sock"', 'unix:l"\nplaintext_networks = []'), "listen[1].plaintext_networks", "LMTP"),
         (
             ("net", 'tcp:143"', 'tcp:143"\nplaintext_networks = ["10.0.0.1/8"]'),
-            "listen[0].plaintext_networks[0]",
+            "listen[0].plaintext_networks",
             "192",
         ),
-        (("net", "[tls]", '[limits]\nexempt_networks = ["x"]\n[tls]'), "limits.exempt_networks[0]", "network"),
+        (("net", "[tls]", '[limits]\nexempt_networks = ["x"]\n[tls]'), "limits.exempt_networks", "network"),
         (("auth", "[tls]", '[auth]\nplaintext_networks = ["x"]\n[tls]'), "auth.plaintext_networks", "network"),
         (("auth", "[tls]", '[auth]\ndefault_domain = "other.test"\n[tls]'), "auth.default_domain", "[[domain]]"),
         (("store", "[tls]", '[store]\npath = "/all/in/one"\n[tls]'), "store.path", "{local}"),
@@ -182,7 +182,7 @@ def test_mistakes_of_every_kind_are_told_together():
         "directory[0].path",
         "filter[0].use",
         "filters",
-        "limits.exempt_networks[0]",
+        "limits.exempt_networks",
     }
 
 

@@ -116,7 +116,7 @@ def test_the_file_that_is_changed_here_is_good():
         ),
         pytest.param(
             changed(more='[[filter]]\n[[filter]]\nuse = 3\n[limits]\nexempt_networks = ["x"]\nfoo = 1\n'),
-            {"filter[0].use", "filter[1].use", "limits.exempt_networks[0]", "limits.foo"},
+            {"filter[0].use", "filter[1].use", "limits.exempt_networks", "limits.foo"},
             id="each filter by itself",
         ),
         pytest.param(
