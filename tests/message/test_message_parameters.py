@@ -50,7 +50,8 @@ def test_extended_values():
 
 
 @pytest.mark.parametrize(
-    "parameter", [b"boundary*=us-ascii''%61b", b"boundary*0*=us-ascii'en'%61; boundary*1=b", b"boundary*0=a; boundary*1=b"]
+    "parameter",
+    [b"boundary*=us-ascii''%61b", b"boundary*0*=us-ascii'en'%61; boundary*1=b", b"boundary*0=a; boundary*1=b"],
 )
 def test_a_boundary_in_the_extended_form_divides(parameter):
     message = b"Content-Type: multipart/mixed; " + parameter + b"\r\n\r\n--ab\r\n\r\nx\r\n--ab--\r\n"
