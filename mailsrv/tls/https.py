@@ -11,16 +11,17 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-import treq
 from attrs import frozen
 from cryptography import x509
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, FileBodyProducer
+from twisted.web.client import URI, Agent, FileBodyProducer, ResponseDone
+from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
 from zope.interface import implementer
@@ -86,16 +87,11 @@ class HttpsClient:
         opened: list[Any] = []
         how = _Connecting(self._reactor, self._resolver, self._tls, self._connect_timeout, opened.append)
         agent = Agent.usingEndpointFactory(self._reactor, _Endpoints(how))
-        received = bytearray()
-
-        def collect(data: bytes) -> None:
-            if len(received) + len(data) > max_octets:
-                raise HttpsError(f"an answer of more than {max_octets} octets")
-            received.extend(data)
-
+        collector = _BodyCollector(max_octets)
         try:
             response: Any = await agent.request(method.encode("ascii"), url.encode("ascii"), headers, body)
-            await treq.collect(response, collect)
+            response.deliverBody(collector)
+            received = await collector.body
         finally:
             # At once: a server that hangs, or sends an octet a minute, would not take part in the end of TLS.
             for transport in opened:
@@ -103,7 +99,33 @@ class HttpsClient:
         if response.headers.hasHeader("Content-Encoding"):
             raise HttpsError("an answer in a coding that was not asked for")
         media_type = (response.headers.getRawHeaders("Content-Type") or [""])[0].partition(";")[0].strip().lower()
-        return HttpsAnswer(response.code, media_type, bytes(received))
+        return HttpsAnswer(response.code, media_type, received)
+
+
+class _BodyCollector(Protocol):
+    """``body`` fires with all octets of an answer, or fails with HttpsError at the first one too many."""
+
+    def __init__(self, max_octets: int) -> None:
+        self.body: Deferred[bytes] = Deferred()
+        self._max_octets = max_octets
+        self._received = bytearray()
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.body.called:
+            return
+        if len(self._received) + len(data) > self._max_octets:
+            self.body.errback(HttpsError(f"an answer of more than {self._max_octets} octets"))
+            return
+        self._received += data
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.body.called:
+            return
+        # The latter: an answer that says nothing of its length ends with the connection (RFC 9112 6.3).
+        if reason.check(ResponseDone, PotentialDataLoss):
+            self.body.callback(bytes(self._received))
+        else:
+            self.body.errback(reason)
 
 
 class _HostOptions:

@@ -11,7 +11,8 @@ from OpenSSL import SSL
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IPullProducer
+from twisted.internet.protocol import Factory, Protocol
 from twisted.trial.unittest import TestCase
 from twisted.web.client import FileBodyProducer, RequestTransmissionFailed, ResponseFailed
 from twisted.web.resource import Resource
@@ -44,6 +45,15 @@ class Page(Resource):
             request.notifyFinish().addBoth(lambda _: self.ended.callback(None))
             request.write(b"x")
             return NOT_DONE_YET
+        if request.path == b"/cut":
+            request.setHeader(b"Content-Length", b"5000")
+            request.write(b"x")
+            request.loseConnection()
+            return NOT_DONE_YET
+        if request.path == b"/endless":
+            request.notifyFinish().addBoth(lambda _: self.ended.callback(None))
+            request.registerProducer(Endless(request), False)
+            return NOT_DONE_YET
         if request.path == b"/elsewhere":
             request.redirect(b"/plain")
             return b""
@@ -59,6 +69,29 @@ class Page(Resource):
             return b"|".join(request.getHeader(name.encode()) or b"" for name in names)
         body: bytes = content.read()
         return body[::-1]
+
+
+class OldServer(Protocol):
+    """HTTP/1.0, which says nothing of lengths: the end of the connection is the end of the answer."""
+
+    def dataReceived(self, data: bytes) -> None:
+        transport: Any = self.transport
+        transport.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nold")
+        transport.loseConnection()
+
+
+@implementer(IPullProducer)
+class Endless:
+    """A body of which there is always more."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+
+    def resumeProducing(self) -> None:
+        self.request.write(b"x" * 1000)
+
+    def stopProducing(self) -> None:
+        """The client has gone."""
 
 
 @implementer(IOpenSSLServerConnectionCreator)
@@ -115,6 +148,21 @@ class HttpsTests(TestCase):
             await self.ask("begun", timeout=0.3)
         # Its connection was closed, or the server's side would still be there when the test ends.
         await self.ended
+
+    async def test_a_body_without_end_is_left_at_the_bound(self) -> None:
+        with pytest.raises(HttpsError, match="more than 4500"):
+            await self.ask("endless", max_octets=4500)
+        await self.ended
+
+    async def test_a_body_that_is_cut_off_is_no_answer(self) -> None:
+        with pytest.raises(ResponseFailed):
+            await self.ask("cut")
+
+    async def test_a_body_without_length_ends_with_the_connection(self) -> None:
+        await self.port.stopListening()
+        self.port = reactor.listenSSL(0, Factory.forProtocol(OldServer), ServerContext(), interface="127.0.0.1")
+        self.addCleanup(self.port.stopListening)
+        assert (await self.ask("old")).body == b"old"
 
     async def test_certificates_are_verified(self) -> None:
         for host, client in (
