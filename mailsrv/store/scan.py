@@ -201,9 +201,14 @@ class _Fate(enum.Enum):
 
 
 def _remove(transaction: Transaction, path: str, found: Scanned) -> None:
+    # Not before the commit: what was expunged, or moved, in this very transaction is still there if that fails.
+    transaction.after(lambda: _unlink(transaction, path))
+    found.removed += 1
+
+
+def _unlink(transaction: Transaction, path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         transaction.disk.unlink(path)
-    found.removed += 1
 
 
 class _Sources:

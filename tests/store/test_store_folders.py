@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def at_once(account: Account, *asked: Callable[[], Deferred[Any]]) -> list[Any]:
     queue = account.mail._writes
     original, queue._in_thread = queue._in_thread, in_thread
     results: list[Any] = []
-    queue.add(lambda transaction: None)
+    queue.add(lambda transaction: None).addErrback(lambda _: None)
     for ask in asked:
         ask().addBoth(results.append)
     while held:
@@ -117,19 +118,35 @@ def test_a_folder_that_a_renamed_mailbox_kept_is_nobody_elses(account: Account) 
     assert "A" not in [info.name for info in result(account.mail.list_mailboxes())]
 
 
-class _UnsyncedCommit:
-    """A connection whose commit reaches the log whole, while the sync of it fails."""
+class _FailingCommit:
+    """A connection that does not commit."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, error: apsw.Error) -> None:
         self._connection = connection
+        self._error = error
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
     def execute(self, sql: str, *arguments: Any) -> Any:
         if sql == "COMMIT":
-            raise apsw.IOError("the log could not be synced")
+            raise self._error
         return self._connection.execute(sql, *arguments)
+
+
+@contextlib.contextmanager
+def failing_commits(account: Account, error: apsw.Error) -> Iterator[None]:
+    files = account.setting.table.account(ALICE)
+    begin = files.begin
+
+    def begin_failing(*, is_durable: bool = True) -> Transaction:
+        transaction = begin(is_durable=is_durable)
+        transaction.connection = _FailingCommit(transaction.connection, error)  # type: ignore[assignment]
+        return transaction
+
+    files.begin = begin_failing  # type: ignore[method-assign]
+    yield
+    del files.begin
 
 
 def test_r_dur_4_files_of_a_commit_that_may_be_read_as_done_stay(account: Account) -> None:
@@ -137,17 +154,8 @@ def test_r_dur_4_files_of_a_commit_that_may_be_read_as_done_stay(account: Accoun
     account.append(OCTETS)
     inbox = account.open()
     [source] = account.files()
-    files = account.setting.table.account(inbox._owner.account)
-    begin = files.begin
-
-    def begin_failing(*, is_durable: bool = True) -> Transaction:
-        transaction = begin(is_durable=is_durable)
-        transaction.connection = _UnsyncedCommit(transaction.connection)  # type: ignore[assignment]
-        return transaction
-
-    files.begin = begin_failing  # type: ignore[method-assign]
-    assert error_of(inbox.move([1], "Archive")).check(Unavailable)
-    del files.begin
+    with failing_commits(account, apsw.IOError("the log could not be synced")):
+        assert error_of(inbox.move([1], "Archive")).check(Unavailable)
     [copy] = account.files(".Archive")
     assert copy.samefile(source)
     # Here it was not done: the next look at the folder finds that out.
@@ -156,11 +164,38 @@ def test_r_dur_4_files_of_a_commit_that_may_be_read_as_done_stay(account: Accoun
     assert account.contents() == {1: OCTETS}
 
 
+def test_r_dur_3_a_purge_removes_no_file_before_the_commit(account: Account) -> None:
+    """The MOVE it found its tombstone of may be taken back, and its copy with it."""
+    account.setting.stop()
+    account.settings = evolve(account.settings, tombstones=0)
+    account.start()
+    account.append(OCTETS)
+    account.setting.journal.live = set()
+    inbox = account.open()
+    with failing_commits(account, apsw.FullError("no room")):
+        at_once(account, lambda: inbox.move([1], "Archive"), account.mail.purge)
+    assert account.contents() == {1: OCTETS}
+    result(inbox.move([1], "Archive"))
+    assert list(account.contents("Archive").values()) == [OCTETS]
+    assert [result(account.mail.purge()) for _ in range(2)][-1] >= 0
+    assert account.files() == []
+
+
+def test_r_dur_3_a_scan_removes_no_file_before_the_commit(account: Account) -> None:
+    """As above: it takes what is there of a message with a tombstone for what a crash brought back."""
+    account.append(OCTETS)
+    inbox = account.open()
+    account.put("cur/1700000000.other:2,S", b"Subject: 2\r\n\r\n")
+    with failing_commits(account, apsw.FullError("no room")):
+        at_once(account, lambda: inbox.move([1], "Archive"), lambda: account.mail.scan(inbox.mailbox_id))
+    assert list(account.contents().values()) == [OCTETS, b"Subject: 2\r\n\r\n"]
+
+
 def test_r_dur_3_what_is_expunged_while_a_purge_waits_keeps_its_tombstone(tmp_path: Path) -> None:
     """Its segment is a later one than those that were live when the purge was asked for."""
     account = Account(tmp_path)
     account.setting.stop()
-    account.settings = evolve(account.settings, tombstones=0)
+    account.settings = evolve(account.settings, tombstones=0, batch_operations=1)
     account.start()
     journal = account.setting.journal
     segment, journal.live = set(journal.live), set()

@@ -77,7 +77,7 @@ def purge_tombstones(transaction: Transaction, live_segments: frozenset[bytes]) 
 def _is_gone(
     transaction: Transaction, mailbox_id: int, directory: str, file: str, *, listings: dict[str, dict[str, list[str]]]
 ) -> bool:
-    """Whether the file is gone for good; a leftover is unlinked now and counts the next time.
+    """Whether the file is gone for good; a leftover is unlinked after the commit and counts the next time.
 
     So is another attempt at the same delivery, which a crash cut off and no scan has come upon.
     """
@@ -92,10 +92,16 @@ def _is_gone(
                 transaction.disk.sync_directory(f"{path}/{part}")
     names = listed.get(_identity(filename.base_of(file)), [])
     names = [name for name in names if not _has_row(transaction, mailbox_id, name)]
+    if names:
+        # The message may have been expunged, or moved, in this very transaction, which may yet fail.
+        transaction.after(lambda: _unlink(transaction, path, names))
+    return not names
+
+
+def _unlink(transaction: Transaction, path: str, names: list[str]) -> None:
     for name in names:
         with contextlib.suppress(OSError):
             transaction.disk.unlink(f"{path}/{name}")
-    return not names
 
 
 def _has_row(transaction: Transaction, mailbox_id: int, file: str) -> bool:
