@@ -144,7 +144,7 @@ class StoreApplier:
         with account.lock:
             if not account.is_open:
                 account.writer()
-            if any(pending.key in self._failed for pending in group):
+            if self._failed and any(pending.key in self._failed for pending in group):
                 account.is_log_doubtful = True
             transaction = account.begin(is_durable=not self._is_reserved(account, group))
             batch = AccountBatch(
