@@ -121,7 +121,7 @@ class _BodyCollector(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.body.called:
             return
-        # The latter: an answer that says nothing of its length ends with the connection (RFC 9112 6.3).
+        # The latter: an answer that says nothing of its length ends with the connection (HTTP/1.0).
         if reason.check(ResponseDone, PotentialDataLoss):
             self.body.callback(bytes(self._received))
         else:
