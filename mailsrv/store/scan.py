@@ -6,7 +6,7 @@ seen. Files are matched by the part of their name before the colon:
 * known, under the recorded name: nothing; where the index has newer flags the name follows.
 * known, under another name: another program changed flags; the difference between the recorded
   and the present name is merged into the index's flags.
-* known to be expunged: the unlink was lost in a crash; it is done again (R-DUR-3).
+* expunged here: the unlink was lost in a crash; it is done again (R-DUR-3). What went by itself, and is back, is new.
 * unknown and named for a delivery that the journal still holds: left to its replay.
 * unknown and named for a delivery that has a row under another name whose file is there, or that was
   expunged: what an apply left behind that a crash cut off before its commit; it is removed.
@@ -166,7 +166,7 @@ def _sort_out(
     expunged = {
         filename.base_of(file)
         for (file,) in transaction.connection.execute(
-            "SELECT file FROM tombstone WHERE id BETWEEN ? AND ?", (row.first_id, row.last_id)
+            "SELECT file FROM tombstone WHERE id BETWEEN ? AND ? AND is_unlinked = 0", (row.first_id, row.last_id)
         )
     }
     sources = _Sources(transaction)

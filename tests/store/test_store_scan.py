@@ -748,3 +748,27 @@ def test_r_dur_8_a_rebuild_keeps_copies(account: Account):
     result(account.open().copy([1], "Archive"))
     account.drop_index()
     assert account.contents("Archive") == {1: WHOLE}
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_message_another_program_takes_away_and_brings_back_under_its_name_is_kept(account: Account, is_ours: bool):
+    """Only what was expunged here can have come back by a crash."""
+    if is_ours:
+        account.append(b"Subject: 1\r\n\r\n")
+        [path] = account.files()
+    else:
+        path = account.put("cur/1700000000.other:2,S", b"Subject: 1\r\n\r\n")
+    assert list(account.contents().values()) == [b"Subject: 1\r\n\r\n"]
+    [path] = account.files()
+    away = account.root / ".Archive" / "cur" / path.name
+    away.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(away)
+    clock_goes_on(path.parent, away.parent)
+    assert account.contents() == {}
+    assert list(account.contents("Archive").values()) == [b"Subject: 1\r\n\r\n"]
+    [away] = account.files(".Archive")
+    away.rename(path)
+    clock_goes_on(path.parent, away.parent)
+    assert account.contents("Archive") == {}
+    assert list(account.contents().values()) == [b"Subject: 1\r\n\r\n"]
+    assert len(account.files()) == 1
