@@ -31,6 +31,7 @@ _VALUE = re.compile(rb'[^\x00-\x20;()",=\x7f]{1,127}')
 _PARAMETER = re.compile(
     rb'[;\x00-\x20]*+([^\x00-\x20=;"\x7f]++)[ \t]*+=[ \t]*+(?:"(' + QUOTED_TEXT + rb')"|([^;]*+))', re.DOTALL
 )
+_CHARSET = re.compile(rb"[^\x00-\x20,\x7f]*+")
 _TO_NEXT = re.compile(rb"[^;]*+;?")
 _ESCAPE = re.compile(rb"\\(.)", re.DOTALL)
 _COMMENT_TOKEN = re.compile(rb'[()]|\\.|"' + QUOTED_TEXT + rb'"?', re.DOTALL)
@@ -161,6 +162,8 @@ def _parameters(text: bytes, position: int, limit: int) -> Parameters:
         else:
             value = bare.strip().removeprefix(b'"')
         name = name.lower()
+        if name == b"charset" and quoted is None:
+            value = _first_word(value)
         is_sectioned = is_sectioned or b"*" in name
         found.append((name, value))
         position = match.end()
@@ -168,6 +171,12 @@ def _parameters(text: bytes, position: int, limit: int) -> Parameters:
             skipped = _TO_NEXT.match(text, position)
             position = length if skipped is None else skipped.end()
     return tuple(_joined_sections(found) if is_sectioned else found)
+
+
+def _first_word(value: bytes) -> bytes:
+    """A file's name may have spaces in it, quoted or not; behind that of a character set a semicolon was forgotten."""
+    match = _CHARSET.match(value.strip())
+    return value if match is None else match[0]
 
 
 def _joined_sections(found: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -58,6 +58,13 @@ def test_a_boundary_in_the_extended_form_divides(parameter):
     assert [part.content_type.media_type for part in scan(message).parts] == [b"multipart", b"text"]
 
 
+@pytest.mark.parametrize("rest", [b" format=flowed", b", x=y", b",utf-7", b" ; a=b", b"\r\n\tname=x"])
+def test_what_follows_a_character_set_without_a_semicolon_is_not_part_of_its_name(rest):
+    kind = parse_content_type(b"text/plain; charset=utf-8" + rest)
+    assert kind is not None
+    assert kind.parameter(b"charset") == b"utf-8"
+
+
 def test_a_plain_parameter_goes_before_its_extended_form():
     kind = parse_content_type(b"text/plain; charset*=us-ascii''utf-7; charset=utf-8")
     assert kind is not None
