@@ -325,8 +325,11 @@ class ApplyStage:
         """Go through what waits for one account; whether nothing is left."""
         limit = 1 if self._slot.is_under_pressure() else self._settings.stuck_after
         while blocked.tasks:
+            if self._is_withdrawn(blocked.tasks[0]):
+                self._drop(blocked.tasks.popleft())
+                continue
             batch: list[Task] = []
-            while blocked.tasks and not blocked.tasks[0].is_unreadable:
+            while blocked.tasks and not blocked.tasks[0].is_unreadable and not self._is_withdrawn(blocked.tasks[0]):
                 # A record's deliveries are asked for together.
                 if len(batch) >= self._settings.apply_batch and blocked.tasks[0].entry is not batch[-1].entry:
                     break
@@ -342,6 +345,16 @@ class ApplyStage:
                 return False
         del self._blocked[lane]
         return True
+
+    def _is_withdrawn(self, task: Task) -> bool:
+        """Whether the record was refused after it had been read again (see ``redo``) and came to wait here."""
+        key = task.pending.key
+        return bool(self._withdrawn) and Place(key.segment_id, key.offset) in self._withdrawn
+
+    def _drop(self, task: Task) -> None:
+        task.entry.remaining -= 1
+        if task.entry.remaining == 0:
+            self._settle(task.entry)
 
     def _retry_batch(self, batch: list[Task], limit: int) -> list[Task]:
         left = []

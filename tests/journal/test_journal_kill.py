@@ -11,10 +11,11 @@ import time
 from collections.abc import Collection
 
 import pytest
+from twisted.python.failure import Failure
 
 from mailsrv.errors import Unavailable
 from mailsrv.testing.disk import ModelDisk
-from tests.journal.rig import ALICE, BOB, Rig
+from tests.journal.rig import ALICE, BOB, Rig, message
 from tests.journal.test_journal_crash import PEOPLE, SETTINGS, audit, count_operations, start, work
 
 CHECKPOINT_SECONDS = 61
@@ -197,3 +198,22 @@ def test_r_dur_1_files_written_after_the_clock_was_set_back_are_synced(
     [given] = since
     assert given <= min(first_written, second_written)
     assert given > 0
+
+
+def test_an_append_that_was_refused_does_not_come_although_it_was_read_again_before() -> None:
+    """A failed checkpoint has everything applied again: also what is on its way and will be refused."""
+    rig = Rig(ModelDisk()).start()
+    rig.applier.failing[ALICE] = Unavailable()
+    rig.commit(b"waits", ALICE)
+    rig.pump()
+    answer = rig.commit_and_note(message(b"refused", ALICE))
+    rig.step("commit")
+    # What a sync that failed leads to comes first.
+    rig.workers["journal-apply"].inbox.insert(0, rig.journal._sync_failed)
+    rig.pump()
+    assert isinstance(answer[0], Failure)
+    rig.applier.failing.clear()
+    checkpoint(rig)
+    assert rig.applier.texts() == [b"waits"]
+    assert rig.journal.status().live_segments == 0
+    assert_durable(rig, [b"waits"])
