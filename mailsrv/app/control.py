@@ -11,11 +11,14 @@ import json
 from typing import Any
 
 from attrs import frozen
+from cattrs.preconf.json import make_converter
 
 REPORT_DESCRIPTOR = 3
 FIRST_LISTENER_DESCRIPTOR = 4
 MAX_LINE_OCTETS = 16 * 1024 * 1024
 """A start order carries the whole configuration file."""
+
+_converter = make_converter()
 
 
 @frozen
@@ -42,35 +45,12 @@ class Start:
 
 def format_start(start: Start) -> bytes:
     """One line."""
-    return format_message(
-        {
-            "worker": start.worker,
-            "seat": start.seat,
-            "workers": start.workers,
-            "config_path": start.config_path,
-            "config_text": start.config_text,
-            "run_id": start.run_id.hex(),
-            "listeners": list(start.listeners),
-            "log_path": start.log_path,
-            "accept_at_once": start.accept_at_once,
-        }
-    )
+    return _converter.dumps(start).encode("ascii") + b"\n"
 
 
 def parse_start(line: bytes) -> Start:
     """The inverse of :func:`format_start`."""
-    message = parse_message(line)
-    return Start(
-        worker=message["worker"],
-        seat=message["seat"],
-        workers=message["workers"],
-        config_path=message["config_path"],
-        config_text=message["config_text"],
-        run_id=bytes.fromhex(message["run_id"]),
-        listeners=tuple(message["listeners"]),
-        log_path=message["log_path"],
-        accept_at_once=message["accept_at_once"],
-    )
+    return _converter.loads(line, Start)
 
 
 def format_message(message: dict[str, Any]) -> bytes:
