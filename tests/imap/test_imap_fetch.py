@@ -253,6 +253,20 @@ def test_a_message_that_cannot_be_read_keeps_nobody_from_the_others():
     ]
 
 
+def test_a_message_nobody_could_look_into_yet_is_unreadable_and_not_expunged():
+    server = Server()
+    server.fill("plain*3")
+    client = server.connect().select()
+    unreadable(server, {2})
+    mailbox = server.mailbox()
+    summaries = mailbox.summaries
+    # The store leaves out what it cannot make a summary of.
+    mailbox.summaries = lambda uids, **kw: summaries([uid for uid in uids if uid != 2], **kw)
+    said = client.say("FETCH 1:3 (ENVELOPE)").splitlines()
+    assert [line[:9] for line in said if b"FETCH (" in line] == [b"* 1 FETCH", b"* 3 FETCH"]
+    assert said[-1].endswith(b"NO [UNAVAILABLE] Temporary failure, try again later")
+
+
 def test_a_disk_that_cannot_be_read_is_not_asked_for_every_message():
     server = Server()
     server.fill("plain*200")

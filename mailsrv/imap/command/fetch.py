@@ -168,10 +168,7 @@ class _Answer:
         """Rows by UID; an empty one where the fields asked for are not in the summary."""
         plan = self._plan
         format_row = plan.format_row
-        summaries: Sequence[MessageSummary] = await self._selected.mailbox.summaries(
-            uids,  # type: ignore[arg-type]
-            with_structure=plan.needs_structure,
-        )
+        summaries = await self._summaries(uids)
         needs_fields = bool(plan.cached_sections)
         made = {
             int(summary.uid): b"" if needs_fields and not summary.cached_fields else format_row(summary)
@@ -180,6 +177,20 @@ class _Answer:
         if self._rows is not None:
             self._session.services.row_cache.add(self._rows, {uid: row for uid, row in made.items() if row})
         return made
+
+    async def _summaries(self, uids: Sequence[int]) -> Sequence[MessageSummary]:
+        """Of those that are there and can be read; who cannot be is remembered."""
+        mailbox = self._selected.mailbox
+        summaries: Sequence[MessageSummary] = await mailbox.summaries(
+            uids,  # type: ignore[arg-type]
+            with_structure=self._plan.needs_structure,
+        )
+        if len(summaries) < len(uids):
+            found = {summary.uid for summary in summaries}
+            for content in await self.unreadable.open([Uid(uid) for uid in uids if uid not in found]):
+                if content is not None:
+                    content.close()
+        return summaries
 
     async def _without_fields(self, uids: list[int]) -> dict[int, bytes]:
         """Rows of messages whose header fields are not in the index: read from the messages, a few at a time."""
@@ -206,10 +217,10 @@ class _Answer:
 
     async def _open(self, uids: Sequence[int]) -> list[OpenMessage]:
         """Messages that are still there, opened. Close each."""
-        mailbox, plan = self._selected.mailbox, self._plan
+        plan = self._plan
         summaries: Sequence[MessageSummary]
         if plan.needs_structure or plan.columns:
-            summaries = await mailbox.summaries(uids, with_structure=plan.needs_structure)  # type: ignore[arg-type]
+            summaries = await self._summaries(uids)
         else:
             summaries = [MessageSummary(Uid(uid), 0, 0, 0, 0, b"", b"", b"", b"", -1) for uid in uids]
         found: list[Uid] = [summary.uid for summary in summaries]
