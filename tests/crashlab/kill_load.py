@@ -37,8 +37,13 @@ def main(directory: str) -> None:
         load.ledger = SpeakingLedger()
         load.start()
         time.sleep(BUSY_SECONDS * chance.random())
-        server.kill()
-        load.stop()
+        if chance.random() < 0.7:
+            # All is in its place when the server is killed: one new file, and the replay would have everything synced.
+            load.stop()
+            server.kill()
+        else:
+            server.kill()
+            load.stop()
         server.start()
         time.sleep(QUIET_SECONDS)
 
