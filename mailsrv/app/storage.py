@@ -18,8 +18,8 @@ from mailsrv.errors import MailError
 from mailsrv.interfaces.changes import IChangeBus
 from mailsrv.interfaces.journal import Applied, DeliveryKey, IApplier, NotApplied, PendingDelivery
 from mailsrv.journal import Journal
-from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.shared_downs import SharedDowns
+from mailsrv.queue.split_applier import SplitApplier
 from mailsrv.queue.store import QueueStore
 from mailsrv.store.account_table import AccountTable
 from mailsrv.store.apply import StoreApplier

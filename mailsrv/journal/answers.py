@@ -16,14 +16,13 @@ from twisted.internet.interfaces import IDelayedCall
 from mailsrv.errors import MailError
 from mailsrv.interfaces.journal import Applied
 from mailsrv.journal.entry import Entry
+from mailsrv.journal.worker import ICallFromThread
 
 
-class IJournalReactor(Protocol):
+class IJournalReactor(ICallFromThread, Protocol):
     """What the journal needs of the reactor."""
 
     def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> IDelayedCall: ...
-
-    def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
 
 
 class Answers:

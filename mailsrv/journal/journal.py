@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -46,7 +47,9 @@ from mailsrv.journal.spool import Spool, SpoolFiles, run_jobs
 from mailsrv.journal.stages import Stages, Threads
 from mailsrv.journal.status import JournalStatus, status_of
 from mailsrv.journal.stuck import StuckDelivery, StuckFolder
-from mailsrv.journal.worker import ThreadWorker, WorkerFactory
+from mailsrv.journal.worker import ThreadWorker, WorkerFactory, ask_worker
+
+_log = Logger()
 
 
 @implementer(IJournal)
@@ -100,9 +103,6 @@ class Journal:
         self.spool = Spool(settings, self._spool_files, self._threads.spool, reactor)
         self._to_commit = HandOver(self._threads.commit, reactor)
         self._answers = Answers(reactor, settings.apply_wait, seconds)
-        # Entries given to the apply thread (counted in the commit thread) and done with (in the apply thread).
-        self._handed_on = 0
-        self._handled = 0
         self._pace = Pace(settings, seconds)
         self._is_starting = False
         self._wants_stop: list[Deferred[None]] = []
@@ -261,12 +261,11 @@ class Journal:
         try:
             delay = self._stages.apply.handle(items)
         finally:
-            self._handled += len(entries)
+            self._pace.done_with(len(entries))
         if entries:
             # Who waits for a UID does not count: an import of one message after the other would slow itself.
-            self._pace.stored(sum(not entry.wants_note for entry in entries))
-            gathers = self._pace.is_busy and not self._has_enough(self._handed_on - self._handled)
-            self._threads.apply.set_linger(self._settings.apply_linger if gathers else 0.0)
+            messages = sum(not entry.wants_note for entry in entries)
+            self._threads.apply.set_linger(self._pace.linger_after(messages))
         self._recover_others()
         return delay
 
@@ -280,16 +279,8 @@ class Journal:
         """Replay the slots of processes that ended, now; fires when that is done, well or not."""
         if self._refusal is not None:
             return succeed(None)
-        recovered: Deferred[None] = Deferred()
-
-        def job() -> None:
-            try:
-                self._recover_others(at_once=True)
-            finally:
-                self._reactor.callFromThread(recovered.callback, None)
-
-        self._threads.apply.post(job)
-        return recovered
+        recovered = ask_worker(self._threads.apply, self._reactor, lambda: self._recover_others(at_once=True))
+        return recovered.addErrback(lambda failure: _log.failure("journals of others were not replayed", failure))
 
     def _recover_others(self, *, at_once: bool = False) -> None:
         if self._others is not None and self._refusal is None:
@@ -362,23 +353,13 @@ class Journal:
             self.spool.discard(message.content)
 
     def _synced_in_thread(self, entries: Sequence[Entry]) -> None:
-        """In the commit thread: these are durable.
-
-        Where the apply thread is behind, waiting for it would only keep its batches small and so
-        make it slower still: the answer goes now. Too far behind, everybody waits for it again.
-        """
-        behind = self._handed_on - self._handled
-        self._handed_on += len(entries)
+        """In the commit thread: these are durable."""
+        goes_ahead = self._pace.handed_on(len(entries))
         self._threads.apply.post(list(entries))
-        ahead = behind + len(entries)
-        if self._has_enough(ahead):
+        if self._pace.has_enough:
             self._threads.apply.hurry()
-        if (behind or self._pace.is_busy) and ahead <= self._settings.apply_ahead:
+        if goes_ahead:
             self._reactor.callFromThread(self._answers.give, [entry for entry in entries if not entry.wants_note])
-
-    def _has_enough(self, ahead: int) -> bool:
-        """Whether gathering on would bring so many together that answers have to wait for the store."""
-        return ahead > self._settings.apply_ahead // 2
 
     def _refused_in_thread(self, entries: Sequence[Entry]) -> None:
         """In the commit thread: nothing of these will be delivered."""
@@ -412,15 +393,4 @@ class Journal:
     def _in_apply_thread(self, function: Callable[[], Any]) -> Deferred[Any]:
         if self._stages is None or self._stopped is not None:
             return fail(Unavailable(cause="the journal is not open"))
-        result: Deferred[Any] = Deferred()
-
-        def job() -> None:
-            try:
-                value = function()
-            except Exception:
-                self._reactor.callFromThread(result.errback, Failure())
-            else:
-                self._reactor.callFromThread(result.callback, value)
-
-        self._threads.apply.post(job)
-        return result
+        return ask_worker(self._threads.apply, self._reactor, function)

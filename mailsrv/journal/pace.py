@@ -1,7 +1,10 @@
-"""Whether a server is busy enough to gather mail before it stores it: larger batches cost a message half as much.
+"""How far the store is behind, and what follows from it: who waits for it, and whether it gathers mail.
 
-Answers do not wait for mail that is gathered, so that with a few connections it is they that gain: their next messages
-come while the last ones are gathered. Without gathering, each would be a batch of its own, and would wait for it.
+Answers wait for the store only where it has nothing else to do, or far too much (``apply_ahead``). A busy server
+gathers mail before it stores it in one go: larger batches cost a message half as much. Answers do not wait for mail
+that is gathered, so that with a few connections it is they that gain: their next messages come while the last ones
+are gathered. Without gathering, each would be a batch of its own, and would wait for it. With half of ``apply_ahead``
+gathering ends: while those are stored, as many may come again.
 
 Who sends one message after the other, however fast, finds each in its mailbox when it is told of it: batches of one do
 not make a server busy.
@@ -18,23 +21,49 @@ _SEVERAL = 2
 
 
 class Pace:
-    """Told of every batch, in the apply thread."""
+    """``handed_on`` is called in the commit thread, ``done_with`` and ``linger_after`` in the apply thread."""
 
     def __init__(self, settings: JournalSettings, seconds: Callable[[], float]) -> None:
         self._settings = settings
         self._seconds = seconds
-        self.is_busy = False
-        """Whether the next batch gathers for ``apply_linger`` seconds."""
+        # Each is counted in one thread only.
+        self._handed_on = 0
+        self._done_with = 0
+        self._is_busy = False
+        """Whether the next batch gathers."""
         self._began_at = 0.0
         self._messages = 0
         """Since then."""
 
-    def stored(self, messages: int) -> None:
-        """A batch with so many whose answers need not wait."""
+    def handed_on(self, records: int) -> bool:
+        """So many are durable and the store's to do; whether their answers go without waiting for it."""
+        is_behind = self._handed_on > self._done_with
+        self._handed_on += records
+        return (is_behind or self._is_busy) and self._behind <= self._settings.apply_ahead
+
+    def done_with(self, records: int) -> None:
+        """Stored, or not to be stored now."""
+        self._done_with += records
+
+    @property
+    def _behind(self) -> int:
+        return self._handed_on - self._done_with
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether gathering on would bring so many together that answers had to wait for the store."""
+        return self._behind > self._settings.apply_ahead // 2
+
+    def linger_after(self, messages: int) -> float:
+        """How many seconds the batch after one with so many, whose answers need not wait, may gather."""
+        self._judge(messages)
+        return self._settings.apply_linger if self._is_busy and not self.has_enough else 0.0
+
+    def _judge(self, messages: int) -> None:
         settings = self._settings
-        if self.is_busy:
+        if self._is_busy:
             # What came while it gathered is the rate.
-            self.is_busy = messages >= settings.linger_from
+            self._is_busy = messages >= settings.linger_from
             self._messages = 0
             return
         if messages < min(_SEVERAL, settings.linger_from):
@@ -43,4 +72,4 @@ class Pace:
         if not self._messages or now - self._began_at > settings.apply_linger:
             self._began_at, self._messages = now, 0
         self._messages += messages
-        self.is_busy = self._messages >= settings.linger_from
+        self._is_busy = self._messages >= settings.linger_from

@@ -9,9 +9,11 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -101,3 +103,25 @@ class ThreadWorker(Generic[T]):
 
 
 WorkerFactory = Callable[[str, Handler[T]], IWorker[T]]
+
+
+class ICallFromThread(Protocol):
+    """Of a reactor."""
+
+    def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
+
+
+def ask_worker(worker: IWorker[Any], reactor: ICallFromThread, function: Callable[[], T]) -> Deferred[T]:
+    """What ``function`` gives or raises, called by the worker in order with what was posted before."""
+    result: Deferred[T] = Deferred()
+
+    def job() -> None:
+        try:
+            value = function()
+        except Exception:
+            reactor.callFromThread(result.errback, Failure())
+        else:
+            reactor.callFromThread(result.callback, value)
+
+    worker.post(job)
+    return result

@@ -29,7 +29,7 @@ from mailsrv.interfaces.queue import (
     Transport,
 )
 from mailsrv.journal.entry import QUEUE_LANE
-from mailsrv.queue.applier import SplitApplier
+from mailsrv.queue.split_applier import SplitApplier
 from mailsrv.testing.disk import ModelDisk
 from tests.journal.rig import ALICE, BOB, SMALL, FileApplier, Rig
 

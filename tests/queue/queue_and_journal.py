@@ -11,7 +11,7 @@ from mailsrv.disk import RealDisk
 from mailsrv.interfaces.content import InlineContent
 from mailsrv.interfaces.journal import Applied, DeliveryKey, JournaledMessage, JournalRecord, PendingDelivery
 from mailsrv.journal import JournalSettings
-from mailsrv.queue.applier import SplitApplier
+from mailsrv.queue.split_applier import SplitApplier
 from tests.journal.rig import Rig
 from tests.queue.queue_setting import CONTENT, NOW, QueueSetting
 

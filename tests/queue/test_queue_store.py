@@ -33,10 +33,10 @@ from mailsrv.journal.lookup import JournalReader
 from mailsrv.journal.segment import Segment
 from mailsrv.journal.spool import new_digest
 from mailsrv.queue import housekeeping
-from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.content import return_path_octets
 from mailsrv.queue.schema import RecipientState
 from mailsrv.queue.settings import QueueSettings
+from mailsrv.queue.split_applier import SplitApplier
 from tests.queue.queue_setting import BODY, CONTENT, NOW, SEGMENT, A, B, QueueSetting, address, mx, names, onward
 
 

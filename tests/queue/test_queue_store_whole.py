@@ -21,8 +21,8 @@ from mailsrv.interfaces.journal import JournaledMessage, JournalRecord
 from mailsrv.interfaces.queue import Delivered, Ending, Postponed, QueueSettlement
 from mailsrv.journal import Journal
 from mailsrv.queue import leasing
-from mailsrv.queue.applier import SplitApplier
 from mailsrv.queue.settings import QueueSettings, StorageSettings
+from mailsrv.queue.split_applier import SplitApplier
 from mailsrv.queue.store import QueueStore
 from tests.queue.queue_and_journal import SETTINGS, NoMailboxes, Server
 from tests.queue.queue_setting import BODY, CONTENT, NOW, A, B, QueueSetting, mx, names, onward
