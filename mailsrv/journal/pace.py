@@ -3,8 +3,8 @@
 Answers wait for the store only where it has nothing else to do, or far too much (``apply_ahead``). A busy server
 gathers mail before it stores it in one go: larger batches cost a message half as much. Answers do not wait for mail
 that is gathered, so that with a few connections it is they that gain: their next messages come while the last ones
-are gathered. Without gathering, each would be a batch of its own, and would wait for it. With half of ``apply_ahead``
-gathering ends: while those are stored, as many may come again.
+are gathered. Without gathering, each would be a batch of its own, and would wait for it. Gathering ends as soon as
+somebody waits: then there is nothing to gain by it.
 
 Who sends one message after the other, however fast, finds each in its mailbox when it is told of it: batches of one do
 not make a server busy.
@@ -29,6 +29,9 @@ class Pace:
         # Each is counted in one thread only.
         self._handed_on = 0
         self._done_with = 0
+        self._kept_waiting = 0
+        self._kept_waiting_then = 0
+        """At the end of the batch before."""
         self._is_busy = False
         """Whether the next batch gathers."""
         self._began_at = 0.0
@@ -39,7 +42,10 @@ class Pace:
         """So many are durable and the store's to do; whether their answers go without waiting for it."""
         is_behind = self._handed_on > self._done_with
         self._handed_on += records
-        return (is_behind or self._is_busy) and self._behind <= self._settings.apply_ahead
+        goes = (is_behind or self._is_busy) and self._behind <= self._settings.apply_ahead
+        if not goes:
+            self._kept_waiting += records
+        return goes
 
     def done_with(self, records: int) -> None:
         """Stored, or not to be stored now."""
@@ -51,13 +57,15 @@ class Pace:
 
     @property
     def has_enough(self) -> bool:
-        """Whether gathering on would bring so many together that answers had to wait for the store."""
-        return self._behind > self._settings.apply_ahead // 2
+        """Whether those who come now wait for the store: it has gathered enough."""
+        return self._behind > self._settings.apply_ahead
 
     def linger_after(self, messages: int) -> float:
         """How many seconds the batch after one with so many, whose answers need not wait, may gather."""
         self._judge(messages)
-        return self._settings.apply_linger if self._is_busy and not self.has_enough else 0.0
+        kept_waiting, self._kept_waiting_then = self._kept_waiting_then, self._kept_waiting
+        somebody_waits = self._kept_waiting_then > kept_waiting and self._behind > 0
+        return self._settings.apply_linger if self._is_busy and not somebody_waits else 0.0
 
     def _judge(self, messages: int) -> None:
         settings = self._settings

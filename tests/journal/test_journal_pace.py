@@ -72,8 +72,8 @@ def test_a_busy_server_gathers_and_a_quiet_one_does_not(rig):
 
 @pytest.fixture
 def busy_rig():
-    """One whose store has just been busy and now gathers; more than 10 are enough to gather."""
-    rig = Rig(ModelDisk(), evolve(PACE, apply_ahead=20)).start()
+    """One whose store has just been busy and now gathers; answers go for 10 messages ahead of it."""
+    rig = Rig(ModelDisk(), PACE).start()
     commit_some(rig, 8)
     rig.pump()
     assert rig.workers["journal-apply"].linger == 0.05
@@ -86,8 +86,7 @@ def commit_some(rig, count):
     rig.step("commit")
 
 
-def test_gathering_ends_before_anybody_has_to_wait_for_it(busy_rig):
-    """Half of ``apply_ahead``: while those are stored, as many may come again."""
+def test_gathering_ends_when_somebody_waits_for_the_store(busy_rig):
     worker = busy_rig.workers["journal-apply"]
     commit_some(busy_rig, 10)
     assert not worker.is_hurried
@@ -97,20 +96,21 @@ def test_gathering_ends_before_anybody_has_to_wait_for_it(busy_rig):
     assert (worker.linger, worker.is_hurried) == (0.05, False)
 
 
-def test_what_came_while_the_store_was_at_work_is_not_gathered_if_it_is_enough(busy_rig):
+def test_who_came_to_wait_while_the_store_was_at_work_does_not_wait_for_others_to_come(busy_rig):
     worker = busy_rig.workers["journal-apply"]
     applier = busy_rig.applier
     apply = applier.apply
 
     def apply_while_more_comes(deliveries):
         applier.apply = apply
-        commit_some(busy_rig, 11)
+        commit_some(busy_rig, 3)
         return apply(deliveries)
 
     commit_some(busy_rig, 8)
     applier.apply = apply_while_more_comes
     busy_rig.step("apply")
     assert worker.linger == 0.0
+    commit_some(busy_rig, 6)
     busy_rig.pump()
     assert worker.linger == 0.05
 
