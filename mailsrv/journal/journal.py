@@ -356,8 +356,6 @@ class Journal:
         """In the commit thread: these are durable."""
         goes_ahead = self._pace.handed_on(len(entries))
         self._threads.apply.post(list(entries))
-        if self._pace.has_enough:
-            self._threads.apply.hurry()
         if goes_ahead:
             self._reactor.callFromThread(self._answers.give, [entry for entry in entries if not entry.wants_note])
 

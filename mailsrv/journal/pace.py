@@ -3,8 +3,7 @@
 Answers wait for the store only where it has nothing else to do, or far too much (``apply_ahead``). A busy server
 gathers mail before it stores it in one go: larger batches cost a message half as much. Answers do not wait for mail
 that is gathered, so that with a few connections it is they that gain: their next messages come while the last ones
-are gathered. Without gathering, each would be a batch of its own, and would wait for it. Gathering ends as soon as
-somebody waits: then there is nothing to gain by it.
+are gathered. Without gathering, each would be a batch of its own, and would wait for it.
 
 Who sends one message after the other, however fast, finds each in its mailbox when it is told of it: batches of one do
 not make a server busy.
@@ -29,9 +28,6 @@ class Pace:
         # Each is counted in one thread only.
         self._handed_on = 0
         self._done_with = 0
-        self._kept_waiting = 0
-        self._kept_waiting_then = 0
-        """At the end of the batch before."""
         self._is_busy = False
         """Whether the next batch gathers."""
         self._began_at = 0.0
@@ -42,30 +38,17 @@ class Pace:
         """So many are durable and the store's to do; whether their answers go without waiting for it."""
         is_behind = self._handed_on > self._done_with
         self._handed_on += records
-        goes = (is_behind or self._is_busy) and self._behind <= self._settings.apply_ahead
-        if not goes:
-            self._kept_waiting += records
-        return goes
+        behind = self._handed_on - self._done_with
+        return (is_behind or self._is_busy) and behind <= self._settings.apply_ahead
 
     def done_with(self, records: int) -> None:
         """Stored, or not to be stored now."""
         self._done_with += records
 
-    @property
-    def _behind(self) -> int:
-        return self._handed_on - self._done_with
-
-    @property
-    def has_enough(self) -> bool:
-        """Whether those who come now wait for the store: it has gathered enough."""
-        return self._behind > self._settings.apply_ahead
-
     def linger_after(self, messages: int) -> float:
         """How many seconds the batch after one with so many, whose answers need not wait, may gather."""
         self._judge(messages)
-        kept_waiting, self._kept_waiting_then = self._kept_waiting_then, self._kept_waiting
-        somebody_waits = self._kept_waiting_then > kept_waiting and self._behind > 0
-        return self._settings.apply_linger if self._is_busy and not somebody_waits else 0.0
+        return self._settings.apply_linger if self._is_busy else 0.0
 
     def _judge(self, messages: int) -> None:
         settings = self._settings

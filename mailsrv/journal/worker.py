@@ -33,9 +33,6 @@ class IWorker(Protocol[T_contra]):
     def set_linger(self, seconds: float) -> None:
         """From the handler: how long the next batch may gather after its first item. 0 until told otherwise."""
 
-    def hurry(self) -> None:
-        """From any thread: the batch that gathers has gathered enough. Never waits."""
-
 
 Handler = Callable[[list[T]], float | None]
 """Takes a batch (empty where only time has passed); answers when it wants to be called next at the latest."""
@@ -53,7 +50,7 @@ class ThreadWorker(Generic[T]):
         # and better than one that hangs.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._linger = 0.0
-        self._has_enough = threading.Event()
+        self._is_stopping = threading.Event()
 
     def start(self) -> None:
         self._thread.start()
@@ -63,15 +60,10 @@ class ThreadWorker(Generic[T]):
 
     def stop(self) -> None:
         self._inbox.put(None)
-        self._has_enough.set()
+        self._is_stopping.set()
 
     def set_linger(self, seconds: float) -> None:
-        self._has_enough.clear()
         self._linger = seconds
-
-    def hurry(self) -> None:
-        if not self._has_enough.is_set():
-            self._has_enough.set()
 
     def join(self) -> None:
         """Wait for the end. Not in the reactor thread."""
@@ -86,7 +78,7 @@ class ThreadWorker(Generic[T]):
             try:
                 item = inbox.get(timeout=delay)
                 if self._linger:
-                    self._has_enough.wait(self._linger)
+                    self._is_stopping.wait(self._linger)
                 while item is not None:
                     batch.append(item)
                     item = inbox.get_nowait()

@@ -88,7 +88,6 @@ class ManualWorker:
         self.is_stopped = False
         self.delay: float | None = None
         self.linger = 0.0
-        self.is_hurried = False
 
     def start(self) -> None: ...
 
@@ -100,10 +99,6 @@ class ManualWorker:
 
     def set_linger(self, seconds: float) -> None:
         self.linger = seconds
-        self.is_hurried = False
-
-    def hurry(self) -> None:
-        self.is_hurried = True
 
     def step(self) -> bool:
         items, self.inbox = self.inbox, []

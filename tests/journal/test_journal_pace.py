@@ -70,51 +70,6 @@ def test_a_busy_server_gathers_and_a_quiet_one_does_not(rig):
     assert worker.linger == 0.0
 
 
-@pytest.fixture
-def busy_rig():
-    """One whose store has just been busy and now gathers; answers go for 10 messages ahead of it."""
-    rig = Rig(ModelDisk(), PACE).start()
-    commit_some(rig, 8)
-    rig.pump()
-    assert rig.workers["journal-apply"].linger == 0.05
-    return rig
-
-
-def commit_some(rig, count):
-    for number in range(count):
-        rig.commit(b"%d" % number)
-    rig.step("commit")
-
-
-def test_gathering_ends_when_somebody_waits_for_the_store(busy_rig):
-    worker = busy_rig.workers["journal-apply"]
-    commit_some(busy_rig, 10)
-    assert not worker.is_hurried
-    commit_some(busy_rig, 1)
-    assert worker.is_hurried
-    busy_rig.pump()
-    assert (worker.linger, worker.is_hurried) == (0.05, False)
-
-
-def test_who_came_to_wait_while_the_store_was_at_work_does_not_wait_for_others_to_come(busy_rig):
-    worker = busy_rig.workers["journal-apply"]
-    applier = busy_rig.applier
-    apply = applier.apply
-
-    def apply_while_more_comes(deliveries):
-        applier.apply = apply
-        commit_some(busy_rig, 3)
-        return apply(deliveries)
-
-    commit_some(busy_rig, 8)
-    applier.apply = apply_while_more_comes
-    busy_rig.step("apply")
-    assert worker.linger == 0.0
-    commit_some(busy_rig, 6)
-    busy_rig.pump()
-    assert worker.linger == 0.05
-
-
 def test_a_few_busy_connections_are_gathered_too(rig):
     worker = rig.workers["journal-apply"]
     for number in range(3):

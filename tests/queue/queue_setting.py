@@ -60,8 +60,6 @@ class ManualWorker:
 
     def set_linger(self, seconds: float) -> None: ...
 
-    def hurry(self) -> None: ...
-
     def post(self, item: Any) -> None:
         self.inbox.append(item)
 

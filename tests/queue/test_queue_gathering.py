@@ -27,8 +27,6 @@ class Inbox:
 
     def set_linger(self, seconds: float) -> None: ...
 
-    def hurry(self) -> None: ...
-
     def post(self, item: Any) -> None:
         assert not self.is_stopped
         self.items.append(item)
