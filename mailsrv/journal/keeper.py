@@ -178,11 +178,16 @@ class Keeper:
     def other_sync_failed(self) -> None:
         """What the next checkpoint would sync was taken by one that failed. In the apply thread, and at once there."""
         self._owes_redo = True
+        # Where it cannot be now, it is tried again before the next checkpoint, which fails where this fails.
+        self._try_to_redo_all()
+
+    def _try_to_redo_all(self) -> bool:
         try:
             self._redo_all()
         except (OSError, FormatError) as error:
-            # It is tried again before the next checkpoint, which fails where this fails.
             self._log.critical("the journal could not be read again: {error}", log_alarm="checkpoint", error=error)
+            return False
+        return True
 
     def _redo_all(self) -> None:
         with self._slot.lock:
@@ -234,12 +239,7 @@ class Keeper:
     def _redo(self) -> None:
         """In the apply thread: apply again whatever the failed sync may have lost."""
         owed = self._redo_owed
-        if not owed:
-            return
-        try:
-            self._redo_all()
-        except OSError as error:
-            self._log.critical("the journal could not be read again: {error}", log_alarm="checkpoint", error=error)
+        if not owed or not self._try_to_redo_all():
             return
         self._redo_owed = []
         for live in owed:

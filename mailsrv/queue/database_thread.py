@@ -20,15 +20,13 @@ from twisted.python.failure import Failure
 
 from mailsrv.disk.failure import as_mail_error
 from mailsrv.errors import MailError, Unavailable
-from mailsrv.journal.worker import IWorker, WorkerFactory
+from mailsrv.journal.worker import ICallFromThread, IWorker, WorkerFactory
 from mailsrv.queue.database import QueueDatabase
 from mailsrv.queue.salvage import DAMAGED
 
 
-class IQueueReactor(Protocol):
+class IQueueReactor(ICallFromThread, Protocol):
     """What the queue needs of the reactor."""
-
-    def callFromThread(self, function: Callable[..., object], /, *arguments: object) -> None: ...
 
     def callLater(self, delay: float, function: Callable[..., object], /, *arguments: object) -> object: ...
 
